@@ -1,0 +1,1 @@
+"""Adversarial training for Hugging Face models."""

@@ -1,0 +1,50 @@
+"""Attack warm-up: ordinary steps first, then a growing ε.
+
+From a fresh classification head a full-size attack from the first step can leave nothing to learn
+but a constant answer. The FreeLB authors' code delays the attack (`adv-begin-iter`); robust vision
+training ramps ε.
+"""
+
+from dataclasses import dataclass, replace
+from typing import cast
+
+from nlp_adv.methods.method import BallMethod, Method
+from nlp_adv.methods.none import NoAttack
+from nlp_adv.methods.scaled import Scaled
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Which method an optimizer step uses.
+
+    Args:
+        method: the method after the warm-up.
+        start_step: this many optimizer steps are ordinary ones.
+        ramp_steps: over the next so many, ε, α and random starts grow linearly to full size.
+
+    Errors: ValueError for negative numbers, and for a ramp of a method without a ball.
+    """
+
+    method: Method
+    start_step: int = 0
+    ramp_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.start_step < 0 or self.ramp_steps < 0:
+            raise ValueError("start_step and ramp_steps must be ≥ 0.")
+        if self.ramp_steps > 0 and not hasattr(self.method, "ball"):
+            raise ValueError(f"{self.method.name} has no ball to ramp; use start_step alone.")
+
+    def at(self, step: int) -> Method:
+        """The method of optimizer step `step`, counted from 0."""
+        done = step - self.start_step
+        if done < 0:
+            return NoAttack()
+        if done >= self.ramp_steps:
+            return self.method
+        scaled = (
+            self.method
+            if isinstance(self.method, Scaled)
+            else Scaled(cast(BallMethod, self.method))
+        )
+        return replace(scaled, factor=scaled.factor * (done + 1) / (self.ramp_steps + 1))

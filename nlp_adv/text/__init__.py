@@ -1,0 +1,1 @@
+"""Text: where δ enters a language model, and the sentences it is trained on."""

@@ -1,0 +1,1 @@
+"""Training: the Trainer mixin, its arguments and its metrics."""
