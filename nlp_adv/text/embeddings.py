@@ -1,0 +1,178 @@
+"""Where δ enters a language model: the output of the word-embedding module that really runs.
+
+A forward hook adds δ there. Never `inputs_embeds`: models shift positions and pooling when they
+see no ids. Never the weight matrix: that is another threat model.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.errors import UserError
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DDP, DeepSpeed and torch.compile wrappers."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
+            model = model.module  # type: ignore[assignment]
+        else:
+            return model
+
+
+def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
+    """The word-embedding module that the model's forward calls.
+
+    An encoder–decoder model shares its weights between three modules and calls the encoder's and
+    the decoder's, never the one that `get_input_embeddings()` of the whole model returns; the
+    encoder's is taken.
+
+    Args:
+        model: the model, wrapped or not.
+        name: the module's name as in `model.named_modules()`, for models that do not say.
+
+    Raises:
+        UserError: no such module, or the model does not say which one it is.
+    """
+    model = unwrapped(model)
+    if name is not None:
+        try:
+            return model.get_submodule(name)
+        except AttributeError:
+            raise UserError(
+                f"The model has no module named {name!r}; choose the word embedding from "
+                f"model.named_modules(), for example {_suggestion(model)}."
+            ) from None
+    if hasattr(model, "get_base_model"):  # PEFT
+        model = model.get_base_model()  # type: ignore[operator]
+    config = getattr(model, "config", None)
+    try:
+        if getattr(config, "is_encoder_decoder", False) or _encoder_of_a_pair(model):
+            embedding = model.get_encoder().get_input_embeddings()  # type: ignore[operator]
+        else:
+            embedding = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        embedding = None
+    if not isinstance(embedding, nn.Module):
+        raise UserError(
+            f"{type(model).__name__} does not say which module is its word embedding; name it "
+            f"with `embedding` (--adv_embedding), for example {_suggestion(model)}."
+        )
+    return embedding
+
+
+def _encoder_of_a_pair(model: nn.Module) -> bool:
+    """A T5 encoder alone keeps the shared table of its family, and runs the encoder's own."""
+    base = getattr(model, getattr(model, "base_model_prefix", ""), model)
+    return hasattr(base, "shared") and hasattr(base, "encoder")
+
+
+def _suggestion(model: nn.Module) -> str:
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and n]
+    return ", ".join(repr(n) for n in names[:3]) or "none: it has no nn.Embedding"
+
+
+class EmbeddingTap:
+    """A permanent hook on an embedding module that adds `delta` while it is set.
+
+    Registering a hook for every step gives stale graphs under `torch.compile`; this one is
+    installed once and reads δ from an attribute.
+
+    Args:
+        module: the embedding module, from `find_embedding`.
+
+    Cost: one addition a pass while δ is set, nothing otherwise.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.delta: Tensor | None = None
+        self._fired = 0
+        self._looking = False
+        self._handle: Any = None
+
+    def install(self) -> None:
+        """Register the hook, once."""
+        if self._handle is None:
+            self._handle = self.module.register_forward_hook(self._hook, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Take the hook away."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The hook for the time of a block, where it is not permanent."""
+        permanent = self._handle is not None
+        self.install()
+        try:
+            yield
+        finally:
+            if not permanent:
+                self.remove()
+
+    @contextmanager
+    def adding(self, delta: Tensor) -> Iterator[None]:
+        """Add δ to the embedding in every forward pass of the block; refuse silence.
+
+        Raises:
+            RuntimeError: the embedding ran no time, or more than once, so that δ was not applied
+                as the method thinks it was.
+        """
+        self.delta, self._fired = delta, 0
+        try:
+            with self.installed():
+                yield
+        finally:
+            self.delta = None
+        if self._fired != 1:
+            raise RuntimeError(
+                f"The hooked embedding ({type(self.module).__name__}) ran {self._fired} times in "
+                f"one forward pass instead of once, so the perturbation would be wrong; name the "
+                f"module that runs once with `embedding` (--adv_embedding)."
+            )
+
+    def look(self, forward: Callable[[], object]) -> tuple[Tensor, Tensor]:
+        """The ids that the embedding receives and the clean embedding, both as the model has them.
+
+        `forward` runs the model up to the embedding and is stopped there, so that transposed,
+        flattened and padded inputs are seen as they are.
+
+        Raises:
+            RuntimeError: the embedding did not run.
+
+        Cost: one embedding look-up.
+        """
+        self._looking = True
+        try:
+            with self.installed(), torch.no_grad():
+                forward()
+        except _Seen as seen:
+            return seen.ids, seen.embedding
+        finally:
+            self._looking = False
+        raise RuntimeError(
+            f"The hooked embedding ({type(self.module).__name__}) did not run; name the module "
+            f"that does with `embedding` (--adv_embedding)."
+        )
+
+    def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any) -> Any:
+        if self._looking:
+            raise _Seen(args[0] if args else next(iter(kwargs.values())), output)
+        if self.delta is None:
+            return None
+        self._fired += 1
+        return output + self.delta.to(output.dtype)
+
+
+class _Seen(Exception):  # noqa: N818  a signal, not an error
+    def __init__(self, ids: Tensor, embedding: Tensor) -> None:
+        super().__init__()
+        self.ids, self.embedding = ids, embedding

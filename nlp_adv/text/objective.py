@@ -1,0 +1,141 @@
+"""A minibatch of text as a function of δ on its word embeddings (B, T, D)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation import FrozenDropout, ModelObjective, Output
+from nlp_adv.text.embeddings import EmbeddingTap, find_embedding, unwrapped
+
+ForwardFn = Callable[[nn.Module, dict[str, Any]], Output]
+
+
+def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
+    """`model(**batch)`, its loss and its logits."""
+    outputs = model(**batch)
+    if outputs.get("loss") is None:
+        raise UserError("The model returned no loss: the batch needs labels.")
+    return Output(outputs["loss"], outputs.get("logits"))
+
+
+def text_objective(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    *,
+    tap: EmbeddingTap | None = None,
+    forward: ForwardFn = model_forward,
+    backward: Callable[[Tensor], None] = torch.autograd.backward,
+    unsynced: Callable[[], AbstractContextManager[None]] | None = None,
+    passes: int = 0,
+    seed: int | None = None,
+    special_ids: Sequence[int] = (),
+    loss_scale: Tensor | float = 1.0,
+) -> ModelObjective:
+    """L(θ, E + δ, y), E the word embeddings of the batch: (B, T, D).
+
+    In a loop of one's own:
+
+        method = FreeLB(L2Ball(0.45), step_size=0.1, steps=3)
+        for step, batch in enumerate(loader):
+            method.step(text_objective(model, batch, backward=accelerator.backward, seed=step))
+            optimizer.step()
+            optimizer.zero_grad()
+
+    Args:
+        model: a Hugging Face model, wrapped or not.
+        batch: what its forward takes, labels included; it is not changed.
+        tap: the installed hook of a training run; none hooks the model for each pass, which is
+            wrong only under `torch.compile`.
+        forward: (model, batch) → Output; a copy of the batch is given to every pass.
+        backward: accumulates ∇θ.
+        unsynced: a context without gradient exchange between processes; a DDP model's own
+            `no_sync` by default.
+        passes: `method.passes`, so that processes exchange gradients once a step.
+        seed: of random starts; vary it with the step and the process.
+        special_ids: ids whose tokens are not perturbed, e.g. `tokenizer.all_special_ids`.
+        loss_scale: see `ModelObjective`.
+
+    Raises:
+        UserError: the model has no embedding to hook, or batch and embedding do not fit together.
+
+    Cost: one embedding look-up.
+    """
+    tap = tap or EmbeddingTap(find_embedding(model))
+    rewind = FrozenDropout(_device(model))
+    ids, embedding = tap.look(lambda: forward(unwrapped(model), dict(batch)))
+    rewind.restore()
+    if not isinstance(embedding, Tensor) or embedding.ndim != 3:
+        raise UserError(
+            f"The embedding {type(tap.module).__name__} does not return one (batch, tokens, width) "
+            f"tensor; name another module with `embedding` (--adv_embedding)."
+        )
+    # XLNet runs its batch in the second dimension; δ keeps it in the first.
+    turned = _is_turned(ids, batch)
+    if turned:
+        ids, embedding = ids.T, embedding.transpose(0, 1)
+    wide = torch.promote_types(embedding.dtype, torch.float32)
+    mask = _token_mask(ids, batch, special_ids, model).to(wide)
+
+    def run(delta: Tensor | None) -> Output:
+        inputs = dict(batch)
+        if delta is None:
+            with tap.installed():  # the same hooks, hence the same compiled graph, as with δ
+                return forward(model, inputs)
+        with tap.adding(delta.transpose(0, 1) if turned else delta):
+            return forward(model, inputs)
+
+    weight = getattr(tap.module, "weight", None)
+    return ModelObjective(
+        run=run,
+        x=embedding,
+        mask=mask[..., None].expand(embedding.shape),
+        model=model,
+        seed=seed,
+        backward_fn=backward,
+        unsynced=unsynced or getattr(model, "no_sync", nullcontext),
+        passes=passes,
+        loss_scale=loss_scale,
+        table=weight if isinstance(weight, nn.Parameter) else None,
+    )
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _is_turned(ids: Tensor, batch: Mapping[str, Any]) -> bool:
+    given = batch.get("input_ids")
+    if given is None or given.ndim != 2 or ids.shape != given.T.shape:
+        return False
+    return ids.shape != given.shape or (
+        not torch.equal(ids, given) and torch.equal(ids, given.T)  # a square batch
+    )
+
+
+def _token_mask(
+    ids: Tensor, batch: Mapping[str, Any], special_ids: Sequence[int], model: nn.Module
+) -> Tensor:
+    """(B, T): 1 for real tokens, in the shape in which the embedding sees them."""
+    attention = batch.get("attention_mask")
+    pad_id = getattr(getattr(model, "config", None), "pad_token_id", None)
+    if attention is not None and attention.numel() == ids.numel():
+        mask = attention.reshape(ids.shape) != 0  # multiple choice flattens its choices
+    elif attention is not None and ids.shape[0] == attention.shape[0] < ids.numel():
+        extra = ids.shape[1] - attention.shape[1]  # Longformer pads to its window
+        mask = nn.functional.pad(attention, (0, extra)) != 0
+    elif attention is None and pad_id is not None:
+        mask = ids != pad_id
+    elif attention is None:
+        mask = torch.ones_like(ids, dtype=torch.bool)
+    else:
+        raise UserError(
+            f"The attention mask {tuple(attention.shape)} does not fit the ids that the embedding "
+            f"receives, {tuple(ids.shape)}."
+        )
+    if special_ids:
+        mask = mask & ~torch.isin(ids, torch.as_tensor(special_ids, device=ids.device))
+    return mask
