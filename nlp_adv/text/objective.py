@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from nlp_adv.perturbation import FrozenDropout, ModelObjective, Output
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding, unwrapped
 
 ForwardFn = Callable[[nn.Module, dict[str, Any]], Output]
+NoSync = Callable[[], AbstractContextManager[None]]
 
 
 def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
@@ -29,7 +30,7 @@ def text_objective(
     tap: EmbeddingTap | None = None,
     forward: ForwardFn = model_forward,
     backward: Callable[[Tensor], None] = torch.autograd.backward,
-    unsynced: Callable[[], AbstractContextManager[None]] | None = None,
+    unsynced: NoSync | None = None,
     passes: int = 0,
     seed: int | None = None,
     special_ids: Sequence[int] = (),
@@ -96,7 +97,7 @@ def text_objective(
         model=model,
         seed=seed,
         backward_fn=backward,
-        unsynced=unsynced or getattr(model, "no_sync", nullcontext),
+        unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
         loss_scale=loss_scale,
         table=weight if isinstance(weight, nn.Parameter) else None,
@@ -120,6 +121,7 @@ def _token_mask(
     ids: Tensor, batch: Mapping[str, Any], special_ids: Sequence[int], model: nn.Module
 ) -> Tensor:
     """(B, T): 1 for real tokens, in the shape in which the embedding sees them."""
+    mask: Tensor
     attention = batch.get("attention_mask")
     pad_id = getattr(getattr(model, "config", None), "pad_token_id", None)
     if attention is not None and attention.numel() == ids.numel():

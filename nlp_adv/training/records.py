@@ -1,0 +1,160 @@
+"""What an adversarial run says of itself: logged averages, alarms, the file beside the model."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlp_adv.methods import Method, StepReport, WarmUp, describe
+from nlp_adv.perturbation import ModelObjective, unit_length
+
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "adversarial_config.json"
+_CONSTANT_AFTER = 256  # examples with one and the same answer before the alarm
+
+
+class StepLog:
+    """Sums over the steps since the last log, on the device: no host waits for an inner step."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+        self._steps = 0
+        self._step = -1
+
+    def add(
+        self,
+        step: int,
+        report: StepReport,
+        scale: Tensor,
+        objective: ModelObjective,
+        method: Method,
+    ) -> None:
+        """Take in one micro-batch.
+
+        Args:
+            step: the optimizer step it belongs to.
+            report: the method's losses.
+            scale: what the Trainer multiplied the loss by (1 / accumulation steps, or 1).
+            objective: for the last δ and the non-finite flag.
+            method: for the norm in which δ is measured.
+        """
+        self._batches += 1
+        self._steps += step != self._step
+        self._step = step
+        self._sum("nonfinite_share", objective.nonfinite)
+        if report.adversarial is not None:
+            self._sum("adv_loss", report.adversarial * scale)
+        if report.clean is not None:
+            self._sum("clean_loss", report.clean * scale)
+        ball = getattr(method, "ball", None)
+        if ball is not None and objective.delta is not None:
+            norm = ball.norm(objective.delta)
+            relative = norm / unit_length(objective, ball, "relative")
+            self._sum("delta_norm", norm.flatten(1).amax(1).mean())
+            self._sum("delta_relative", relative.flatten(1).amax(1).mean())
+
+    def averages(self) -> dict[str, Tensor]:
+        """Losses per optimizer step, all else per micro-batch; then start anew."""
+        averages = {
+            key: total / (self._steps if key.endswith("_loss") else self._batches)
+            for key, total in self._sums.items()
+        }
+        self.__init__()  # type: ignore[misc]
+        return averages
+
+    def _sum(self, key: str, value: Tensor) -> None:
+        value = value.detach().float()
+        self._sums[key] = self._sums[key] + value if key in self._sums else value
+
+
+class ConstantPredictionAlarm:
+    """Warns when a classifier has given the same answer for hundreds of training examples.
+
+    That is how training on too large an ε ends; the loss alone does not show it.
+    """
+
+    def __init__(self) -> None:
+        self._predicted: Tensor | None = None
+        self._labelled: Tensor | None = None
+        self.raised = False
+
+    def add(self, logits: Any, labels: Any) -> None:
+        """Count one batch's answers: logits (B, C), labels (B,); anything else is passed over."""
+        if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
+            return
+        if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
+            return
+        if labels.is_floating_point():
+            return
+        classes = logits.shape[1]
+        answers = torch.bincount(logits.detach().argmax(-1), minlength=classes)
+        truths = torch.bincount(labels.clamp_min(0), minlength=classes)
+        self._predicted = answers if self._predicted is None else self._predicted + answers
+        self._labelled = truths if self._labelled is None else self._labelled + truths
+
+    def check(self) -> None:
+        """Warn, once; called when the host waits for the numbers anyway."""
+        if self._predicted is None or self._labelled is None or self.raised:
+            return
+        seen, answers = int(self._predicted.sum()), int((self._predicted > 0).sum())
+        classes = int((self._labelled > 0).sum())
+        if answers > 1:  # not constant: count afresh
+            self._predicted = self._labelled = None
+        elif seen >= _CONSTANT_AFTER and classes > 1:
+            self.raised = True
+            logger.warning(
+                "The model answered class %d for each of the last %d training examples, whose "
+                "labels hold %d classes: training has collapsed. Lower --adv_epsilon, begin the "
+                "attack later (--adv_start_step, --adv_ramp_steps), or lower the learning rate.",
+                int(self._predicted.argmax()),
+                seen,
+                classes,
+            )
+
+
+def warn_if_below_resolution(relative: float, dtype: torch.dtype) -> bool:
+    """Warn when most of δ is lost as it is added to embeddings of this dtype.
+
+    A coordinate of x keeps steps of about eps·|x|; a δ of relative size below eps/2 rounds away.
+    """
+    resolution = torch.finfo(dtype).eps / 2
+    if not 0 < relative < resolution:
+        return False
+    logger.warning(
+        "δ is %.1e of the embeddings, which are %s and cannot show less than %.1e: most of the "
+        "perturbation is rounded away. Raise --adv_epsilon or keep the embeddings in float32.",
+        relative,
+        str(dtype).removeprefix("torch."),
+        resolution,
+    )
+    return True
+
+
+def run_description(schedule: WarmUp, exclude_special_tokens: bool) -> dict[str, Any]:
+    """The method with its numbers, warm-up and mask, as JSON holds it."""
+    from nlp_adv import __version__
+
+    return describe(schedule.method) | {
+        "start_step": schedule.start_step,
+        "ramp_steps": schedule.ramp_steps,
+        "exclude_special_tokens": exclude_special_tokens,
+        "nlp_adv_version": __version__,
+    }
+
+
+def write_config(folder: str | Path, description: dict[str, Any]) -> None:
+    """`adversarial_config.json` beside the weights."""
+    path = Path(folder) / CONFIG_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def model_card_section(description: dict[str, Any]) -> str:
+    """The same as a section of a model card."""
+    rows = "\n".join(f"- {key}: {value}" for key, value in description.items())
+    return f"\n### Adversarial training\n\nTrained with nlp_adv:\n{rows}\n"

@@ -1,0 +1,38 @@
+"""Set-ups in which an adversarial step would be silently wrong, refused with the way out."""
+
+from typing import Any
+
+from nlp_adv.errors import UserError
+
+
+def refuse_unsupported(trainer: Any) -> None:
+    """Raise UserError where the passes of a step would not be what the method thinks they are."""
+    args = trainer.args
+    if args.n_gpu > 1:
+        raise UserError(
+            f"nn.DataParallel over {args.n_gpu} GPUs would give all of them one scattered δ; start "
+            f"the script with `torchrun --nproc_per_node {args.n_gpu}` or `accelerate launch`."
+        )
+    for name, on in {
+        "DeepSpeed": trainer.is_deepspeed_enabled,
+        "FSDP": trainer.is_fsdp_enabled,
+    }.items():
+        if on:
+            raise UserError(
+                f"Adversarial training under {name} is not supported: several passes a step need "
+                f"its own handling of gradient exchange; use DDP (`torchrun`)."
+            )
+    if getattr(args, "ddp_static_graph", False):
+        raise UserError("ddp_static_graph allows one pass a step; leave it off.")
+    if "lomo" in str(args.optim).lower():
+        raise UserError(
+            f"{args.optim} updates the weights inside the backward pass, which happens several "
+            f"times a step here; use another optimizer."
+        )
+    parallelism = getattr(trainer.accelerator, "parallelism_config", None)
+    kinds = ("cp_enabled", "sp_enabled", "tp_enabled")
+    if any(getattr(parallelism, kind, False) for kind in kinds):
+        raise UserError(
+            "Context, sequence and tensor parallelism split one example over processes, so its δ "
+            "has no norm here; use DDP."
+        )

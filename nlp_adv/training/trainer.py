@@ -1,0 +1,331 @@
+"""Adversarial training inside the Hugging Face Trainer."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from nlp_adv.errors import UserError
+from nlp_adv.methods import Method, NoAttack, WarmUp, floor_cost
+from nlp_adv.perturbation import FrozenDropout, ModelObjective, Output
+from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.objective import text_objective
+from nlp_adv.training.records import (
+    ConstantPredictionAlarm,
+    StepLog,
+    model_card_section,
+    run_description,
+    warn_if_below_resolution,
+    write_config,
+)
+from nlp_adv.training.refusals import refuse_unsupported
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
+    _Trainer = Trainer
+else:
+    _Trainer = object
+
+
+class AdversarialMixin(_Trainer):
+    """Put before a Trainer class: `class T(AdversarialMixin, Seq2SeqTrainer)`.
+
+    Every pass that must leave parameter gradients is the stock `training_step`, so accumulation,
+    `num_items_in_batch`, label smoothing, mixed precision and DDP stay its own.
+
+    Args:
+        method: a method or a `WarmUp`; none builds it from `args` (`--adv …`) when training begins.
+        args, kwargs: the Trainer's.
+
+    Logs, beside the Trainer's: `adv_loss`, `clean_loss` where the method passes there,
+    `delta_norm` and `delta_relative` (in units of the embedding norm), averaged over batch, steps
+    and processes, the largest token counting for per="token"; `nonfinite_share`, the share of
+    micro-batches with an inf or a nan.
+
+    Errors: UserError for a set-up in which the result would be wrong (see `refusals`) or a model
+    without a hookable embedding.
+    """
+
+    model_accepts_loss_kwargs: bool
+
+    def __init__(self, *args: Any, method: Method | WarmUp | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method = method
+        self._schedule = self._build_schedule()
+        self._tap: EmbeddingTap | None = None
+        self._step_log = StepLog()
+        self._alarm = ConstantPredictionAlarm()
+        self._micro_batch = (-1, 0)
+        self._probed = False
+        self._warned_of_resolution = False
+        self.add_callback(_WhenTrainingBegins(self._begin))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, leaving no hook behind."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._alarm.check()
+            if self._tap is not None:
+                self._tap.remove()
+                self._tap = None
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One micro-batch: the method's passes instead of one."""
+        self._look_at_loss_scaling(model, inputs, num_items_in_batch)
+        step = self.state.global_step
+        method = self._schedule.at(step)
+        if isinstance(method, NoAttack):
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        self._enter_training_mode(model)
+        inputs = self._prepare_inputs(inputs)
+        passes = _StockPasses(self, super().training_step, model, inputs, num_items_in_batch)
+        objective = self._objective(model, inputs, passes, method.passes)
+        report = method.step(objective)
+        self._step_log.add(step, report, passes.scale, objective, method)
+        self._alarm.add(passes.logits, inputs.get("labels"))
+        self._embedding_dtype = objective.x.dtype
+        return passes.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's, with the adversarial averages beside the training loss."""
+        if "loss" in logs:
+            averages = self._step_log.averages()
+            for key, value in averages.items():
+                logs[key] = self.accelerator.reduce(value, "mean").item()
+            self._alarm.check()
+            if not self._warned_of_resolution and "delta_relative" in logs:
+                self._warned_of_resolution = warn_if_below_resolution(
+                    logs["delta_relative"], self._embedding_dtype
+                )
+        super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The Trainer's, with the method and its numbers beside the weights."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            write_config(str(output_dir or self.args.output_dir), self._description())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The Trainer's, with a section on the adversarial training."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            with open(f"{self.args.output_dir}/README.md", "a", encoding="utf-8") as card:
+                card.write(model_card_section(self._description()))
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The Trainer's count of a clean step, times what the method costs."""
+        clean = super().floating_point_ops(inputs)
+        return round(clean * floor_cost(self._schedule.at(self.state.global_step)))
+
+    def _build_schedule(self) -> WarmUp:
+        if isinstance(self.method, WarmUp):
+            return self.method
+        if self.method is not None:
+            start = getattr(self.args, "adv_start_step", 0)
+            return WarmUp(self.method, start, getattr(self.args, "adv_ramp_steps", 0))
+        if not hasattr(self.args, "adversarial_schedule"):
+            raise UserError(
+                "Which method? Pass method=… or use AdversarialTrainingArguments with --adv NAME."
+            )
+        schedule: WarmUp = self.args.adversarial_schedule()
+        return schedule
+
+    def _begin(self) -> None:
+        """Runs when the model is prepared: a hyperparameter search has set its numbers by now."""
+        self._schedule = self._build_schedule()
+        self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
+        self._micro_batch, self._probed = (-1, 0), False
+        if isinstance(self._schedule.method, NoAttack):
+            return
+        refuse_unsupported(self)
+        if self._tap is not None:
+            self._tap.remove()
+        name = getattr(self.args, "adv_embedding", None)
+        self._tap = EmbeddingTap(find_embedding(cast(nn.Module, self.model), name))
+        self._tap.install()
+
+    def _objective(
+        self, model: nn.Module, inputs: Mapping[str, Any], passes: "_StockPasses", count: int
+    ) -> ModelObjective:
+        if "input_ids" not in inputs:
+            raise UserError(
+                "Adversarial training perturbs the embeddings of input_ids; this batch holds only "
+                f"{', '.join(inputs)}."
+            )
+        scaler = self.accelerator.scaler
+        one = torch.ones((), device=self.args.device)
+        return text_objective(
+            model,
+            inputs,
+            tap=self._tap,
+            forward=passes.forward,
+            backward=passes.backward,
+            unsynced=lambda: self._unsynced(model),
+            passes=count,
+            seed=self._start_seed(),
+            special_ids=self._special_ids(),
+            loss_scale=one if scaler is None else scaler.scale(one),
+        )
+
+    def _special_ids(self) -> list[int]:
+        if not getattr(self.args, "adv_exclude_special_tokens", False):
+            return []
+        ids = getattr(self.processing_class, "all_special_ids", None)
+        if ids is None:
+            raise UserError(
+                "--adv_exclude_special_tokens needs the tokenizer: pass processing_class=tokenizer."
+            )
+        return list(ids)
+
+    def _start_seed(self) -> int:
+        """Of (seed, step, micro-batch, rank): nothing to save, and resuming finds it again."""
+        step = self.state.global_step
+        index = self._micro_batch[1] + 1 if self._micro_batch[0] == step else 0
+        self._micro_batch = (step, index)
+        seed = getattr(self.args, "adv_seed", None)
+        seed = self.args.seed if seed is None else seed
+        key = f"{seed}/{step}/{index}/{self.args.process_index}".encode()
+        return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")
+
+    def _enter_training_mode(self, model: nn.Module) -> None:
+        """What the stock step does before its pass; ours come earlier."""
+        model.train()
+        optimizer: Any = self.optimizer
+        if callable(getattr(optimizer, "train", None)):  # schedule-free optimizers
+            optimizer.train()
+
+    @contextmanager
+    def _unsynced(self, model: nn.Module) -> Iterator[None]:
+        """No exchange of gradients; where the Trainer already waits, its own context holds."""
+        if not self.accelerator.sync_gradients:
+            yield
+            return
+        with self.accelerator.no_sync(model):
+            yield
+
+    def _look_at_loss_scaling(
+        self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None
+    ) -> None:
+        """Once a run: does the model ignore the `num_items_in_batch` that it says it takes?"""
+        if self._probed:
+            return
+        self._probed = True
+        several = self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1
+        if not several or num_items is None or not self.model_accepts_loss_kwargs:
+            return
+        if self.compute_loss_func or self.label_smoother:  # they use num_items_in_batch
+            return
+        if not self._ignores_num_items(model, self._prepare_inputs(inputs), num_items):
+            return
+        if getattr(self.args, "adv_mend_loss_scaling", False):
+            self.model_accepts_loss_kwargs = False
+            return
+        logger.warning(
+            "%s ignores num_items_in_batch, so the Trainer multiplies its gradient by the number "
+            "of accumulation steps and processes (huggingface/transformers#47688), in ordinary "
+            "training too. --adv_mend_loss_scaling mends both.",
+            type(self.model).__name__,
+        )
+
+    def _ignores_num_items(
+        self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int
+    ) -> bool:
+        frozen, was_training = FrozenDropout(self.args.device), model.training
+        model.eval()
+        losses: list[Any] = []
+        for factor in (1, 1000):
+            with torch.no_grad(), frozen():
+                losses.append(
+                    self.compute_loss(model, dict(inputs), num_items_in_batch=num_items * factor)
+                )
+        model.train(was_training)
+        frozen.restore()
+        return torch.equal(losses[0], losses[1])
+
+    def _description(self) -> dict[str, Any]:
+        excluded = getattr(self.args, "adv_exclude_special_tokens", False)
+        return run_description(self._schedule, excluded)
+
+
+class AdversarialTrainer(AdversarialMixin, Trainer):
+    """`Trainer` with adversarial training.
+
+    AdversarialTrainer(model=…, args=TrainingArguments(…), …, method=FreeLB(L2Ball(0.45), …))
+    """
+
+
+class _StockPasses:
+    """The forward and backward passes of one micro-batch, made by the Trainer's own code.
+
+    `forward` is the Trainer's `compute_loss`, whoever overrides it; `backward` is the stock
+    `training_step`, to which `compute_loss` hands back the loss that is ready.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        stock_step: Callable[..., Tensor],
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items: Tensor | int | None,
+    ) -> None:
+        self._trainer, self._stock_step = trainer, stock_step
+        self._model, self._inputs, self._num_items = model, inputs, num_items
+        self.loss = torch.zeros((), device=trainer.args.device)
+        self.scale = torch.ones((), device=trainer.args.device)
+        self.logits: Tensor | None = None
+
+    def forward(self, model: nn.Module, batch: dict[str, Any]) -> Output:
+        with self._trainer.compute_loss_context_manager():
+            loss, outputs = self._trainer.compute_loss(
+                model, batch, return_outputs=True, num_items_in_batch=self._num_items
+            )
+        logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
+        self.logits = logits.detach() if isinstance(logits, Tensor) else None
+        return Output(loss, logits)
+
+    def backward(self, loss: Tensor) -> None:
+        handed = []
+
+        def ready(*args: Any, **kwargs: Any) -> Tensor:
+            handed.append(loss)
+            return loss
+
+        # An attribute of the instance goes before every override of the class.
+        self._trainer.compute_loss = ready
+        try:
+            scaled = self._stock_step(self._model, self._inputs, self._num_items)
+        finally:
+            del self._trainer.compute_loss
+        if len(handed) != 1:
+            raise RuntimeError(
+                f"{type(self._trainer).__name__}.training_step asked compute_loss for "
+                f"{len(handed)} losses instead of one, so the adversarial loss was not used as it "
+                f"should be; put AdversarialMixin before the class that overrides training_step."
+            )
+        self.loss = self.loss + scaled
+        given = loss.detach()
+        self.scale = torch.where(given == 0, self.scale, scaled / given)
+
+
+class _WhenTrainingBegins(TrainerCallback):
+    """Calls back when the model is prepared and before anything has run."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self._begin = begin
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._begin()
