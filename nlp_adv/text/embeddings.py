@@ -172,7 +172,7 @@ class EmbeddingTap:
         return output + self.delta.to(output.dtype)
 
 
-class _Seen(Exception):  # noqa: N818  a signal, not an error
+class _Seen(Exception):
     def __init__(self, ids: Tensor, embedding: Tensor) -> None:
         super().__init__()
         self.ids, self.embedding = ids, embedding

@@ -1,0 +1,166 @@
+"""The flags of `nlp-adv train`, beside those of TrainingArguments and of adversarial training."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import HfArgumentParser
+
+from nlp_adv.errors import UserError
+from nlp_adv.text.data import GLUE_TASKS, DataSource
+from nlp_adv.training.arguments import AdversarialTrainingArguments
+
+
+def _flag(text: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """Which model; without one and without data, the demo's."""
+
+    model_name_or_path: str | None = _flag("A folder with a saved model, or a name on the Hub.")
+    config_name: str | None = _flag("Its configuration, where it is somewhere else.")
+    tokenizer_name: str | None = _flag("Its tokenizer, where it is somewhere else.")
+    cache_dir: str | None = _flag("Where downloads from the Hub are kept.")
+    model_revision: str = _flag("Branch, tag or commit on the Hub.", "main")
+
+
+@dataclass
+class DataArguments:
+    """Which sentences; exactly one of a task, a data set or files."""
+
+    task_name: str | None = _flag(f"A GLUE task: {', '.join(GLUE_TASKS)}.")
+    dataset_name: str | None = _flag(
+        "A name on the Hub, a saved data set, or a folder with train, validation and test files "
+        "(csv, tsv, json, jsonl, their .gz, or parquet)."
+    )
+    dataset_config_name: str | None = _flag("Configuration of a data set on the Hub.")
+    train_file: str | None = _flag("Training rows.")
+    validation_file: str | None = _flag("Validation rows.")
+    test_file: str | None = _flag("Test rows.")
+    text_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The text column, or two for pairs; the usual names are found."},
+    )
+    label_column: str | None = _flag("The label column; the usual names are found.")
+    regression: bool | None = _flag("Whether labels are scores; decided from them where unset.")
+    max_seq_length: int = _flag("Longest input in tokens; longer ones are cut.", 128)
+    max_train_samples: int | None = _flag("Train on a random draw of so many rows.")
+    max_eval_samples: int | None = _flag("Evaluate on the first so many rows of each split.")
+
+    def source(self, seed: int) -> DataSource:
+        """What `load_text_data` reads."""
+        return DataSource(
+            task_name=self.task_name,
+            dataset_name=self.dataset_name,
+            dataset_config_name=self.dataset_config_name,
+            train_file=self.train_file,
+            validation_file=self.validation_file,
+            test_file=self.test_file,
+            text_columns=tuple(self.text_columns),
+            label_column=self.label_column,
+            regression=self.regression,
+            max_train_samples=self.max_train_samples,
+            max_eval_samples=self.max_eval_samples,
+            seed=seed,
+        )
+
+
+@dataclass
+class ReportArguments:
+    """What is measured after training, and where it may be written."""
+
+    attack_epsilons: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "Measure accuracy under a 20-step L2 PGD on the embeddings at these radii, as "
+            "shares of the embedding norm."
+        },
+    )
+    attack_steps: int = _flag("Steps of that attack.", 20)
+    attack_examples: int = _flag("Attack the first so many rows of the evaluation split.", 500)
+    compare_plain: bool = _flag(
+        "Train without attack from the same initialisation as well, for the table.", False
+    )
+    overwrite_output_dir: bool = _flag("Write over another run in --output_dir.", False)
+
+
+class TrainArguments(NamedTuple):
+    """All flags of `nlp-adv train`."""
+
+    model: ModelArguments
+    data: DataArguments
+    report: ReportArguments
+    training: AdversarialTrainingArguments
+    demo: bool
+
+
+_DATA_FLAGS = ("task_name", "dataset_name", "train_file", "validation_file", "test_file")
+
+
+def parse(argv: list[str], demo_flags: list[str]) -> TrainArguments:
+    """Flags, or one .json file of them, as dataclasses.
+
+    Args:
+        argv: the command line after `train`.
+        demo_flags: defaults of the demo, which runs when neither a model nor data is named.
+
+    Raises:
+        UserError: a value that TrainingArguments or a method refuses, or half of model and data.
+    """
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),  # type: ignore[arg-type]
+        prog="nlp-adv train",
+    )
+    argv = _flags_of_file(argv)
+    named = {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
+    demo = not named & {"model_name_or_path", *_DATA_FLAGS}
+    if not demo and not ("model_name_or_path" in named and named & set(_DATA_FLAGS)):
+        raise UserError(
+            "Name a model (--model_name_or_path) and data (--task_name, --dataset_name or "
+            "--train_file), or neither for the demo."
+        )
+    # argparse lets the last of a repeated flag win, so defaults go first.
+    defaults = [] if torch.accelerator.is_available() else ["--dataloader_pin_memory", "false"]
+    try:
+        parsed = parser.parse_args_into_dataclasses(
+            [*defaults, *(demo_flags if demo else []), *argv], look_for_args_file=False
+        )
+    except (ValueError, ImportError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    model, data, report, training = parsed
+    if "output_dir" not in named:
+        name = "demo" if demo else "run"
+        training.output_dir = _unused_folder(f"runs/{name}-{training.adv}")
+    return TrainArguments(model, data, report, training, demo)
+
+
+def _flags_of_file(argv: list[str]) -> list[str]:
+    if len(argv) != 1 or not argv[0].endswith(".json"):
+        return argv
+    try:
+        settings = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{argv[0]} cannot be read as JSON: {error}.") from error
+    if not isinstance(settings, dict):
+        raise UserError(f'{argv[0]} must hold flags by name, such as {{"adv": "freelb"}}.')
+    flags = []
+    for key, value in settings.items():
+        values = value if isinstance(value, list) else [value]
+        flags += [f"--{key}", *map(str, values)]
+    return flags
+
+
+def _unused_folder(stem: str) -> str:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("Several processes must share one folder: name it with --output_dir.")
+    number, folder = 1, stem
+    while Path(folder).exists():
+        number, folder = number + 1, f"{stem}-{number + 1}"
+    print(f"Writing to {folder}", file=sys.stderr)
+    return folder

@@ -1,0 +1,152 @@
+"""What a training run shows at its end: a table, and the same as JSON beside the model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+
+from nlp_adv.cli.arguments import ReportArguments
+from nlp_adv.methods import Method, describe
+from nlp_adv.robustness.embedding import EmbeddingPGD, EmbeddingRobustness, embedding_robustness
+
+REPORT_NAME = "nlp_adv_report.json"
+
+
+@dataclass
+class RunResult:
+    """One trained model and what was measured of it.
+
+    Args:
+        method: how it was trained.
+        model, tokenizer: what was trained.
+        seconds: wall-clock time of the training alone.
+        split: the split that the table is about.
+        metrics: scores of all evaluated splits, as the Trainer names them.
+        robustness: accuracy under attack on that split, once measured.
+    """
+
+    method: Method
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    seconds: float
+    split: str | None
+    metrics: dict[str, float]
+    robustness: EmbeddingRobustness | None = None
+
+    @property
+    def name(self) -> str:
+        """The row's name in the table."""
+        return "plain" if self.method.name == "none" else self.method.name
+
+
+def measure(result: RunResult, rows: Dataset, report: ReportArguments) -> None:
+    """Attack the trained model on the given rows."""
+    batches = DataLoader(
+        rows.with_format("torch"),
+        batch_size=64,
+        collate_fn=DataCollatorWithPadding(result.tokenizer),
+    )
+    attack = EmbeddingPGD(tuple(report.attack_epsilons), steps=report.attack_steps)
+    result.robustness = embedding_robustness(
+        result.model, batches, attack, progress=f"Attacking {result.name}"
+    )
+
+
+def print_report(results: list[RunResult], report: ReportArguments, *, demo: bool) -> None:
+    """The table, with what its numbers mean below it."""
+    split = results[-1].split
+    rows = [_header(results[-1], report), *(_row(result, results[0]) for result in results)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    print()
+    for number, row in enumerate(rows):
+        first, *cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print(first.strip().ljust(widths[0]) + "  " + "  ".join(cells))
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+    print(_legend(results[-1], split, demo))
+
+
+def write_report(
+    folder: str | None, results: list[RunResult], report: ReportArguments, *, demo: bool
+) -> None:
+    """The same numbers as JSON."""
+    runs: list[dict[str, Any]] = []
+    for result in results:
+        run: dict[str, Any] = {
+            **describe(result.method),
+            "train_seconds": result.seconds,
+            "metrics": result.metrics,
+        }
+        if result.robustness is not None:
+            run["attacked_examples"] = result.robustness.examples
+            run["accuracy_without_attack"] = result.robustness.clean_accuracy
+            run["accuracy_under_attack"] = {
+                str(epsilon): result.robustness.accuracy(epsilon)
+                for epsilon in report.attack_epsilons
+            }
+        runs.append(run)
+    content = {
+        "synthetic_data": demo,
+        "split": results[-1].split,
+        "attack": {
+            "kind": "embedding PGD on the logit margin",
+            "norm": "l2",
+            "per": "example",
+            "unit": "relative",
+            "steps": report.attack_steps,
+            "epsilons": report.attack_epsilons,
+        },
+        "runs": runs,
+    }
+    path = Path(str(folder)) / REPORT_NAME
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _header(result: RunResult, report: ReportArguments) -> list[str]:
+    scores = [name.removeprefix(f"{result.split}_") for name in _scores(result)]
+    attacks = [f"PGD-{report.attack_steps} ε={e:g}" for e in sorted(report.attack_epsilons)]
+    return ["training", *scores, *attacks, "seconds", "time ÷ first"]
+
+
+def _row(result: RunResult, first: RunResult) -> list[str]:
+    scores = [f"{value:.4f}" for value in _scores(result).values()]
+    attacks = []
+    if result.robustness is not None:
+        attacks = [
+            f"{result.robustness.accuracy(epsilon):.4f}"
+            for epsilon in sorted(result.robustness.attack.epsilons)
+        ]
+    cost = result.seconds / first.seconds
+    return [result.name, *scores, *attacks, f"{result.seconds:.1f}", f"{cost:.2f}"]
+
+
+def _scores(result: RunResult) -> dict[str, float]:
+    """The quality measures of the table's split, without the Trainer's timings."""
+    timings = ("_runtime", "_per_second", "_loss", "_time", "_model_preparation_time")
+    return {
+        name: value
+        for name, value in result.metrics.items()
+        if name.startswith(f"{result.split}_") and not name.endswith(timings)
+    }
+
+
+def _legend(result: RunResult, split: str | None, demo: bool) -> str:
+    lines = []
+    if split is not None:
+        lines.append(f"Scores are of the {split} split.")
+    if result.robustness is not None:
+        lines.append(
+            f"PGD: accuracy on its first {result.robustness.examples} rows under projected "
+            f"gradient ascent on the word embeddings; ε is the L2 norm of the perturbation of one "
+            f"sentence, as a share of its embeddings' norm."
+        )
+    if demo:
+        lines.append(
+            "The sentences are synthetic, made by this package; the numbers show the tool at "
+            "work and say nothing about real text."
+        )
+    return "\n" + "\n".join(lines) if lines else ""

@@ -1,0 +1,183 @@
+"""Labelled text: checked, with numbers for labels, and tokenized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from datasets import ClassLabel, Dataset, Value
+
+from nlp_adv.errors import UserError
+from nlp_adv.text.labels import encode_labels, is_unlabelled
+from nlp_adv.text.sources import GLUE_TASKS, DataSource, read_splits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["GLUE_TASKS", "DataSource", "TextData", "count_overlap", "load_text_data", "tokenized"]
+
+_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question1", "question2"),
+    ("question", "answer"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("sentence_A", "sentence_B"),
+)
+_SINGLES = ("text", "sentence", "content", "review", "document", "comment", "tweet", "question")
+_LABELS = ("label", "labels", "target", "class", "category", "sentiment", "score", "rating")
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Labelled splits that have passed every check.
+
+    Attributes:
+        splits: ``train`` and those of ``validation``, ``validation_mismatched``, ``test`` and
+            ``test_mismatched`` that the source has; nothing is held out of ``train``. Columns: the
+            text columns and ``label`` (a class number, or a float for regression).
+        text_columns: One column, or two for pairs.
+        label_names: The class names in the order of their numbers, or None for regression.
+        unlabelled: Test splits left out because they have no labels (no column, or all -1).
+    """
+
+    splits: dict[str, Dataset]
+    text_columns: tuple[str, ...]
+    label_names: tuple[str, ...] | None
+    unlabelled: tuple[str, ...] = ()
+
+
+def load_text_data(source: DataSource) -> TextData:
+    """Read, check and label the splits of a source.
+
+    Class numbers follow the train split: the declared names of a ``ClassLabel``, else numbers in
+    numeric order, else words in alphabetical order. Numbers written as text count as numbers.
+
+    Raises:
+        UserError: The source, a column, a row or a label is missing or wrong.
+    """
+    for option in ("max_train_samples", "max_eval_samples"):
+        limit = getattr(source, option)
+        if limit is not None and limit < 1:
+            raise UserError(f"{option} is {limit}; give at least 1, or leave it out to keep all.")
+    raw = read_splits(source)
+    if "train" not in raw:
+        raise UserError(
+            f"There is no train split (found: {', '.join(raw) or 'none'}); name a train file or "
+            "a data set that has that split."
+        )
+    texts, label = _columns(raw["train"].column_names, source)
+    unlabelled = tuple(name for name in raw if is_unlabelled(name, raw, label))
+    kept = {name: split for name, split in raw.items() if name not in unlabelled}
+    for name, split in kept.items():
+        _check_split(name, split, texts, label)
+    labels, names = encode_labels(kept, label, source)
+    feature = Value("float32") if names is None else ClassLabel(names=list(names))
+    splits = {
+        name: _limited(
+            split.select_columns(list(texts)).add_column("label", labels[name], feature=feature),
+            name,
+            source,
+        )
+        for name, split in kept.items()
+    }
+    return TextData(splits, texts, names, unlabelled)
+
+
+def count_overlap(data: TextData) -> dict[str, int]:
+    """Count, per evaluation split, the rows whose text also occurs in the train split.
+
+    Texts are compared exactly after case folding and collapsing white space; of a pair, both
+    texts must agree.
+    """
+
+    def keys(split: Dataset) -> Iterator[tuple[str, ...]]:
+        columns = [split[column][:] for column in data.text_columns]
+        for row in zip(*columns, strict=True):
+            yield tuple(" ".join(text.casefold().split()) for text in row)
+
+    seen = set(keys(data.splits["train"]))
+    return {
+        name: sum(key in seen for key in keys(split))
+        for name, split in data.splits.items()
+        if name != "train"
+    }
+
+
+def tokenized(
+    data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, Dataset]:
+    """Tokenize every split, cut to ``max_length`` tokens and not padded (a collator pads).
+
+    Args:
+        data: What `load_text_data` returned.
+        tokenizer: Called on one text or on pairs.
+        max_length: The most tokens per row, special tokens included.
+
+    Returns:
+        Per split, the tokenizer's columns (``input_ids``, …) and ``labels``.
+    """
+
+    def encode(batch: Mapping[str, list[str]]) -> dict[str, Any]:
+        texts = [batch[column] for column in data.text_columns]
+        return dict(tokenizer(*texts, truncation=True, max_length=max_length))
+
+    return {
+        name: split.map(
+            encode,
+            batched=True,
+            remove_columns=list(data.text_columns),
+            desc=f"Tokenizing {name}",
+        ).rename_column("label", "labels")
+        for name, split in data.splits.items()
+    }
+
+
+def _columns(columns: Sequence[str], source: DataSource) -> tuple[tuple[str, ...], str]:
+    listed = ", ".join(columns)
+    label = source.label_column or next((name for name in _LABELS if name in columns), None)
+    if label is None:
+        raise UserError(f"No label column found among {listed}; name it as label_column.")
+    texts = source.text_columns or next(
+        (names for names in (*_PAIRS, *((name,) for name in _SINGLES)) if {*names} <= {*columns}),
+        (),
+    )
+    if not texts:
+        raise UserError(f"No text column found among {listed}; name it as text_columns.")
+    for name in (*texts, label):
+        if name not in columns:
+            raise UserError(f"There is no column {name!r}; the data has the columns {listed}.")
+    if len(texts) > 2 or len({*texts, label}) != len(texts) + 1:
+        raise UserError("Name one or two different text columns, none of them the label column.")
+    if "label" in texts:
+        raise UserError("A text column cannot be called 'label'; rename it in the data.")
+    return texts, label
+
+
+def _check_split(name: str, split: Dataset, texts: Iterable[str], label: str) -> None:
+    for column in (*texts, label):
+        if column not in split.column_names:
+            raise UserError(
+                f"The {name} split has no column {column!r}, only "
+                f"{', '.join(split.column_names)}; give it the columns of the train split."
+            )
+    if len(split) == 0:
+        raise UserError(f"The {name} split is empty; give it at least one row.")
+    for column in texts:
+        for row, text in enumerate(split[column][:], 1):
+            if not isinstance(text, str):
+                what = "missing" if text is None else f"not text but {type(text).__name__}"
+                raise UserError(
+                    f"Row {row} of the {name} split: {column!r} is {what}; write a string there "
+                    "or remove the row."
+                )
+
+
+def _limited(split: Dataset, name: str, source: DataSource) -> Dataset:
+    limit = source.max_train_samples if name == "train" else source.max_eval_samples
+    if limit is None or limit >= len(split):
+        return split
+    return (split.shuffle(source.seed) if name == "train" else split).select(range(limit))
