@@ -1,8 +1,10 @@
 """The flags of `nlp-adv train`, beside those of TrainingArguments and of adversarial training."""
 
+import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,12 +105,13 @@ class TrainArguments(NamedTuple):
 _DATA_FLAGS = ("task_name", "dataset_name", "train_file", "validation_file", "test_file")
 
 
-def parse(argv: list[str], demo_flags: list[str]) -> TrainArguments:
+def parse(argv: list[str], demo_flags: Callable[[str], list[str]]) -> TrainArguments:
     """Flags, or one .json file of them, as dataclasses.
 
     Args:
         argv: the command line after `train`.
-        demo_flags: defaults of the demo, which runs when neither a model nor data is named.
+        demo_flags: method → defaults of the demo, which runs when neither a model nor data is
+            named.
 
     Raises:
         UserError: a value that TrainingArguments or a method refuses, or half of model and data.
@@ -120,6 +123,9 @@ def parse(argv: list[str], demo_flags: list[str]) -> TrainArguments:
     argv = _flags_of_file(argv)
     named = {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
     demo = not named & {"model_name_or_path", *_DATA_FLAGS}
+    meaningless = named & {"text_columns", "label_column", "regression", "tokenizer_name"}
+    if demo and meaningless:
+        raise UserError(f"--{meaningless.pop()} needs data: the demo brings its own.")
     if not demo and not ("model_name_or_path" in named and named & set(_DATA_FLAGS)):
         raise UserError(
             "Name a model (--model_name_or_path) and data (--task_name, --dataset_name or "
@@ -129,7 +135,8 @@ def parse(argv: list[str], demo_flags: list[str]) -> TrainArguments:
     defaults = [] if torch.accelerator.is_available() else ["--dataloader_pin_memory", "false"]
     try:
         parsed = parser.parse_args_into_dataclasses(
-            [*defaults, *(demo_flags if demo else []), *argv], look_for_args_file=False
+            [*defaults, *(demo_flags(_method(argv)) if demo else []), *argv],
+            look_for_args_file=False,
         )
     except (ValueError, ImportError) as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -138,6 +145,12 @@ def parse(argv: list[str], demo_flags: list[str]) -> TrainArguments:
         name = "demo" if demo else "run"
         training.output_dir = _unused_folder(f"runs/{name}-{training.adv}")
     return TrainArguments(model, data, report, training, demo)
+
+
+def _method(argv: list[str]) -> str:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--adv", default="none")
+    return str(parser.parse_known_args(argv)[0].adv)
 
 
 def _flags_of_file(argv: list[str]) -> list[str]:

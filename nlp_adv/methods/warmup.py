@@ -19,15 +19,15 @@ class WarmUp:
 
     Args:
         method: the method after the warm-up.
-        start_step: this many optimizer steps are ordinary ones.
+        start_step: this many optimizer steps are ordinary ones; below 1, this share of the run.
         ramp_steps: over the next so many, ε, α and random starts grow linearly to full size.
 
     Errors: ValueError for negative numbers, and for a ramp of a method without a ball.
     """
 
     method: Method
-    start_step: int = 0
-    ramp_steps: int = 0
+    start_step: float = 0
+    ramp_steps: float = 0
 
     def __post_init__(self) -> None:
         if self.start_step < 0 or self.ramp_steps < 0:
@@ -35,8 +35,27 @@ class WarmUp:
         if self.ramp_steps > 0 and not hasattr(self.method, "ball"):
             raise ValueError(f"{self.method.name} has no ball to ramp; use start_step alone.")
 
+    def over(self, total_steps: int) -> "WarmUp":
+        """The same with shares turned into steps of a run of so many.
+
+        Raises:
+            ValueError: the run would be over before the attack begins.
+        """
+        start, ramp = (
+            round(length * total_steps) if 0 < length < 1 else int(length)
+            for length in (self.start_step, self.ramp_steps)
+        )
+        if 0 < total_steps <= start:
+            raise ValueError(
+                f"The attack would begin at step {start} of a run of {total_steps} steps: lower "
+                f"start_step (--adv_start_step)."
+            )
+        return WarmUp(self.method, start, ramp)
+
     def at(self, step: int) -> Method:
         """The method of optimizer step `step`, counted from 0."""
+        if 0 < self.start_step < 1 or 0 < self.ramp_steps < 1:
+            raise ValueError("start_step and ramp_steps are shares; call over(total_steps) first.")
         done = step - self.start_step
         if done < 0:
             return NoAttack()

@@ -51,8 +51,12 @@ class AdversarialArguments:
     adv_random_start: bool | None = _flag("Start uniformly in the ball.")
     adv_init_magnitude: float | None = _flag("Size m of FreeLB's random start.")
     adv_clean_weight: float | None = _flag("Share w of the clean loss, in [0, 1).")
-    adv_start_step: int = _flag("This many optimizer steps are ordinary ones.", 0)
-    adv_ramp_steps: int = _flag("Over the next so many steps ε grows to full size.", 0)
+    adv_start_step: float = _flag(
+        "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0
+    )
+    adv_ramp_steps: float = _flag(
+        "Over the next so many steps ε grows to full size; below 1, this share of the run.", 0
+    )
     adv_exclude_special_tokens: bool = _flag("Leave [CLS], [SEP] and their like unmoved.", False)
     adv_embedding: str | None = _flag(
         "Name of the embedding module to perturb, for models that do not say which it is."

@@ -145,7 +145,10 @@ class AdversarialMixin(_Trainer):
 
     def _begin(self) -> None:
         """Runs when the model is prepared: a hyperparameter search has set its numbers by now."""
-        self._schedule = self._build_schedule()
+        try:
+            self._schedule = self._build_schedule().over(self.state.max_steps)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
         self._micro_batch, self._probed = (-1, 0), False
         if isinstance(self._schedule.method, NoAttack):
