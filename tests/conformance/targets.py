@@ -1,0 +1,105 @@
+"""What the methods are run on: four language models and a small convolutional net, float64."""
+
+import copy
+from dataclasses import dataclass
+
+import models
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from nlp_adv.perturbation import ModelObjective, Output
+from nlp_adv.text.objective import text_objective
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TextTarget:
+    """A tiny language model of `models.ARCHITECTURES`.
+
+    Args:
+        name: the architecture.
+        atol: how exactly gradients of unequal computations agree; T5 takes its softmax in float32.
+    """
+
+    name: str
+    atol: float = 1e-9
+
+    def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
+        return models.tiny(self.name, dropout=dropout, attention=attention)
+
+    def batch(self, padding: int = 0) -> Batch:
+        return models.batch(self.name, padding=padding)
+
+    def example(self, batch: Batch, row: int, *, trimmed: bool) -> Batch:
+        return models.example(batch, row, trimmed=trimmed)
+
+    def objective(self, model: nn.Module, batch: Batch, **options) -> ModelObjective:
+        return text_objective(model, batch, **{"seed": 0, **options})
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of ordinary training."""
+        return model(**batch).loss
+
+
+class ConvNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 4, 3, padding=1)
+        self.dropout = nn.Dropout(0.0)
+        self.head = nn.Linear(4 * 16, 2)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(self.dropout(nn.functional.softplus(self.first(pixels))).flatten(1))
+
+
+def _conv_net() -> ConvNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ConvNet().double().train()
+
+
+CONV_NET = _conv_net()
+
+
+@dataclass(frozen=True)
+class PixelTarget:
+    """A convolutional net on (B, C, H, W), with pixels clamped to their range."""
+
+    name: str = "pixels"
+    atol: float = 1e-9
+
+    def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
+        model = copy.deepcopy(CONV_NET)
+        model.dropout.p = dropout
+        return model
+
+    def batch(self, padding: int = 0) -> Batch:
+        pixels = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+        return {"pixels": pixels, "labels": torch.tensor([0, 1, 1])}
+
+    def example(self, batch: Batch, row: int, *, trimmed: bool) -> Batch:
+        return {key: value[row : row + 1] for key, value in batch.items()}
+
+    def objective(self, model: nn.Module, batch: Batch, **options) -> ModelObjective:
+        x = batch["pixels"]
+
+        def run(delta: Tensor | None) -> Output:
+            logits = model(x if delta is None else (x + delta).clamp(0, 1))
+            return Output(cross_entropy(logits, batch["labels"]), logits)
+
+        options = {"seed": 0, **options}
+        return ModelObjective(run=run, x=x, mask=torch.ones_like(x), model=model, **options)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return cross_entropy(model(batch["pixels"]), batch["labels"])
+
+
+TEXT_TARGETS = [
+    TextTarget("bert"),
+    TextTarget("roberta"),
+    TextTarget("gpt2"),
+    TextTarget("t5_token", atol=1e-4),
+]
+TARGETS = [*TEXT_TARGETS, PixelTarget()]

@@ -1,0 +1,169 @@
+"""The algorithms of the papers, written as their loops are written: plain torch, `inputs_embeds`.
+
+Nothing here knows of nlp_adv. Each function leaves ∇θ in `.grad` and returns the loss it descends.
+BERT with padding on the right reads no positions from its ids, so `inputs_embeds` is exact there.
+"""
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+
+
+def look_up(model: nn.Module, batch: Batch) -> Tensor:
+    return model.get_input_embeddings()(batch["input_ids"])
+
+
+def loss_at(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
+    out = model(
+        inputs_embeds=look_up(model, batch) + delta,
+        attention_mask=batch["attention_mask"],
+        labels=batch["labels"],
+    )
+    return out.loss
+
+
+def per_sentence(delta: Tensor) -> Tensor:
+    """‖δ‖₂ of each sentence, (B, 1, 1)."""
+    return delta.reshape(len(delta), -1).norm(dim=1).view(-1, 1, 1)
+
+
+def onto_sphere(delta: Tensor, radius: float) -> Tensor:
+    """Each sentence's δ, shortened where it is longer than `radius`."""
+    scaled = []
+    for one in delta:
+        scaled.append(one * radius / one.norm() if one.norm() > radius else one)
+    return torch.stack(scaled)
+
+
+def freelb(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    draws: Tensor | None,
+    adv_lr: float,
+    adv_steps: int,
+    adv_init_mag: float,
+    adv_max_norm: float,
+    project_start: bool = False,
+    same_dropout: bool = False,
+) -> Tensor:
+    """Zhu et al., ICLR 2020, Algorithm 1, as its code for Hugging Face models counts steps.
+
+    Args:
+        draws: U(−1, 1), (B, T, D); None where `adv_init_mag` is 0.
+        adv_steps: K forward and backward passes, of weight 1/K each.
+        adv_max_norm: ε.
+        project_start: the released code does not.
+        same_dropout: start each pass from the same random state (§3.3).
+    """
+    attention = batch["attention_mask"]
+    free = attention.unsqueeze(2).to(torch.float64)
+    dims = attention.sum(1) * look_up(model, batch).shape[-1]
+    if adv_init_mag > 0:
+        magnitude = adv_init_mag / dims.to(torch.float64).sqrt()
+        delta = draws * free * magnitude.view(-1, 1, 1)
+        if project_start:
+            delta = onto_sphere(delta, adv_max_norm)
+    else:
+        delta = torch.zeros_like(look_up(model, batch)).detach()
+    state, total = torch.get_rng_state(), 0.0
+    for step in range(adv_steps):
+        if same_dropout:
+            torch.set_rng_state(state)
+        delta = delta.detach().requires_grad_()
+        loss = loss_at(model, batch, delta) / adv_steps
+        loss.backward()
+        total = total + loss.detach()
+        if step == adv_steps - 1:
+            break
+        grad = delta.grad * free
+        delta = delta.detach() + adv_lr * grad / per_sentence(grad)
+        delta = onto_sphere(delta, adv_max_norm)
+    return total
+
+
+def pgd(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    start: Tensor,
+    norm: str,
+    epsilon: float,
+    alpha: float,
+    steps: int,
+    clean_too: bool = False,
+) -> Tensor:
+    """Madry et al., ICLR 2018, eq. (2.1); `clean_too` adds the clean loss, as the folk recipe."""
+    free = batch["attention_mask"].unsqueeze(2).to(torch.float64)
+    delta = start.clone()
+    for _ in range(steps):
+        delta = delta.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(loss_at(model, batch, delta), delta)
+        grad = grad * free
+        if norm == "linf":
+            delta = (delta.detach() + alpha * torch.sign(grad)).clamp(-epsilon, epsilon)
+        else:
+            delta = onto_sphere(delta.detach() + alpha * grad / per_sentence(grad), epsilon)
+    loss = loss_at(model, batch, delta.detach())
+    if clean_too:
+        loss = loss + loss_at(model, batch, torch.zeros_like(delta))
+    loss.backward()
+    return loss.detach()
+
+
+def fgm(model: nn.Module, batch: Batch, *, epsilon: float) -> Tensor:
+    """Miyato et al., ICLR 2017, eq. (2)–(4): L(x) + L(x + r), r = ε·g/‖g‖₂ for each sentence."""
+    probe = torch.zeros_like(look_up(model, batch)).requires_grad_()
+    clean = loss_at(model, batch, probe)
+    (g,) = torch.autograd.grad(clean, probe, retain_graph=True)
+    r = epsilon * g / per_sentence(g)
+    total = clean + loss_at(model, batch, r.detach())
+    total.backward()
+    return total.detach()
+
+
+def fgsm(model: nn.Module, batch: Batch, *, epsilon: float, weight: float) -> Tensor:
+    """Goodfellow et al., ICLR 2015, section 6: w·J(x) + (1−w)·J(x + ε·sign(∇x J))."""
+    probe = torch.zeros_like(look_up(model, batch)).requires_grad_()
+    (grad,) = torch.autograd.grad(loss_at(model, batch, probe), probe)
+    clean = loss_at(model, batch, torch.zeros_like(probe))
+    adversarial = loss_at(model, batch, epsilon * grad.sign())
+    total = weight * clean + (1 - weight) * adversarial
+    total.backward()
+    return total.detach()
+
+
+def fgsm_rs(model: nn.Module, batch: Batch, *, draws: Tensor, epsilon: float, alpha: float):
+    """Wong et al., ICLR 2020, Algorithm 3; `draws` is U(−1, 1), (B, T, D)."""
+    free = batch["attention_mask"].unsqueeze(2).to(torch.float64)
+    delta = (epsilon * draws * free).requires_grad_()
+    (grad,) = torch.autograd.grad(loss_at(model, batch, delta), delta)
+    delta = torch.clamp(delta.detach() + alpha * torch.sign(grad * free), -epsilon, epsilon)
+    loss = loss_at(model, batch, delta)
+    loss.backward()
+    return loss.detach()
+
+
+def fgm_matrix(model: nn.Module, batch: Batch, *, epsilon: float) -> Tensor:
+    """The folk snippet: attack the embedding's weight, add up both gradients, restore."""
+    weight = model.get_input_embeddings().weight
+    clean = model(**batch).loss
+    clean.backward()
+    backup = weight.data.clone()
+    norm = torch.norm(weight.grad)
+    if norm != 0 and not torch.isnan(norm):
+        weight.data.add_(epsilon * weight.grad / norm)
+    adversarial = model(**batch).loss
+    adversarial.backward()
+    weight.data = backup
+    return (clean + adversarial).detach()
+
+
+def neftune(model: nn.Module, batch: Batch, *, draws: Tensor, alpha: float) -> Tensor:
+    """Jain et al., ICLR 2024, Algorithm 1: x + U(−1, 1)·α/√(L·D), L the padded length."""
+    embeds = look_up(model, batch)
+    noise = draws * alpha / (embeds.shape[1] * embeds.shape[2]) ** 0.5
+    loss = loss_at(model, batch, noise)
+    loss.backward()
+    return loss.detach()

@@ -1,0 +1,106 @@
+"""Who may import whom (DESIGN.md, §2), and what `import nlp_adv` must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nlp_adv
+
+ROOT = Path(nlp_adv.__file__).parent
+PARTS = {"perturbation", "methods", "text", "images", "training", "robustness", "cli"}
+
+# Each part may import these parts; `errors`, which imports nothing, is open to all but the core.
+MAY_IMPORT = {
+    "perturbation": set(),
+    "methods": {"perturbation"},
+    "text": {"perturbation"},
+    "images": {"perturbation"},
+    "robustness": {"perturbation", "text", "images"},
+    "training": {"perturbation", "methods", "text", "images"},
+    "cli": PARTS,
+}
+# These parts may import these packages and the standard library, nothing else.
+THIRD_PARTY = {
+    "errors": set(),
+    "perturbation": {"torch"},
+    "methods": {"torch"},
+    "text": {"torch", "transformers", "datasets", "tokenizers"},
+}
+
+
+def imported(source: str, package: str) -> set[str]:
+    """Full names of the modules that a file of `package` imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*above * (node.level > 0), *filter(None, [node.module])])
+            # `from nlp_adv import text` imports a part by its bare name.
+            inside = {f"{base}.{alias.name}" for alias in node.names}
+            names |= inside if base == "nlp_adv" else {base}
+    return names
+
+
+def parts(names: set[str]) -> set[str]:
+    """The parts of nlp_adv among imported modules."""
+    return {name.split(".")[1] for name in names if name.startswith("nlp_adv.")} & PARTS
+
+
+def package_of(path: Path) -> str:
+    return ".".join(("nlp_adv", *path.relative_to(ROOT).parent.parts))
+
+
+def files() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def test_imports_are_read_in_every_form():
+    source = """
+import os, torch.nn as nn
+from nlp_adv.text.embeddings import EmbeddingTap
+from nlp_adv import cli
+def f():
+    from ..robustness import x
+    from . import y
+if TYPE_CHECKING:
+    import nlp_adv.training.trainer
+"""
+    names = imported(source, "nlp_adv.methods")
+    assert {"os", "torch.nn", "nlp_adv.text.embeddings", "nlp_adv.cli"} <= names
+    assert {"nlp_adv.robustness", "nlp_adv.methods", "nlp_adv.training.trainer"} <= names
+    assert parts(names) == {"text", "cli", "robustness", "methods", "training"}
+
+
+def test_every_part_is_in_the_table():
+    found = {path.relative_to(ROOT).parts[0] for path in files() if path.parent != ROOT}
+    assert found <= PARTS
+    assert {"perturbation", "methods", "text"} <= found
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_file_imports_what_its_part_may(path):
+    names = imported(path.read_text(encoding="utf-8"), package_of(path))
+    part = path.relative_to(ROOT).parts[0] if path.parent != ROOT else path.stem
+    allowed = MAY_IMPORT.get(part, PARTS - {"cli"}) | {part}
+    assert parts(names) <= allowed
+    if part in THIRD_PARTY:
+        roots = {name.split(".")[0] for name in names}
+        assert roots <= THIRD_PARTY[part] | {"nlp_adv"} | sys.stdlib_module_names
+    if part == "perturbation":
+        assert not any(name.startswith("nlp_adv.errors") for name in names)
+
+
+@pytest.mark.parametrize("module", ["nlp_adv", "nlp_adv.perturbation", "nlp_adv.methods"])
+def test_importing_the_core_loads_neither_transformers_nor_datasets(module):
+    code = (
+        f"import sys, {module}\n"
+        "heavy = {'transformers', 'datasets', 'evaluate', 'sklearn', 'accelerate', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
