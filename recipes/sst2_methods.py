@@ -39,6 +39,7 @@ TRAINING = {
     "per_device_eval_batch_size": "64",
     "learning_rate": "5e-5",
     "warmup_steps": "0.1",
+    "train_sampling_strategy": "group_by_length",
     "save_strategy": "no",
     "logging_steps": "125",
     "attack_examples": "200",

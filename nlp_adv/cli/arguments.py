@@ -1,9 +1,9 @@
 """The flags of `nlp-adv train`, beside those of TrainingArguments and of adversarial training."""
 
 import argparse
+import difflib
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +119,7 @@ def parse(argv: list[str], demo_flags: Callable[[str], list[str]]) -> TrainArgum
     parser = HfArgumentParser(
         (ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),  # type: ignore[arg-type]
         prog="nlp-adv train",
+        usage="nlp-adv train [flags]   (nlp-adv train --help lists them)",
     )
     argv = _flags_of_file(argv)
     named = {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
@@ -137,14 +138,23 @@ def parse(argv: list[str], demo_flags: Callable[[str], list[str]]) -> TrainArgum
         parsed = parser.parse_args_into_dataclasses(
             [*defaults, *(demo_flags(_method(argv)) if demo else []), *argv],
             look_for_args_file=False,
+            return_remaining_strings=True,
         )
     except (ValueError, ImportError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    model, data, report, training = parsed
+    model, data, report, training, unknown = parsed
+    if unknown:
+        raise UserError(_unknown(unknown[0], parser))
     if "output_dir" not in named:
         name = "demo" if demo else "run"
         training.output_dir = _unused_folder(f"runs/{name}-{training.adv}")
     return TrainArguments(model, data, report, training, demo)
+
+
+def _unknown(flag: str, parser: HfArgumentParser) -> str:
+    known = [name for action in parser._actions for name in action.option_strings]
+    close = difflib.get_close_matches(flag, known, n=1)
+    return f"There is no flag {flag}; {f'did you mean {close[0]}?' if close else 'see --help.'}"
 
 
 def _method(argv: list[str]) -> str:
@@ -175,5 +185,4 @@ def _unused_folder(stem: str) -> str:
     number, folder = 1, stem
     while Path(folder).exists():
         number, folder = number + 1, f"{stem}-{number + 1}"
-    print(f"Writing to {folder}", file=sys.stderr)
     return folder

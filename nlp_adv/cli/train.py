@@ -239,7 +239,7 @@ def _train(task: _Task, training: AdversarialTrainingArguments) -> RunResult:
         shown = ", ".join(f"{key} {value}" for key, value in numbers.items())
         print(
             f"\nTraining with --adv {method.name}{f' ({shown})' if shown else ''}: a step costs "
-            f"at least {floor_cost(method):.3g} ordinary ones.",
+            f"at least {floor_cost(method):.3g} ordinary ones. Writing to {training.output_dir}.",
             file=sys.stderr,
         )
     set_seed(training.seed)  # the same head and the same order of batches in every run

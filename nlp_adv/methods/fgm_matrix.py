@@ -22,12 +22,16 @@ from nlp_adv.perturbation import L2Ball, Objective
 
 
 @runtime_checkable
-class TableObjective(Protocol):
+class TableObjective(Objective, Protocol):
     """An objective whose x is looked up in a matrix; only this method asks for it."""
 
     @property
     def table(self) -> nn.Parameter | None:
         """W, (V, D)."""
+        ...
+
+    def note(self, value: Tensor) -> None:
+        """Remember whether a gradient that the objective did not see is finite."""
         ...
 
 
@@ -58,13 +62,15 @@ class FGMMatrix:
 
     def step(self, objective: Objective) -> StepReport:
         """One step of matrix FGM."""
-        weight = _trainable_table(objective)
+        objective, weight = _table_of(objective)
         earlier, weight.grad = weight.grad, None
         try:
             clean = objective.forward().loss
             objective.backward(0.5 * clean)
             batch_grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            shift = self.epsilon * L2Ball(1.0).steepest(batch_grad[None].float())[0]
+            objective.note(batch_grad)
+            wide = batch_grad.to(torch.promote_types(batch_grad.dtype, torch.float32))
+            shift = self.epsilon * L2Ball(1.0).steepest(wide[None])[0]
         finally:
             weight.grad = _sum(earlier, weight.grad)
         with _shifted(weight, shift):
@@ -79,15 +85,14 @@ class FGMMatrix:
         return cls(epsilon=1.0)
 
 
-def _trainable_table(objective: Objective) -> nn.Parameter:
-    weight = objective.table if isinstance(objective, TableObjective) else None
-    if weight is None:
+def _table_of(objective: Objective) -> tuple[TableObjective, nn.Parameter]:
+    if not isinstance(objective, TableObjective) or objective.table is None:
         raise ValueError("fgm_matrix needs inputs that are looked up in an embedding matrix.")
-    if not weight.requires_grad:
+    if not objective.table.requires_grad:
         raise ValueError(
             "fgm_matrix perturbs the embedding matrix, which is frozen in this model; use fgm."
         )
-    return weight
+    return objective, objective.table
 
 
 def _sum(earlier: Tensor | None, batch: Tensor | None) -> Tensor | None:

@@ -76,6 +76,8 @@ def describe(method: Method) -> dict[str, Any]:
     flat: dict[str, Any] = {"method": inner.name}
     if hasattr(inner, "ball"):
         flat |= {"norm": _norm_name(inner.ball), "unit": unit}
+    if isinstance(method, Scaled) and method.factor != 1:
+        flat["factor"] = method.factor
     for key, value in asdict(cast(Any, inner)).items():
         flat |= value if key == "ball" else {key: value}
     return flat
@@ -94,7 +96,7 @@ def _norm_name(ball: Ball) -> str:
 
 def _refuse_unknown(method: Any, given: dict[str, Any]) -> None:
     known = [field.name for field in fields(method)]
-    unknown = sorted(set(given) - set(known))
+    unknown = sorted(set(given) - set(known) | set(given) & {"ball"})
     if unknown:
         shown = ", ".join("epsilon, norm, per, unit" if key == "ball" else key for key in known)
         raise ValueError(

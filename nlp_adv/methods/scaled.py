@@ -1,6 +1,7 @@
 """A method whose lengths are measured in another unit: ε, α and random starts alike."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from nlp_adv.methods.method import BallMethod, StepReport
 from nlp_adv.perturbation import Ball, Objective, ScaledObjective, Unit, unit_length
@@ -24,6 +25,8 @@ class Scaled:
     def __post_init__(self) -> None:
         if not hasattr(self.method, "ball"):
             raise ValueError(f"{self.method.name} moves no δ in a ball: its ε has no other unit.")
+        if self.unit not in get_args(Unit):
+            raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, not {self.unit!r}.")
 
     @property
     def name(self) -> str:

@@ -34,6 +34,12 @@ class FrozenDropout:
         if not self._fresh:  # the first pass already stands at the state
             self.restore()
         self._fresh = False
+        with self.restored_on_error():
+            yield
+
+    @contextmanager
+    def restored_on_error(self) -> Iterator[None]:
+        """Run the block; if it fails, put the state back."""
         try:
             yield
         except BaseException:

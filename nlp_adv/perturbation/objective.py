@@ -107,8 +107,8 @@ class ModelObjective:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate ∇θ, and ∇δ into a leaf δ that `forward` was given."""
-        self._note(loss)
-        with self._synchronisation():
+        self.note(loss)
+        with self._synchronisation(), self._frozen_dropout.restored_on_error():
             self.backward_fn(loss)
         self._backwards += 1
 
@@ -125,7 +125,8 @@ class ModelObjective:
             with self._frozen_dropout():
                 output = self._run(leaf)
             loss = output.loss if loss_fn is None else loss_fn(output)
-            torch.autograd.backward(loss * self.loss_scale)
+            with self._frozen_dropout.restored_on_error():
+                torch.autograd.backward(loss * self.loss_scale)
         return _grad(leaf) / self.loss_scale
 
     def _run(self, delta: Tensor | None) -> Output:
@@ -134,14 +135,14 @@ class ModelObjective:
         masked = delta * self.mask  # exact zeros on padding, in δ and through the chain rule in ∇δ
         self.delta = masked.detach()
         if delta.requires_grad:
-            delta.register_hook(self._note)  # type: ignore[no-untyped-call]
+            delta.register_hook(self.note)  # type: ignore[no-untyped-call]
         return self.run(masked)
 
     def _synchronisation(self) -> AbstractContextManager[None]:
         last = self.passes == 0 or self._backwards >= self.passes - 1
         return nullcontext() if last else self.unsynced()
 
-    def _note(self, value: Tensor) -> None:
+    def note(self, value: Tensor) -> None:
         """Remember an inf or nan; on the device, without waiting for it."""
         self.nonfinite = self.nonfinite | ~torch.isfinite(value.detach()).all()
 

@@ -9,7 +9,7 @@ A δ whose every free coordinate has magnitude c has the norm c·‖mask‖. A u
                     fraction of the (root-mean-square) embedding norm, in every norm
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -37,4 +37,4 @@ def unit_length(objective: Objective, ball: Ball, unit: Unit) -> Tensor | float:
         x = objective.x.to(mask.dtype) * mask
         square = (x * x).sum(dim=dims, keepdim=True) / mask.sum(dim=dims, keepdim=True).clamp_min(1)
         return length * square.sqrt().clamp_min(TINY)
-    raise ValueError(f'unit must be "absolute", "per_coordinate" or "relative", not {unit!r}.')
+    raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, not {unit!r}.")

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import (
     BALLS,
+    Ball,
     ModelObjective,
     Output,
     Per,
@@ -178,19 +179,23 @@ class _Rows:
         for restart in range(attack.restarts):
             if not len(self._indices):
                 return
-            base = self._objective()
-            objective = ScaledObjective(base, unit_length(base, ball, attack.unit))
+            objective = self._measured(ball, attack.unit)
             delta = torch.zeros_like(objective.mask)
             if restart > 0:
                 delta = ball.sample(objective.mask, objective.generator)
-            fallen = torch.zeros_like(self._indices, dtype=torch.bool)
             for _ in range(attack.steps):
+                fallen = torch.zeros_like(self._indices, dtype=torch.bool)
                 grad = objective.gradient(delta, self._margin(fallen))
                 delta = advance(delta, grad, ball=ball, step_size=step_size)
+                if fallen.any():
+                    delta = delta[~fallen]
+                    if not self._drop(fallen, epsilon):
+                        return
+                    objective = self._measured(ball, attack.unit)
+            fallen = torch.zeros_like(self._indices, dtype=torch.bool)
             with torch.no_grad():
                 self._margin(fallen)(objective.forward(delta))
-            self.broken_at[self._indices[fallen]] = epsilon
-            self._keep(~fallen)
+            self._drop(fallen, epsilon)
 
     def _margin(self, fallen: Tensor) -> Callable[[Output], Tensor]:
         """The summed margin, marking in `fallen` the rows whose answer is no longer right."""
@@ -206,9 +211,19 @@ class _Rows:
 
         return margin
 
+    def _drop(self, fallen: Tensor, epsilon: float) -> bool:
+        """Write down the rows that fell at ε and go on without them, if any are left."""
+        self.broken_at[self._indices[fallen]] = epsilon
+        self._keep(~fallen)
+        return len(self._indices) > 0
+
     def _keep(self, standing: Tensor) -> None:
         self._indices = self._indices[standing]
         self._batch = {key: value[standing] for key, value in self._batch.items()}
+
+    def _measured(self, ball: Ball, unit: Unit) -> ScaledObjective:
+        objective = self._objective()
+        return ScaledObjective(objective, unit_length(objective, ball, unit))
 
     def _objective(self) -> ModelObjective:
         return text_objective(

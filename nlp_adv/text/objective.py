@@ -67,15 +67,17 @@ def text_objective(
     """
     tap = tap or EmbeddingTap(find_embedding(model))
     rewind = FrozenDropout(_device(model))
-    ids, embedding = tap.look(lambda: forward(unwrapped(model), dict(batch)))
-    rewind.restore()
+    try:
+        ids, embedding = tap.look(lambda: forward(unwrapped(model), dict(batch)))
+    finally:
+        rewind.restore()
     if not isinstance(embedding, Tensor) or embedding.ndim != 3:
         raise UserError(
             f"The embedding {type(tap.module).__name__} does not return one (batch, tokens, width) "
             f"tensor; name another module with `embedding` (--adv_embedding)."
         )
     # XLNet runs its batch in the second dimension; δ keeps it in the first.
-    turned = _is_turned(ids, batch)
+    turned = _is_turned(ids, batch, model)
     if turned:
         ids, embedding = ids.T, embedding.transpose(0, 1)
     wide = torch.promote_types(embedding.dtype, torch.float32)
@@ -108,13 +110,20 @@ def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _is_turned(ids: Tensor, batch: Mapping[str, Any]) -> bool:
+def _is_turned(ids: Tensor, batch: Mapping[str, Any], model: nn.Module) -> bool:
     given = batch.get("input_ids")
     if given is None or given.ndim != 2 or ids.shape != given.T.shape:
         return False
-    return ids.shape != given.shape or (
-        not torch.equal(ids, given) and torch.equal(ids, given.T)  # a square batch
-    )
+    if ids.shape != given.shape:
+        return True
+    if torch.equal(given, given.T):  # a square batch that does not show which way it lies
+        return getattr(getattr(unwrapped(model), "config", None), "model_type", "") == "xlnet"
+    return torch.equal(ids, given.T)
+
+
+def _is_shorter(attention: Tensor, ids: Tensor) -> bool:
+    same_rows = attention.ndim == 2 and attention.shape[0] == ids.shape[0]
+    return same_rows and attention.shape[1] < ids.shape[1]
 
 
 def _token_mask(
@@ -123,12 +132,11 @@ def _token_mask(
     """(B, T): 1 for real tokens, in the shape in which the embedding sees them."""
     mask: Tensor
     attention = batch.get("attention_mask")
-    pad_id = getattr(getattr(model, "config", None), "pad_token_id", None)
+    pad_id = getattr(getattr(unwrapped(model), "config", None), "pad_token_id", None)
     if attention is not None and attention.numel() == ids.numel():
         mask = attention.reshape(ids.shape) != 0  # multiple choice flattens its choices
-    elif attention is not None and ids.shape[0] == attention.shape[0] < ids.numel():
-        extra = ids.shape[1] - attention.shape[1]  # Longformer pads to its window
-        mask = nn.functional.pad(attention, (0, extra)) != 0
+    elif attention is not None and _is_shorter(attention, ids):  # Longformer pads to its window
+        mask = nn.functional.pad(attention, (0, ids.shape[1] - attention.shape[1])) != 0
     elif attention is None and pad_id is not None:
         mask = ids != pad_id
     elif attention is None:

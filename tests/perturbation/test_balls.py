@@ -112,6 +112,16 @@ def test_no_random_feasible_point_is_nearer(norm, per, case):
         assert (norms(case.delta - point, 2, per) >= distance - 1e-12).all()
 
 
+@each_kind
+@pytest.mark.parametrize("excess", [1e-3, 1e-6, 1e-9])
+def test_a_point_just_outside_comes_back_to_the_sphere(norm, per, excess):
+    generator = torch.Generator().manual_seed(0)
+    delta = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64)
+    outside = delta / BALLS[norm](1.0, per).norm(delta) * 0.7 * (1 + excess)
+    got = norms(BALLS[norm](0.7, per).project(outside), ORDER[norm], per)
+    torch.testing.assert_close(got, torch.full_like(got, 0.7), rtol=1e-12, atol=0)
+
+
 @given(case=cases("example"))
 def test_l1_projection_is_soft_thresholding_at_the_root(case):
     """The threshold θ solves Σ max(|δᵢ| − θ, 0) = ε; bisection finds it without sorting."""

@@ -124,5 +124,5 @@ def test_an_example_without_free_tokens_stays_finite(x):
 
 
 def test_an_unknown_unit_is_refused(x):
-    with pytest.raises(ValueError, match='"per_coordinate" or "relative", not \'furlong\''):
+    with pytest.raises(ValueError, match="per_coordinate, relative, not 'furlong'"):
         unit_length(objective_of(x), L2Ball(1.0), "furlong")

@@ -257,12 +257,26 @@ def test_a_forward_that_takes_the_batch_apart_gets_a_whole_one_each_time():
     assert losses[0] == losses[1] == losses[2] == model(**batch("bert")).loss
 
 
+def test_looking_for_the_embedding_draws_no_random_number():
+    """Nor does a forward that draws before it: it is taken back."""
+    model = tiny("bert")
+
+    def forward(model, inputs):
+        torch.rand(3)
+        out = model(**inputs)
+        return Output(out.loss, out.logits)
+
+    stream = torch.get_rng_state()
+    text_objective(model, batch("bert"), forward=forward, seed=0)
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_the_random_stream_is_as_before_when_the_embedding_does_not_run(name):
-    model = tiny(name, dropout=0.1)
+    model, elsewhere = tiny(name, dropout=0.1), EmbeddingTap(nn.Embedding(2, 2))
     before, stream = state(model), torch.get_rng_state()
     with pytest.raises(RuntimeError, match="did not run"):
-        text_objective(model, batch(name), tap=EmbeddingTap(nn.Embedding(2, 2)), seed=0)
+        text_objective(model, batch(name), tap=elsewhere, seed=0)
     assert state(model) == before
     assert torch.equal(torch.get_rng_state(), stream)
 
