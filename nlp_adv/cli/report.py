@@ -70,6 +70,12 @@ def print_report(results: list[RunResult], report: ReportArguments, *, demo: boo
         if number == 0:
             print("  ".join("-" * width for width in widths))
     print(_legend(results[-1], split, demo))
+    for result in results:
+        if result.robustness is not None and result.robustness.is_constant:
+            print(
+                f"Warning: {result.name} gives every row the same answer: its training collapsed, "
+                f"or has hardly begun."
+            )
 
 
 def write_report(

@@ -90,6 +90,11 @@ class EmbeddingRobustness:
         """Share of right answers without attack."""
         return self._share(self.broken_at > 0)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether every answer without attack is the same: then nothing was learnt."""
+        return self.examples > 1 and len(self.predictions.unique()) == 1
+
     def accuracy(self, epsilon: float) -> float:
         """Share of right answers that stood at the tried radius ε."""
         return self._share(self.broken_at > epsilon) if epsilon > 0 else self.clean_accuracy
