@@ -5,7 +5,7 @@
 Every cell (method × seed) is one `nlp-adv train` command, printed before it runs; a cell whose
 report is there already is not run again, so a stopped recipe goes on where it was. The table and
 the numbers of every cell end in `recipes/results/`. Several processes may share the work
-(`--methods` or `--seeds` of their own); `--table_only` draws the table of what there is.
+(`--methods` or `--seeds` of their own); `--table_only` makes the table of what there is. The figure needs `nlp_adv[plots]`.
 """
 
 import argparse
@@ -99,6 +99,36 @@ def table(cells: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def draw(cells: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Accuracy over ε, one line a method: the mean over seeds, the range shaded."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    radii = (0.0, *EPSILONS)
+    for (method, runs), marker in zip(cells.items(), "os^Dv", strict=False):
+        if not runs:
+            continue
+        curves = [
+            [100 * run["accuracy_without_attack"]]
+            + [100 * run["accuracy_under_attack"][str(epsilon)] for epsilon in EPSILONS]
+            for run in runs
+        ]
+        points = list(zip(*curves, strict=True))
+        means = [statistics.mean(values) for values in points]
+        (line,) = axes.plot(radii, means, marker=marker, label=method.replace("none", "plain"))
+        low, high = [min(values) for values in points], [max(values) for values in points]
+        axes.fill_between(radii, low, high, alpha=0.15, color=line.get_color())
+    axes.set(
+        xlabel="ε, as a share of the sentence's embedding norm",
+        ylabel="accuracy under PGD-20, %",
+        xticks=radii,
+        ylim=(0, 100),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
+
+
 def write_results(args: argparse.Namespace) -> None:
     cells = {
         method: [run for seed in args.all_seeds if (run := report_of(args, method, seed))]
@@ -116,6 +146,8 @@ embeddings' norm, in training and in the attack. Seconds are wall-clock time of 
 machine that other work shared, so their ratios are rough; `scripts/bench_training.py` measures the
 cost of a step.
 
+![accuracy over ε](sst2_methods.svg)
+
 Model: all-MiniLM-L6-v2 (6 layers, 384 wide). Training rows: 2000 of 6920, drawn by the seed.
 {platform.machine()} CPU, torch {torch.__version__}, transformers {transformers.__version__}.
 
@@ -129,6 +161,7 @@ One cell of it:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "sst2_methods.md").write_text(text, encoding="utf-8")
     (RESULTS / "sst2_methods.json").write_text(json.dumps(cells, indent=1) + "\n", "utf-8")
+    draw(cells, RESULTS / "sst2_methods.svg")
     print(table(cells))
 
 

@@ -15,6 +15,7 @@ import gc
 import json
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -30,6 +31,10 @@ from nlp_adv.methods import Method, floor_cost
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 
 STEPS = 3
+LEGEND = """Forward and backward passes only, CPU seconds of all threads (wall clock on a GPU), each divided by
+the clean step of its own round. Floor: the least the method can cost, in clean steps. Naive versions:
+full backwards in the inner steps, or the embedding matrix perturbed, as snippets in circulation do.
+Peak memory: resident, of a process of its own, the interpreter and its libraries included."""
 
 
 def methods() -> dict[str, Method]:
@@ -235,7 +240,8 @@ def main() -> None:
         f"{torch.get_num_threads()} threads; torch {torch.__version__}, Python "
         f"{platform.python_version()}; {args.repeats} rounds"
     )
-    print(f"{setting}\n\n{table(rows)}")
+    command = shlex.join(["python", "scripts/bench_training.py", *sys.argv[1:]])
+    print(f"# What a training step costs\n\n`{command}`\n\n{setting}.\n\n{table(rows)}\n\n{LEGEND}")
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump({"setting": setting, "rows": rows}, file, indent=2)

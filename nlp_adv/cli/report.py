@@ -62,6 +62,8 @@ def print_report(results: list[RunResult], report: ReportArguments, *, demo: boo
     """The table, with what its numbers mean below it."""
     split = results[-1].split
     rows = [_header(results[-1], report), *(_row(result, results[0]) for result in results)]
+    if len(results) == 1:  # nothing to compare with
+        rows = [row[:-1] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     print()
     for number, row in enumerate(rows):
@@ -117,7 +119,7 @@ def write_report(
 def _header(result: RunResult, report: ReportArguments) -> list[str]:
     scores = [name.removeprefix(f"{result.split}_") for name in _scores(result)]
     attacks = [f"PGD-{report.attack_steps} ε={e:g}" for e in sorted(report.attack_epsilons)]
-    return ["training", *scores, *attacks, "seconds", "time ÷ first"]
+    return ["training", *scores, *attacks, "seconds", "time ÷ plain"]
 
 
 def _row(result: RunResult, first: RunResult) -> list[str]:
