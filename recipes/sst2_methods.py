@@ -5,7 +5,8 @@
 Every cell (method × seed) is one `nlp-adv train` command, printed before it runs; a cell whose
 report is there already is not run again, so a stopped recipe goes on where it was. The table and
 the numbers of every cell end in `recipes/results/`. Several processes may share the work
-(`--methods` or `--seeds` of their own); `--table_only` makes the table of what there is. The figure needs `nlp_adv[plots]`.
+(`--methods` or `--seeds` of their own); `--table_only` makes the table of what there is.
+The figure needs `nlp_adv[plots]`.
 """
 
 import argparse

@@ -31,10 +31,11 @@ from nlp_adv.methods import Method, floor_cost
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 
 STEPS = 3
-LEGEND = """Forward and backward passes only, CPU seconds of all threads (wall clock on a GPU), each divided by
-the clean step of its own round. Floor: the least the method can cost, in clean steps. Naive versions:
-full backwards in the inner steps, or the embedding matrix perturbed, as snippets in circulation do.
-Peak memory: resident, of a process of its own, the interpreter and its libraries included."""
+LEGEND = """Forward and backward passes only, CPU seconds of all threads (wall clock on a GPU),
+each divided by the clean step of its own round. Floor: the least the method can cost, in clean
+steps. Naive versions: full backwards in the inner steps, or the embedding matrix perturbed, as
+snippets in circulation do. Peak memory: resident, of a process of its own, the interpreter and its
+libraries included."""
 
 
 def methods() -> dict[str, Method]:

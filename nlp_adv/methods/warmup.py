@@ -32,6 +32,8 @@ class WarmUp:
     def __post_init__(self) -> None:
         if self.start_step < 0 or self.ramp_steps < 0:
             raise ValueError("start_step and ramp_steps must be ≥ 0.")
+        if isinstance(self.method, NoAttack):  # a baseline keeps the flags of the run beside it
+            return
         if self.ramp_steps > 0 and not hasattr(self.method, "ball"):
             raise ValueError(f"{self.method.name} has no ball to ramp; use start_step alone.")
 
@@ -45,7 +47,7 @@ class WarmUp:
             round(length * total_steps) if 0 < length < 1 else int(length)
             for length in (self.start_step, self.ramp_steps)
         )
-        if 0 < total_steps <= start:
+        if 0 < total_steps <= start and not isinstance(self.method, NoAttack):
             raise ValueError(
                 f"The attack would begin at step {start} of a run of {total_steps} steps: lower "
                 f"start_step (--adv_start_step)."
@@ -57,7 +59,7 @@ class WarmUp:
         if 0 < self.start_step < 1 or 0 < self.ramp_steps < 1:
             raise ValueError("start_step and ramp_steps are shares; call over(total_steps) first.")
         done = step - self.start_step
-        if done < 0:
+        if done < 0 or isinstance(self.method, NoAttack):
             return NoAttack()
         if done >= self.ramp_steps:
             return self.method

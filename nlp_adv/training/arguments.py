@@ -8,7 +8,6 @@ from transformers import TrainingArguments
 from nlp_adv.errors import UserError
 from nlp_adv.methods import METHODS, WarmUp, build
 
-# HfArgumentParser reads Optional[X], not X | None, on every version in our range.
 _METHOD_FLAGS = (
     "epsilon",
     "norm",

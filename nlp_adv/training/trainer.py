@@ -229,7 +229,7 @@ class AdversarialMixin(_Trainer):
         several = self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1
         if not several or num_items is None or not self.model_accepts_loss_kwargs:
             return
-        if self.compute_loss_func or self.label_smoother:  # they use num_items_in_batch
+        if self.compute_loss_func:  # its author decides how it is scaled
             return
         if not self._ignores_num_items(model, self._prepare_inputs(inputs), num_items):
             return

@@ -1,0 +1,146 @@
+"""Set-ups in which a step would be silently wrong are refused, with the way out."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from models import tiny
+from tiny_training import assert_one_sentence, build, hooks
+from torch import nn
+from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
+
+from nlp_adv import UserError
+from nlp_adv.training.refusals import refuse_unsupported
+
+FLAGS = {"adv": "fgm", "max_steps": 1}
+
+
+def refused(trainer):
+    """The message of `train()`, which has left no hook behind."""
+    with pytest.raises(UserError) as caught:
+        trainer.train()
+    assert hooks(trainer.model) == 0
+    assert_one_sentence(caught.value)
+    return str(caught.value)
+
+
+def test_an_ordinary_set_up_is_not_refused(tmp_path):
+    assert refuse_unsupported(build(tmp_path, **FLAGS)) is None
+
+
+def test_data_parallel(tmp_path, monkeypatch):
+    trainer = build(tmp_path, **FLAGS)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    text = refused(trainer)
+    assert "torchrun --nproc_per_node 2" in text
+
+
+@pytest.mark.parametrize(
+    ("attribute", "name"), [("is_deepspeed_enabled", "DeepSpeed"), ("is_fsdp_enabled", "FSDP")]
+)
+def test_sharded_training(tmp_path, attribute, name):
+    trainer = build(tmp_path, **FLAGS)
+    setattr(trainer, attribute, True)
+    with pytest.raises(UserError, match=name) as caught:
+        refuse_unsupported(trainer)
+    assert "DDP" in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("optimizer", ["lomo", "adalomo"])
+def test_optimizers_that_step_inside_the_backward_pass(tmp_path, optimizer):
+    trainer = build(tmp_path, **FLAGS, optim=optimizer)
+    with pytest.raises(UserError, match="optimizer") as caught:
+        refuse_unsupported(trainer)
+    assert_one_sentence(caught.value)
+
+
+def test_a_static_graph(tmp_path):
+    assert "ddp_static_graph" in refused(build(tmp_path, **FLAGS, ddp_static_graph=True))
+
+
+@pytest.mark.parametrize("kind", ["cp_enabled", "sp_enabled", "tp_enabled"])
+def test_one_example_over_several_processes(tmp_path, kind):
+    trainer = build(tmp_path, **FLAGS)
+    fake = SimpleNamespace(**{kind: True})
+    trainer.accelerator = SimpleNamespace(parallelism_config=fake)
+    with pytest.raises(UserError, match="parallelism"):
+        refuse_unsupported(trainer)
+
+
+def test_ordinary_training_is_never_refused(tmp_path, monkeypatch):
+    trainer = build(tmp_path, adv="none", max_steps=1, ddp_static_graph=True)
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_images(tmp_path, accumulation):
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=8,
+        patch_size=4,
+    )
+    images = [{"pixel_values": torch.ones(3, 8, 8), "labels": torch.tensor(1)}] * 8
+    trainer = build(
+        tmp_path,
+        model=ViTForImageClassification(config),
+        data=images,
+        gradient_accumulation_steps=accumulation,
+        **FLAGS,
+    )
+    text = refused(trainer)
+    assert "input_ids" in text
+    assert "pixel_values" in text
+
+
+class WithoutEmbedding(nn.Module):
+    """A model that does not say where its embedding is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(60, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, input_ids, attention_mask=None, labels=None):
+        logits = self.head(self.words(input_ids).mean(1))
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def test_a_model_that_does_not_name_its_embedding(tmp_path):
+    text = refused(build(tmp_path, model=WithoutEmbedding(), **FLAGS))
+    assert "--adv_embedding" in text
+    assert "'words'" in text
+
+
+def test_a_model_whose_embedding_is_named(tmp_path):
+    trainer = build(tmp_path, model=WithoutEmbedding(), adv_embedding="words", **FLAGS)
+    trainer.train()
+    (relative,) = [e["delta_relative"] for e in trainer.state.log_history if "loss" in e]
+    assert relative == pytest.approx(0.03, rel=1e-5)
+
+
+def test_a_name_that_is_no_module(tmp_path):
+    text = refused(build(tmp_path, adv_embedding="bert.wörds", **FLAGS))
+    assert "bert.embeddings.word_embeddings" in text
+
+
+def test_a_module_that_the_model_does_not_run(tmp_path):
+    model = tiny("bert")
+    model.unused = nn.Embedding(60, 16)
+    with pytest.raises(RuntimeError, match="did not run"):
+        build(tmp_path, model=model, adv_embedding="unused", **FLAGS).train()
+    assert hooks(model) == 0
+
+
+def test_an_attack_that_would_begin_after_the_run(tmp_path):
+    text = refused(build(tmp_path, adv="fgm", adv_start_step=5, max_steps=3))
+    assert "--adv_start_step" in text
+
+
+def test_special_tokens_without_a_tokenizer(tmp_path):
+    text = refused(build(tmp_path, adv_exclude_special_tokens=True, **FLAGS))
+    assert "processing_class" in text
