@@ -93,7 +93,7 @@ class EmbeddingRobustness:
     @property
     def is_constant(self) -> bool:
         """Whether every answer without attack is the same: then nothing was learnt."""
-        return self.examples > 1 and len(self.predictions.unique()) == 1
+        return self.examples > 1 and bool((self.predictions == self.predictions[0]).all())
 
     def accuracy(self, epsilon: float) -> float:
         """Share of right answers that stood at the tried radius ε."""

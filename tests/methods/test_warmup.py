@@ -80,8 +80,14 @@ def test_negative_steps_are_refused(settings):
         WarmUp(ABSOLUTE, **settings)
 
 
-@pytest.mark.parametrize("method", [NoAttack(), FGMMatrix(1.0)], ids=lambda m: m.name)
-def test_a_method_without_a_ball_can_wait_but_not_ramp(method):
+def test_a_method_without_a_ball_can_wait_but_not_ramp():
+    method = FGMMatrix(1.0)
     assert WarmUp(method, start_step=2).at(2) is method
     with pytest.raises(ValueError, match="use start_step alone"):
         WarmUp(method, ramp_steps=2)
+
+
+def test_a_baseline_keeps_the_flags_of_the_run_beside_it():
+    schedule = WarmUp(NoAttack(), start_step=0.5, ramp_steps=0.5).over(4)
+    assert [schedule.at(step) for step in range(4)] == [NoAttack()] * 4
+    assert WarmUp(NoAttack(), start_step=9).over(4).at(0) == NoAttack()
