@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.methods.method import StepReport, check_nonnegative
-from nlp_adv.perturbation import L2Ball, Objective
+from nlp_adv.perturbation import Objective
 
 
 @runtime_checkable
@@ -69,8 +69,11 @@ class FGMMatrix:
             objective.backward(0.5 * clean)
             batch_grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             objective.note(batch_grad)
-            wide = batch_grad.to(torch.promote_types(batch_grad.dtype, torch.float32))
-            shift = self.epsilon * L2Ball(1.0).steepest(wide[None])[0]
+            # As few passes as can be: the matrix is the largest tensor of a small model.
+            wide = torch.promote_types(batch_grad.dtype, torch.float32)
+            norm = torch.linalg.vector_norm(batch_grad, dtype=wide)
+            usable = torch.isfinite(norm) & (norm > 0)
+            shift = torch.where(usable, batch_grad * (self.epsilon / norm), 0.0)
         finally:
             weight.grad = _sum(earlier, weight.grad)
         with _shifted(weight, shift):
