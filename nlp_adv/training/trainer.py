@@ -1,7 +1,6 @@
 """Adversarial training inside the Hugging Face Trainer."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -12,9 +11,11 @@ from transformers import Trainer, TrainerCallback
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, WarmUp, floor_cost
-from nlp_adv.perturbation import FrozenDropout, ModelObjective, Output
+from nlp_adv.perturbation import ModelObjective
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 from nlp_adv.text.objective import text_objective
+from nlp_adv.training.loss_scaling import check_loss_scaling
+from nlp_adv.training.passes import StockPasses
 from nlp_adv.training.records import (
     ConstantPredictionAlarm,
     StepLog,
@@ -24,8 +25,6 @@ from nlp_adv.training.records import (
     write_config,
 )
 from nlp_adv.training.refusals import refuse_unsupported
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
     _Trainer = Trainer
@@ -62,7 +61,7 @@ class AdversarialMixin(_Trainer):
         self._step_log = StepLog()
         self._alarm = ConstantPredictionAlarm()
         self._micro_batch = (-1, 0)
-        self._probed = False
+        self._loss_scaling_checked = False
         self._warned_of_resolution = False
         self.add_callback(_WhenTrainingBegins(self._begin))
 
@@ -83,7 +82,9 @@ class AdversarialMixin(_Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """One micro-batch: the method's passes instead of one."""
-        self._look_at_loss_scaling(model, inputs, num_items_in_batch)
+        if not self._loss_scaling_checked:
+            self._loss_scaling_checked = True
+            check_loss_scaling(self, model, inputs, num_items_in_batch)
         step = self.state.global_step
         method = self._schedule.at(step)
         if isinstance(method, NoAttack):
@@ -91,7 +92,7 @@ class AdversarialMixin(_Trainer):
             return loss
         self._enter_training_mode(model)
         inputs = self._prepare_inputs(inputs)
-        passes = _StockPasses(self, super().training_step, model, inputs, num_items_in_batch)
+        passes = StockPasses(self, super().training_step, model, inputs, num_items_in_batch)
         objective = self._objective(model, inputs, passes, method.passes)
         report = method.step(objective)
         self._step_log.add(step, report, passes.scale, objective, method)
@@ -150,7 +151,7 @@ class AdversarialMixin(_Trainer):
         except ValueError as error:
             raise UserError(str(error)) from error
         self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
-        self._micro_batch, self._probed = (-1, 0), False
+        self._micro_batch, self._loss_scaling_checked = (-1, 0), False
         if isinstance(self._schedule.method, NoAttack):
             return
         refuse_unsupported(self)
@@ -161,7 +162,7 @@ class AdversarialMixin(_Trainer):
         self._tap.install()
 
     def _objective(
-        self, model: nn.Module, inputs: Mapping[str, Any], passes: "_StockPasses", count: int
+        self, model: nn.Module, inputs: Mapping[str, Any], passes: StockPasses, count: int
     ) -> ModelObjective:
         if "input_ids" not in inputs:
             raise UserError(
@@ -219,45 +220,6 @@ class AdversarialMixin(_Trainer):
         with self.accelerator.no_sync(model):
             yield
 
-    def _look_at_loss_scaling(
-        self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None
-    ) -> None:
-        """Once a run: does the model ignore the `num_items_in_batch` that it says it takes?"""
-        if self._probed:
-            return
-        self._probed = True
-        several = self.args.gradient_accumulation_steps > 1 or self.args.world_size > 1
-        if not several or num_items is None or not self.model_accepts_loss_kwargs:
-            return
-        if self.compute_loss_func:  # its author decides how it is scaled
-            return
-        if not self._ignores_num_items(model, self._prepare_inputs(inputs), num_items):
-            return
-        if getattr(self.args, "adv_mend_loss_scaling", False):
-            self.model_accepts_loss_kwargs = False
-            return
-        logger.warning(
-            "%s ignores num_items_in_batch, so the Trainer multiplies its gradient by the number "
-            "of accumulation steps and processes (huggingface/transformers#47688), in ordinary "
-            "training too. --adv_mend_loss_scaling mends both.",
-            type(self.model).__name__,
-        )
-
-    def _ignores_num_items(
-        self, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int
-    ) -> bool:
-        frozen, was_training = FrozenDropout(self.args.device), model.training
-        model.eval()
-        losses: list[Any] = []
-        for factor in (1, 1000):
-            with torch.no_grad(), frozen():
-                losses.append(
-                    self.compute_loss(model, dict(inputs), num_items_in_batch=num_items * factor)
-                )
-        model.train(was_training)
-        frozen.restore()
-        return torch.equal(losses[0], losses[1])
-
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
         return run_description(self._schedule, excluded)
@@ -268,60 +230,6 @@ class AdversarialTrainer(AdversarialMixin, Trainer):
 
     AdversarialTrainer(model=…, args=TrainingArguments(…), …, method=FreeLB(L2Ball(0.45), …))
     """
-
-
-class _StockPasses:
-    """The forward and backward passes of one micro-batch, made by the Trainer's own code.
-
-    `forward` is the Trainer's `compute_loss`, whoever overrides it; `backward` is the stock
-    `training_step`, to which `compute_loss` hands back the loss that is ready.
-    """
-
-    def __init__(
-        self,
-        trainer: Any,
-        stock_step: Callable[..., Tensor],
-        model: nn.Module,
-        inputs: dict[str, Any],
-        num_items: Tensor | int | None,
-    ) -> None:
-        self._trainer, self._stock_step = trainer, stock_step
-        self._model, self._inputs, self._num_items = model, inputs, num_items
-        self.loss = torch.zeros((), device=trainer.args.device)
-        self.scale = torch.ones((), device=trainer.args.device)
-        self.logits: Tensor | None = None
-
-    def forward(self, model: nn.Module, batch: dict[str, Any]) -> Output:
-        with self._trainer.compute_loss_context_manager():
-            loss, outputs = self._trainer.compute_loss(
-                model, batch, return_outputs=True, num_items_in_batch=self._num_items
-            )
-        logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
-        self.logits = logits.detach() if isinstance(logits, Tensor) else None
-        return Output(loss, logits)
-
-    def backward(self, loss: Tensor) -> None:
-        handed = []
-
-        def ready(*args: Any, **kwargs: Any) -> Tensor:
-            handed.append(loss)
-            return loss
-
-        # An attribute of the instance goes before every override of the class.
-        self._trainer.compute_loss = ready
-        try:
-            scaled = self._stock_step(self._model, self._inputs, self._num_items)
-        finally:
-            del self._trainer.compute_loss
-        if len(handed) != 1:
-            raise RuntimeError(
-                f"{type(self._trainer).__name__}.training_step asked compute_loss for "
-                f"{len(handed)} losses instead of one, so the adversarial loss was not used as it "
-                f"should be; put AdversarialMixin before the class that overrides training_step."
-            )
-        self.loss = self.loss + scaled
-        given = loss.detach()
-        self.scale = torch.where(given == 0, self.scale, scaled / given)
 
 
 class _WhenTrainingBegins(TrainerCallback):

@@ -1,0 +1,58 @@
+"""Does the model use the `num_items_in_batch` that the Trainer trusts it to use?
+
+Most encoder heads accept it and ignore it. The Trainer then skips its own division, so that the
+gradient is multiplied by the accumulation steps and by the number of processes, in ordinary
+training as in adversarial training (huggingface/transformers#47688).
+"""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.perturbation import FrozenDropout
+
+logger = logging.getLogger(__name__)
+
+
+def check_loss_scaling(
+    trainer: Any, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None
+) -> None:
+    """Warn where the gradient would be multiplied, or mend it with --adv_mend_loss_scaling.
+
+    Cost: two forward passes, once a run, and only under accumulation or several processes.
+    """
+    args = trainer.args
+    several = args.gradient_accumulation_steps > 1 or args.world_size > 1
+    if not several or num_items is None or not trainer.model_accepts_loss_kwargs:
+        return
+    if trainer.compute_loss_func:  # its author decides how it is scaled
+        return
+    if not _ignores_num_items(trainer, model, trainer._prepare_inputs(inputs), num_items):
+        return
+    if getattr(args, "adv_mend_loss_scaling", False):
+        trainer.model_accepts_loss_kwargs = False  # the Trainer divides by itself from now on
+        return
+    logger.warning(
+        "%s ignores num_items_in_batch, so the Trainer multiplies its gradient by the number of "
+        "accumulation steps and processes (huggingface/transformers#47688), in ordinary training "
+        "too. --adv_mend_loss_scaling mends both.",
+        type(trainer.model).__name__,
+    )
+
+
+def _ignores_num_items(
+    trainer: Any, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int
+) -> bool:
+    frozen, was_training = FrozenDropout(trainer.args.device), model.training
+    model.eval()
+    losses = []
+    for factor in (1, 1000):
+        with torch.no_grad(), frozen():
+            losses.append(
+                trainer.compute_loss(model, dict(inputs), num_items_in_batch=num_items * factor)
+            )
+    model.train(was_training)
+    frozen.restore()
+    return torch.equal(losses[0], losses[1])
