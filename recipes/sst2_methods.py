@@ -27,11 +27,12 @@ EPSILONS = (0.01, 0.02, 0.04)
 
 # Radii are shares of the embedding norm; α and m keep the presets' share of ε.
 METHODS: dict[str, list[str]] = {
-    "none": [],
-    "noise": ["--adv_epsilon", "0.1"],
-    "fgm": ["--adv_epsilon", "0.03"],
-    "pgd": ["--adv_epsilon", "0.03"],
-    "freelb": ["--adv_epsilon", "0.03"],
+    "none": ["--adv", "none"],
+    "noise": ["--adv", "noise", "--adv_epsilon", "0.1"],
+    "fgm": ["--adv", "fgm", "--adv_epsilon", "0.03"],
+    "pgd": ["--adv", "pgd", "--adv_epsilon", "0.03", "--adv_clean_weight", "0.5"],
+    "pgd alone": ["--adv", "pgd", "--adv_epsilon", "0.03", "--adv_clean_weight", "0"],
+    "freelb": ["--adv", "freelb", "--adv_epsilon", "0.03"],
 }
 TRAINING = {
     "max_train_samples": "2000",
@@ -51,7 +52,6 @@ def command(args: argparse.Namespace, method: str, seed: int) -> list[str]:
     settings = TRAINING | {
         "model_name_or_path": args.model_name_or_path,
         "dataset_name": args.dataset_name,
-        "adv": method,
         "seed": str(seed),
         "output_dir": str(folder(args, method, seed)),
     }
@@ -62,7 +62,8 @@ def command(args: argparse.Namespace, method: str, seed: int) -> list[str]:
 
 
 def folder(args: argparse.Namespace, method: str, seed: int) -> Path:
-    return Path(args.output_dir) / f"{method}-seed{seed}"
+    setting = "".join(METHODS[method]).replace("--adv", "")  # another setting is another cell
+    return Path(args.output_dir) / f"{setting.strip('_')}-seed{seed}"
 
 
 def report_of(args: argparse.Namespace, method: str, seed: int) -> dict[str, Any] | None:
@@ -93,7 +94,7 @@ def table(cells: dict[str, list[dict[str, Any]]]) -> str:
         ]
         seconds = [run["train_seconds"] for run in runs]
         ratios = [run["train_seconds"] / plain[run["seed"]] for run in runs if run["seed"] in plain]
-        setting = "ε = " + METHODS[method][-1] if METHODS[method] else ""
+        setting = " ".join(METHODS[method][2:]).replace("--adv_", "")
         row = [method, setting, str(len(runs)), mean_and_spread(accuracy, 1), *robust]
         row += [mean_and_spread(seconds, 0), mean_and_spread(ratios, 2) if ratios else ""]
         lines.append(f"| {' | '.join(row)} |")
@@ -106,7 +107,7 @@ def draw(cells: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     radii = (0.0, *EPSILONS)
-    for (method, runs), marker in zip(cells.items(), "os^Dv", strict=False):
+    for (method, runs), marker in zip(cells.items(), "os^Dv*", strict=False):
         if not runs:
             continue
         curves = [

@@ -88,7 +88,8 @@ def naive_matrix_pgd(model: nn.Module, batch: dict[str, Tensor]) -> None:
 def naive_delta_pgd(model: nn.Module, batch: dict[str, Tensor]) -> None:
     """δ on the embedding output, but inner steps compute all weight gradients and drop them."""
     module = find_embedding(model)
-    delta = torch.zeros(*batch["input_ids"].shape, module.embedding_dim)
+    ids = batch["input_ids"]
+    delta = torch.zeros(*ids.shape, module.embedding_dim, device=ids.device)
     for step in range(STEPS + 1):
         delta = delta.detach().requires_grad_()
         handle = module.register_forward_hook(lambda m, a, out, d=delta: out + d)
@@ -126,7 +127,7 @@ class Bench:
         self.batch = {key: value.to(args.device) for key, value in batch.items()}
         self.tap = EmbeddingTap(find_embedding(self.model))
         self.tap.install()
-        self.bf16 = args.bf16
+        self.bf16, self.on_cpu = args.bf16, args.device == "cpu"
         self.contenders: dict[str, tuple[Callable[[], None], float]] = {"clean": (self._clean, 1.0)}
         for name, method in methods().items():
             self.contenders[name] = (lambda m=method: self._ours(m), floor_cost(method))
@@ -145,7 +146,7 @@ class Bench:
         self.model.zero_grad(set_to_none=True)
         gc.collect()
         _wait()
-        clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+        clock = time.process_time if self.on_cpu else time.perf_counter
         start = clock()
         with torch.autocast(self.batch["input_ids"].device.type, enabled=self.bf16):
             step()
@@ -160,13 +161,14 @@ def _wait() -> None:
 
 def table(rows: list[dict[str, float | str]]) -> str:
     lines = [
-        "| step | ÷ clean: median | min–max | floor | ÷ floor | peak memory ÷ clean |",
-        "|---|---|---|---|---|---|",
+        "| step | seconds | ÷ clean: median | min–max | floor | ÷ floor | peak memory ÷ clean |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         memory = row.get("memory")
         lines.append(
-            f"| {row['name']} | {row['ratio']:.2f} | {row['low']:.2f}–{row['high']:.2f} "
+            f"| {row['name']} | {row['seconds']:.3f} | {row['ratio']:.2f} "
+            f"| {row['low']:.2f}–{row['high']:.2f} "
             f"| {row['floor']:.2f} | {row['of_floor']:.2f} "
             f"| {'' if memory is None else f'{memory:.2f}'} |"
         )
@@ -208,6 +210,7 @@ def peak_memory(args: argparse.Namespace, name: str) -> float:
     """Peak resident memory of a process of its own that makes two steps, in MiB."""
     command = [sys.executable, __file__, "--peak-of", name, "--device", args.device]
     command += ["--batch", str(args.batch), "--length", str(args.length)]
+    command += ["--bf16"] if args.bf16 else []
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers import HfArgumentParser
 
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.embedding import EmbeddingPGD
 from nlp_adv.text.data import GLUE_TASKS, DataSource
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 
@@ -75,7 +76,11 @@ class DataArguments:
 
 @dataclass
 class ReportArguments:
-    """What is measured after training, and where it may be written."""
+    """What is measured after training, and where it may be written.
+
+    Raises:
+        UserError: a setting of the attack that is out of range.
+    """
 
     attack_epsilons: list[float] = field(
         default_factory=list,
@@ -90,6 +95,19 @@ class ReportArguments:
         "Train without attack from the same initialisation as well, for the table.", False
     )
     overwrite_output_dir: bool = _flag("Write over another run in --output_dir.", False)
+
+    def __post_init__(self) -> None:
+        if self.attack_examples < 1:
+            raise UserError(f"--attack_examples is {self.attack_examples}; give at least 1.")
+        if self.attack_epsilons:
+            self.attack()
+
+    def attack(self) -> EmbeddingPGD:
+        """The attack that the report is about."""
+        try:
+            return EmbeddingPGD(tuple(self.attack_epsilons), steps=self.attack_steps)
+        except ValueError as error:
+            raise UserError(f"--attack_epsilons, --attack_steps: {error}") from error
 
 
 class TrainArguments(NamedTuple):
@@ -120,6 +138,7 @@ def parse(argv: list[str], demo_flags: Callable[[str], list[str]]) -> TrainArgum
         (ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),  # type: ignore[arg-type]
         prog="nlp-adv train",
         usage="nlp-adv train [flags]   (nlp-adv train --help lists them)",
+        allow_abbrev=False,
     )
     argv = _flags_of_file(argv)
     named = {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
@@ -175,7 +194,10 @@ def _flags_of_file(argv: list[str]) -> list[str]:
     flags = []
     for key, value in settings.items():
         values = value if isinstance(value, list) else [value]
-        flags += [f"--{key}", *map(str, values)]
+        if any(isinstance(one, dict) for one in values):
+            raise UserError(f"{argv[0]}: {key} holds an object; give a value or a list.")
+        if value is not None:
+            flags += [f"--{key}", *map(str, values)]
     return flags
 
 

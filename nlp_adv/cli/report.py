@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_adv.cli.arguments import ReportArguments
-from nlp_adv.methods import Method, describe
+from nlp_adv.methods import WarmUp
 from nlp_adv.robustness.embedding import EmbeddingPGD, EmbeddingRobustness, embedding_robustness
 
 REPORT_NAME = "nlp_adv_report.json"
@@ -21,18 +21,22 @@ class RunResult:
     """One trained model and what was measured of it.
 
     Args:
-        method: how it was trained.
+        schedule: how it was trained.
+        description: the same with its numbers, as it is saved beside the model.
+        seed: of the training.
         model, tokenizer: what was trained.
-        seconds: wall-clock time of the training alone.
+        seconds: wall-clock time of the training alone; None for one that was resumed.
         split: the split that the table is about.
         metrics: scores of all evaluated splits, as the Trainer names them.
         robustness: accuracy under attack on that split, once measured.
     """
 
-    method: Method
+    schedule: WarmUp
+    description: dict[str, Any]
+    seed: int
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    seconds: float
+    seconds: float | None
     split: str | None
     metrics: dict[str, float]
     robustness: EmbeddingRobustness | None = None
@@ -40,10 +44,12 @@ class RunResult:
     @property
     def name(self) -> str:
         """The row's name in the table."""
-        return "plain" if self.method.name == "none" else self.method.name
+        return "plain" if self.schedule.method.name == "none" else self.schedule.method.name
 
 
-def measure(result: RunResult, rows: Dataset, report: ReportArguments) -> None:
+def measure(
+    result: RunResult, rows: Dataset, attack: EmbeddingPGD, *, embedding: str | None
+) -> None:
     """Attack the trained model on the given rows, like lengths together to spare padding."""
     lengths = [len(ids) for ids in rows["input_ids"]]
     rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
@@ -52,9 +58,8 @@ def measure(result: RunResult, rows: Dataset, report: ReportArguments) -> None:
         batch_size=64,
         collate_fn=DataCollatorWithPadding(result.tokenizer),
     )
-    attack = EmbeddingPGD(tuple(report.attack_epsilons), steps=report.attack_steps)
     result.robustness = embedding_robustness(
-        result.model, batches, attack, progress=f"Attacking {result.name}"
+        result.model, batches, attack, embedding=embedding, progress=f"Attacking {result.name}"
     )
 
 
@@ -87,7 +92,8 @@ def write_report(
     runs: list[dict[str, Any]] = []
     for result in results:
         run: dict[str, Any] = {
-            **describe(result.method),
+            **result.description,
+            "seed": result.seed,
             "train_seconds": result.seconds,
             "metrics": result.metrics,
         }
@@ -113,7 +119,9 @@ def write_report(
         "runs": runs,
     }
     path = Path(str(folder)) / REPORT_NAME
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    unfinished = path.with_suffix(".tmp")  # a report is there whole, or not at all
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _header(result: RunResult, report: ReportArguments) -> list[str]:
@@ -130,6 +138,8 @@ def _row(result: RunResult, first: RunResult) -> list[str]:
             f"{result.robustness.accuracy(epsilon):.4f}"
             for epsilon in sorted(result.robustness.attack.epsilons)
         ]
+    if result.seconds is None or first.seconds is None:
+        return [result.name, *scores, *attacks, "resumed", ""]
     cost = result.seconds / first.seconds
     return [result.name, *scores, *attacks, f"{result.seconds:.1f}", f"{cost:.2f}"]
 

@@ -1,7 +1,9 @@
 """Methods by name, and how a method is built from flat settings and written down again."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
+
+from torch import Tensor
 
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
@@ -78,9 +80,14 @@ def describe(method: Method) -> dict[str, Any]:
         flat |= {"norm": _norm_name(inner.ball), "unit": unit}
     if isinstance(method, Scaled) and method.factor != 1:
         flat["factor"] = method.factor
-    for key, value in asdict(cast(Any, inner)).items():
-        flat |= value if key == "ball" else {key: value}
-    return flat
+    for key, value in _settings(inner).items():
+        flat |= _settings(value) if key == "ball" else {key: value}
+    return {key: v.tolist() if isinstance(v, Tensor) else v for key, v in flat.items()}
+
+
+def _settings(thing: Any) -> dict[str, Any]:
+    names = [field.name for field in fields(thing)] if is_dataclass(thing) else list(vars(thing))
+    return {name: getattr(thing, name) for name in names}
 
 
 def _ball(ball: Ball, epsilon: float | None, norm: str | None, per: str | None) -> Ball:

@@ -1,8 +1,8 @@
 """One dropout mask for all passes of a step (FreeLB, §3.3), by replaying the random state.
 
-Nothing in the model is touched: whatever draws random numbers in the forward pass draws the same
-ones again, attention dropout inside fused kernels and layer drop included. After the last pass the
-random stream stands where one ordinary forward pass would have left it.
+Nothing in the model is touched: whatever draws torch's random numbers in the forward pass draws
+the same ones again, attention dropout inside fused kernels and layer drop included. After the last
+pass the random stream stands where one ordinary forward pass would have left it.
 """
 
 from collections.abc import Iterator

@@ -6,6 +6,7 @@ The ascent maximises the logit margin max_{j≠y} z_j − z_y, never a softmax p
 whose logits are scaled up saturates the softmax and looks robust, while its answers are the same.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,8 +62,8 @@ class EmbeddingPGD:
             raise ValueError("steps and restarts must be ≥ 1.")
         if self.norm not in BALLS:
             raise ValueError(f"Unknown norm {self.norm!r}; choose from {', '.join(BALLS)}.")
-        if not self.epsilons or min(self.epsilons) < 0:
-            raise ValueError("epsilons needs at least one radius, and none below 0.")
+        if not self.epsilons or not all(0 <= e < math.inf for e in self.epsilons):
+            raise ValueError("epsilons needs at least one radius; all must be finite and ≥ 0.")
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,9 @@ class _Rows:
         special_ids: Sequence[int],
         seed: int,
     ) -> None:
-        self._model, self._tap, self._special_ids, self._seed = model, tap, special_ids, seed
-        self._batch = batch
+        self._model, self._tap, self._special_ids, self._batch = model, tap, special_ids, batch
+        # One stream for all restarts: each has a start of its own.
+        self._generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
         labels = batch.get("labels")
         with torch.no_grad():
             logits = self._objective().forward().logits
@@ -172,10 +174,12 @@ class _Rows:
         ):
             raise UserError("Accuracy under attack needs a classifier with one label an example.")
         self.predictions = logits.argmax(-1)
+        # argmax takes nan for the largest: such a row is wrong, whatever its label.
+        right = (self.predictions == labels) & torch.isfinite(logits).all(-1)
         self.broken_at = torch.zeros(len(labels), device=labels.device)
-        self.broken_at[self.predictions == labels] = torch.inf
+        self.broken_at[right] = torch.inf
         self._indices = torch.arange(len(labels), device=labels.device)
-        self._keep(self.predictions == labels)
+        self._keep(right)
 
     def attack(self, attack: EmbeddingPGD, epsilon: float) -> None:
         """Try radius ε on the rows that stand."""
@@ -187,7 +191,7 @@ class _Rows:
             objective = self._measured(ball, attack.unit)
             delta = torch.zeros_like(objective.mask)
             if restart > 0:
-                delta = ball.sample(objective.mask, objective.generator)
+                delta = ball.sample(objective.mask, self._generator)
             for _ in range(attack.steps):
                 fallen = torch.zeros_like(self._indices, dtype=torch.bool)
                 grad = objective.gradient(delta, self._margin(fallen))
@@ -211,7 +215,7 @@ class _Rows:
             logits = output.logits
             right = logits.gather(1, labels[:, None]).squeeze(1)
             others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-            fallen.logical_or_((others >= right).detach())
+            fallen.logical_or_(~(right > others).detach())  # a nan margin has fallen
             return (others - right).sum()
 
         return margin
@@ -235,7 +239,7 @@ class _Rows:
             self._model,
             self._batch,
             tap=self._tap,
-            seed=self._seed,
+            seed=0,
             special_ids=self._special_ids,
         )
 

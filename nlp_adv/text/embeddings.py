@@ -175,4 +175,6 @@ class EmbeddingTap:
 class _Seen(Exception):
     def __init__(self, ids: Tensor, embedding: Tensor) -> None:
         super().__init__()
-        self.ids, self.embedding = ids, embedding
+        self.ids = ids
+        # Checkpointing and PEFT hook the embedding so that its output requires a gradient.
+        self.embedding = embedding.detach() if isinstance(embedding, Tensor) else embedding

@@ -112,7 +112,7 @@ def _check_json(path: Path) -> None:
         lines = [(1, "".join(line for _, line in lines))]
     for number, line in lines:
         try:
-            value = json.loads(line) if line.strip() else {}
+            value = json.loads(line.rstrip()) if line.strip() else {}
         except json.JSONDecodeError as error:
             where = number + error.lineno - 1
             raise UserError(f"{path}, line {where}: bad JSON ({error.msg}); mend it.") from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.perturbation import FrozenDropout
+from nlp_adv.text.embeddings import unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,16 @@ def check_loss_scaling(
 def _ignores_num_items(
     trainer: Any, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int
 ) -> bool:
+    model = unwrapped(model)  # no process waits for another, nothing is compiled
     frozen, was_training = FrozenDropout(trainer.args.device), model.training
     model.eval()
     losses = []
-    for factor in (1, 1000):
-        with torch.no_grad(), frozen():
-            losses.append(
-                trainer.compute_loss(model, dict(inputs), num_items_in_batch=num_items * factor)
-            )
-    model.train(was_training)
-    frozen.restore()
+    try:
+        for factor in (1, 1000):
+            with torch.no_grad(), frozen():
+                items = num_items * factor
+                losses.append(trainer.compute_loss(model, dict(inputs), num_items_in_batch=items))
+    finally:
+        model.train(was_training)
+        frozen.restore()
     return torch.equal(losses[0], losses[1])

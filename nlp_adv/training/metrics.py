@@ -137,12 +137,7 @@ def compute_metrics_for(
         A function of predictions and labels. Of a tuple of predictions it takes the first. Rows
         whose logits hold NaN count as wrong, and a warning says how many they are.
     """
-    general = (Accuracy, MacroF1, F1) if len(label_names or ()) == 2 else (Accuracy, MacroF1)
-    chosen = (
-        (Pearson, Spearman, MeanSquaredError)
-        if label_names is None
-        else _TASK_METRICS.get(task_name or "", general)
-    )
+    chosen = _metrics_of(task_name, label_names)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         output = prediction.predictions
@@ -155,6 +150,24 @@ def compute_metrics_for(
         return scores
 
     return compute
+
+
+def metric_names(task_name: str | None, label_names: Sequence[str] | None) -> list[str]:
+    """Return the names under which `compute_metrics_for` reports its scores."""
+    return [name for metric in _metrics_of(task_name, label_names) for name in _names_of(metric)]
+
+
+def _names_of(metric: type[_Metric]) -> list[str]:
+    return list(metric().compute(predictions=[0, 1], references=[0, 1]))
+
+
+def _metrics_of(
+    task_name: str | None, label_names: Sequence[str] | None
+) -> tuple[type[_Metric], ...]:
+    if label_names is None:
+        return (Pearson, Spearman, MeanSquaredError)
+    general = (Accuracy, MacroF1, F1) if len(label_names) == 2 else (Accuracy, MacroF1)
+    return _TASK_METRICS.get(task_name or "", general)
 
 
 def _classes(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -63,11 +63,14 @@ class StockPasses:
             return loss
 
         # An attribute of the instance goes before every override of the class.
-        self._trainer.compute_loss = ready
+        attributes = vars(self._trainer)
+        users = {"compute_loss": attributes["compute_loss"]} if "compute_loss" in attributes else {}
+        attributes["compute_loss"] = ready
         try:
             scaled = self._stock_step(self._model, self._inputs, self._num_items)
         finally:
-            del self._trainer.compute_loss
+            del attributes["compute_loss"]
+            attributes.update(users)
         if len(handed) != 1:
             raise RuntimeError(
                 f"{type(self._trainer).__name__}.training_step asked compute_loss for "

@@ -21,6 +21,9 @@ class StepLog:
     """Sums over the steps since the last log, on the device: no host waits for an inner step."""
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._batches = 0
         self._steps = 0
@@ -54,7 +57,8 @@ class StepLog:
         ball = getattr(method, "ball", None)
         if ball is not None and objective.delta is not None:
             norm = ball.norm(objective.delta)
-            relative = norm / unit_length(objective, ball, "relative")
+            unit = unit_length(objective, ball, "relative")
+            relative = torch.where(norm > 0, norm / unit, 0.0)  # no free token: no unit either
             self._sum("delta_norm", norm.flatten(1).amax(1).mean())
             self._sum("delta_relative", relative.flatten(1).amax(1).mean())
 
@@ -64,7 +68,7 @@ class StepLog:
             key: total / (self._steps if key.endswith("_loss") else self._batches)
             for key, total in self._sums.items()
         }
-        self.__init__()  # type: ignore[misc]
+        self._clear()
         return averages
 
     def _sum(self, key: str, value: Tensor) -> None:
@@ -91,9 +95,10 @@ class ConstantPredictionAlarm:
             return
         if labels.is_floating_point():
             return
-        classes = logits.shape[1]
-        answers = torch.bincount(logits.detach().argmax(-1), minlength=classes)
-        truths = torch.bincount(labels.clamp_min(0), minlength=classes)
+        # Sums of one-hot rows, not bincount, which would wait for the device.
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        answers = (logits.detach().argmax(-1, keepdim=True) == classes).sum(0)
+        truths = (labels[:, None] == classes).sum(0)  # ignored labels (-100) match none
         self._predicted = answers if self._predicted is None else self._predicted + answers
         self._labelled = truths if self._labelled is None else self._labelled + truths
 

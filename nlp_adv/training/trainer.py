@@ -1,8 +1,7 @@
 """Adversarial training inside the Hugging Face Trainer."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -61,6 +60,7 @@ class AdversarialMixin(_Trainer):
         self._step_log = StepLog()
         self._alarm = ConstantPredictionAlarm()
         self._micro_batch = (-1, 0)
+        self._embedding_dtype = torch.float32
         self._loss_scaling_checked = False
         self._warned_of_resolution = False
         self.add_callback(_WhenTrainingBegins(self._begin))
@@ -68,9 +68,10 @@ class AdversarialMixin(_Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, leaving no hook behind."""
         try:
-            return super().train(*args, **kwargs)
-        finally:
+            output = super().train(*args, **kwargs)
             self._alarm.check()
+            return output
+        finally:
             if self._tap is not None:
                 self._tap.remove()
                 self._tap = None
@@ -115,9 +116,9 @@ class AdversarialMixin(_Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The Trainer's, with the method and its numbers beside the weights."""
-        super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
+        if self.args.should_save:  # first, since the Trainer's may push the folder to the Hub
             write_config(str(output_dir or self.args.output_dir), self._description())
+        super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The Trainer's, with a section on the adversarial training."""
@@ -152,6 +153,7 @@ class AdversarialMixin(_Trainer):
             raise UserError(str(error)) from error
         self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
         self._micro_batch, self._loss_scaling_checked = (-1, 0), False
+        self._description()  # what cannot be written down fails now, not at the first checkpoint
         if isinstance(self._schedule.method, NoAttack):
             return
         refuse_unsupported(self)
@@ -177,7 +179,7 @@ class AdversarialMixin(_Trainer):
             tap=self._tap,
             forward=passes.forward,
             backward=passes.backward,
-            unsynced=lambda: self._unsynced(model),
+            unsynced=lambda: self.accelerator.no_sync(model),
             passes=count,
             seed=self._start_seed(),
             special_ids=self._special_ids(),
@@ -210,15 +212,6 @@ class AdversarialMixin(_Trainer):
         optimizer: Any = self.optimizer
         if callable(getattr(optimizer, "train", None)):  # schedule-free optimizers
             optimizer.train()
-
-    @contextmanager
-    def _unsynced(self, model: nn.Module) -> Iterator[None]:
-        """No exchange of gradients; where the Trainer already waits, its own context holds."""
-        if not self.accelerator.sync_gradients:
-            yield
-            return
-        with self.accelerator.no_sync(model):
-            yield
 
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)

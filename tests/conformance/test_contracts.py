@@ -157,8 +157,9 @@ def draws_by_position(monkeypatch):
         "exponential_": lambda u: -u.log(),
     }
     for name, law in laws.items():
+        original = getattr(Tensor, name)
 
-        def draw(self, *args, generator=None, law=law, original=getattr(Tensor, name)):
+        def draw(self, *args, generator=None, law=law, original=original):
             if generator is None:  # a model draws its weights
                 return original(self, *args)
             return self.copy_(law(uniform(self), *args))

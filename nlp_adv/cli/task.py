@@ -1,0 +1,154 @@
+"""What `nlp-adv train` trains: sentences, tokenizer and model, loaded or made for the demo."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from nlp_adv.cli.arguments import DataArguments, ModelArguments, TrainArguments
+from nlp_adv.errors import UserError
+from nlp_adv.text import demo
+from nlp_adv.text.data import TextData, count_overlap, load_text_data, tokenized
+from nlp_adv.text.files import cause
+
+
+@dataclass
+class Task:
+    """Everything a run needs but its arguments."""
+
+    data: TextData
+    splits: dict[str, Dataset]
+    tokenizer: PreTrainedTokenizerBase
+    task_name: str | None
+    new_model: Any
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Splits that are scored."""
+        return [name for name in self.splits if name != "train"]
+
+    @property
+    def reported(self) -> str | None:
+        """The split that the report is about: the test split where there is one."""
+        return next((name for name in ("test", "validation") if name in self.splits), None)
+
+    def attacked(self, examples: int) -> Dataset:
+        """The first rows of that split."""
+        split = self.splits[str(self.reported)]
+        return split.select(range(min(examples, len(split))))
+
+
+def load_task(arguments: TrainArguments) -> Task:
+    """Read or generate the data and load the tokenizer; the model comes with each `new_model()`.
+
+    Raises:
+        UserError: data or tokenizer cannot be had.
+    """
+    if arguments.demo:
+        return _load_demo(arguments)
+    model, data = arguments.model, load_text_data(arguments.data.source(arguments.training.seed))
+    _say_what_is_odd(data)
+    tokenizer = _tokenizer(model)
+    splits = tokenized(data, tokenizer, _max_length(arguments.data, tokenizer))
+    task = arguments.data.task_name
+    return Task(data, splits, tokenizer, task, lambda: _pretrained(model, data, tokenizer))
+
+
+def _load_demo(arguments: TrainArguments) -> Task:
+    seed = arguments.training.seed
+    splits = demo.demo_dataset()
+    limits = arguments.data.max_train_samples, arguments.data.max_eval_samples
+    for name, split in splits.items():
+        limit = limits[name != "train"]
+        if limit is not None and limit < 1:
+            raise UserError("--max_train_samples and --max_eval_samples must be at least 1.")
+        if limit is not None:
+            splits[name] = split.select(range(min(limit, len(split))))
+    names = tuple(splits["train"].features["label"].names)
+    data = TextData(dict(splits), ("text",), names)
+    tokenizer = demo.demo_tokenizer(splits["train"]["text"])
+    encoded = tokenized(data, tokenizer, _max_length(arguments.data, tokenizer))
+    return Task(
+        data, encoded, tokenizer, None, lambda: demo.demo_model(tokenizer, len(names), seed)
+    )
+
+
+def _say_what_is_odd(data: TextData) -> None:
+    for name, count in count_overlap(data).items():
+        if count:
+            print(
+                f"Warning: {count} of {len(data.splits[name])} {name} texts also occur in the "
+                f"training data; scores on them are too good.",
+                file=sys.stderr,
+            )
+    for name in data.unlabelled:
+        print(f"Note: the {name} split has no labels and is left out.", file=sys.stderr)
+
+
+def _tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
+    name = model.tokenizer_name or model.model_name_or_path
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, cache_dir=model.cache_dir, revision=model.model_revision
+        )
+    except (OSError, ValueError) as error:
+        raise _not_found("tokenizer", name, error) from error
+    if tokenizer.pad_token is None:  # decoder-only models come without one
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _pretrained(
+    model: ModelArguments, data: TextData, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    names = data.label_names
+    labels: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
+    if names is not None:
+        labels = {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+            "problem_type": "single_label_classification",
+        }
+    source = {"cache_dir": model.cache_dir, "revision": model.model_revision}
+    try:
+        name = str(model.config_name or model.model_name_or_path)
+        config = AutoConfig.from_pretrained(name, **source, **labels)
+        name = str(model.model_name_or_path)
+        loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, **source
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _not_found("model", name, error) from error
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = tokenizer.pad_token_id
+    return loaded
+
+
+def _not_found(what: str, name: str | None, error: Exception) -> UserError:
+    if "mismatch" in str(error):
+        return UserError(
+            f"The {what} {name!r} has a head for other labels than the data; give the folder or "
+            f"name of the model without that head."
+        )
+    if Path(str(name)).is_dir():
+        return UserError(f"The folder {name} holds no usable {what}: {cause(error)}.")
+    return UserError(
+        f"The {what} {name!r} is no folder here and could not be loaded from the Hub "
+        f"({cause(error)}); check the name and the network, or give the folder of a saved model."
+    )
+
+
+def _max_length(data: DataArguments, tokenizer: PreTrainedTokenizerBase) -> int:
+    if data.max_seq_length < 1:
+        raise UserError(f"--max_seq_length is {data.max_seq_length}; give at least 1.")
+    return int(min(data.max_seq_length, tokenizer.model_max_length))
