@@ -142,7 +142,8 @@ def _steps(task: Task, training: AdversarialTrainingArguments) -> int:
     rows_a_batch = int(training.train_batch_size) * training.world_size
     batches = math.ceil(len(task.splits["train"]) / rows_a_batch)
     updates = math.ceil(batches / training.gradient_accumulation_steps)
-    return int(math.ceil(updates * training.num_train_epochs))
+    steps: float = updates * training.num_train_epochs
+    return math.ceil(steps)
 
 
 def _train(task: Task, training: AdversarialTrainingArguments, *, attacked: bool) -> RunResult:
