@@ -136,13 +136,15 @@ def write_results(args: argparse.Namespace) -> None:
         method: [run for seed in args.all_seeds if (run := report_of(args, method, seed))]
         for method in METHODS
     }
+    done = [run for runs in cells.values() for run in runs]
+    attacked = max((run["attacked_examples"] for run in done), default=0)
     shown = command(argparse.Namespace(**vars(args) | _ANYWHERE), "freelb", 0)
     text = f"""# SST-2, five ways to train
 
 {table(cells)}
 
-Mean ± standard deviation over seeds. Accuracy on all 1821 test sentences; under attack, on the
-first 200 of them: projected gradient ascent on the word embeddings, 20 steps, on the logit margin,
+Mean ± standard deviation over seeds. Accuracy on all test sentences; under attack, on the first
+{attacked} of them: projected gradient ascent on the word embeddings, 20 steps, on the logit margin,
 from the clean sentence; ε is the L2 norm of one sentence's perturbation as a share of its
 embeddings' norm, in training and in the attack. Seconds are wall-clock time of training on a
 machine that other work shared, so their ratios are rough; `scripts/bench_training.py` measures the
@@ -150,7 +152,7 @@ cost of a step.
 
 ![accuracy over ε](sst2_methods.svg)
 
-Model: all-MiniLM-L6-v2 (6 layers, 384 wide). Training rows: 2000 of 6920, drawn by the seed.
+Model: {args.title}. Training rows: {TRAINING["max_train_samples"]}, drawn by the seed.
 {platform.machine()} CPU, torch {torch.__version__}, transformers {transformers.__version__}.
 
     python recipes/sst2_methods.py --model_name_or_path MODEL --dataset_name SST2_FOLDER \\
@@ -181,8 +183,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output_dir", default="runs/sst2_methods")
+    parser.add_argument("--title", help="the model's name in the results")
     parser.add_argument("--table_only", action="store_true")
     args, args.extra = parser.parse_known_args()  # the rest goes to every nlp-adv train
+    args.title = args.title or Path(args.model_name_or_path).name
     args.all_seeds = sorted({*args.seeds, 0, 1, 2})
     for seed in [] if args.table_only else args.seeds:
         for method in args.methods:
