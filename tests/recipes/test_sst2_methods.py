@@ -25,7 +25,13 @@ def given(folder: Path, *extra: str) -> argparse.Namespace:
         output_dir=str(folder),
         extra=list(extra),
         all_seeds=[0, 1, 2],
+        title="A model",
     )
+
+
+def settings(method: str) -> dict[str, str]:
+    flags = recipe.METHODS[method]
+    return dict(zip(flags[::2], flags[1::2], strict=True))
 
 
 def run(seed: int, accuracy: float, under: list[float], seconds: float) -> dict:
@@ -33,6 +39,7 @@ def run(seed: int, accuracy: float, under: list[float], seconds: float) -> dict:
         "seed": seed,
         "train_seconds": seconds,
         "metrics": {"test_accuracy": accuracy},
+        "attacked_examples": 7,
         "accuracy_under_attack": dict(zip(map(str, recipe.EPSILONS), under, strict=True)),
     }
 
@@ -59,14 +66,15 @@ def test_a_command_parses_to_what_it_says(tmp_path, method):
     assert parsed.data.dataset_name == "DATA"
     assert parsed.data.max_train_samples == int(recipe.TRAINING["max_train_samples"])
     described = describe(parsed.training.adversarial_schedule().method)
-    assert described["method"] == method
-    if recipe.METHODS[method]:
-        assert described["epsilon"] == float(recipe.METHODS[method][-1])
-        assert described["unit"] == "relative"
+    wanted = settings(method)
+    assert described["method"] == wanted.pop("--adv")
+    for flag, value in wanted.items():
+        assert described[flag.removeprefix("--adv_")] == float(value)
+    assert described.get("unit", "relative") == "relative"
 
 
 def test_methods_exist_and_cells_differ(tmp_path):
-    assert set(recipe.METHODS) <= set(METHODS)
+    assert {settings(method)["--adv"] for method in recipe.METHODS} <= set(METHODS)
     folders = {
         recipe.folder(given(tmp_path), method, seed) for method in recipe.METHODS for seed in (0, 1)
     }
@@ -104,7 +112,7 @@ def test_a_table_of_means_spreads_and_ratios():
     assert pgd["seconds"] == "40 ± 14"
     assert freelb["÷ plain"] == "3.00"
     assert plain["setting"] == ""
-    assert pgd["setting"] == "ε = " + recipe.METHODS["pgd"][-1]
+    assert pgd["setting"] == "epsilon 0.03 clean_weight 0.5"
 
 
 def test_a_seed_without_its_plain_run_has_no_ratio():
@@ -144,6 +152,8 @@ def test_results_name_no_path_of_this_machine(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "results" / "sst2_methods.md").read_text(encoding="utf-8")
     assert str(tmp_path) not in page
     assert "| freelb |" in page
+    assert "first\n7 of them" in page
+    assert "Model: A model." in page
     assert "| 2.50 |" in page
     (shown,) = (line for line in page.splitlines() if "nlp-adv train --" in line)
     argv = shown.split("nlp-adv train ", 1)[1].split()
