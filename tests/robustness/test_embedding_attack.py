@@ -551,3 +551,40 @@ class TestRefusals:
         model = tiny("bert").eval()
         with pytest.raises(ValueError, match=next(iter(settings))):
             attacked(model, bert_rows, EmbeddingPGD((0.1,), **settings))
+
+
+class TestStartsAndNumbers:
+    def test_every_restart_starts_somewhere_else(self):
+        model, data = FlatAtZero(), sentences(3)
+        data["labels"] = torch.zeros(3, dtype=torch.long)
+        # Too small to break anything, so that all four starts are tried.
+        attacked(model, data, EmbeddingPGD((1e-3,), steps=1, restarts=4, unit="absolute"))
+        starts = [point for point in model.seen if point.abs().max() > 0]
+        first_steps = [starts[i] for i in range(0, len(starts), 2)]
+        assert len(first_steps) >= 3
+        for i, one in enumerate(first_steps):
+            for other in first_steps[:i]:
+                assert not torch.equal(one, other)
+
+    def test_a_model_that_answers_nan_is_wrong_and_not_robust(self):
+        model, data = TextModel(), sentences(4)
+        data["labels"] = torch.zeros(4, dtype=torch.long)  # what argmax makes of nan
+        model.head.bias.data.fill_(torch.nan)
+        result = attacked(model, data, EmbeddingPGD((0.1,), steps=2))
+        assert result.broken_at.tolist() == [0.0] * 4
+        assert result.clean_accuracy == result.accuracy(0.1) == 0.0
+
+    def test_a_model_that_turns_nan_under_attack_has_fallen(self):
+        class Brittle(TextModel):
+            def logits(self, pooled):
+                moved = (pooled - self.clean).abs().sum() > 0 if hasattr(self, "clean") else False
+                return super().logits(pooled) * (torch.nan if moved else 1.0)
+
+        model = Brittle()
+        data = answered(model, sentences(1))
+        with torch.no_grad():
+            mask = data["attention_mask"]
+            model.clean = model.pooled(model.table(data["input_ids"]), mask)
+        result = attacked(model, data, EmbeddingPGD((1e-6,), steps=2, unit="absolute"))
+        assert result.clean_accuracy == 1.0
+        assert result.accuracy(1e-6) == 0.0
