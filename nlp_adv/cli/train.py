@@ -42,7 +42,7 @@ _DEMO_BALL = {"adv_epsilon": "0.1", "adv_ramp_steps": "0.3"}
 
 
 def demo_flags(adv: str) -> list[str]:
-    """The demo's defaults, found by measurement; flags that the user gives go before them."""
+    """The demo's defaults, found by measurement; the flags that the user gives win over them."""
     settings = _DEMO_RUN | (_DEMO_START if adv != "none" else {})
     if adv in METHODS and hasattr(METHODS[adv].preset(), "ball"):
         settings |= _DEMO_BALL

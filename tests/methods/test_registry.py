@@ -226,7 +226,7 @@ def test_a_description_names_norm_slice_and_unit(norm):
         "step_size": 0.1,
         "steps": 3,
         "random_start": False,
-        "clean_weight": 0.0,
+        "clean_weight": 0.5,
     }
 
 
