@@ -31,7 +31,7 @@ from nlp_adv.perturbation import (
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 from nlp_adv.text.objective import text_objective
 
-STEP_RATIO = 2.5  # step size = 2.5·ε/steps, as Madry et al. (ICLR 2018) use it on MNIST
+STEP_RATIO = 2.5  # step size = 2.5·ε/steps: long enough to cross the ball, short enough to settle
 
 
 @dataclass(frozen=True)
