@@ -42,7 +42,11 @@ def text_objective(
 
         method = FreeLB(L2Ball(0.45), step_size=0.1, steps=3)
         for step, batch in enumerate(loader):
-            method.step(text_objective(model, batch, backward=accelerator.backward, seed=step))
+            backward = accelerator.backward
+            objective = text_objective(
+                model, batch, backward=backward, passes=method.passes, seed=step
+            )
+            method.step(objective)
             optimizer.step()
             optimizer.zero_grad()
 
