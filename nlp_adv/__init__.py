@@ -10,18 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import (
+    AWP,
     FGM,
     FGSM,
     METHODS,
     PGD,
+    SMART,
+    TAVAT,
+    TRADES,
+    VAT,
+    YOPO,
     FGMMatrix,
+    FreeAT,
     FreeLB,
     Noise,
+    RDrop,
     Scaled,
     WarmUp,
     build,
+    register,
 )
-from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall, WithinBox
+from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall, Memory, WithinBox
 
 if TYPE_CHECKING:
     from nlp_adv.text.objective import text_objective
@@ -31,25 +40,35 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AWP",
     "FGM",
     "FGSM",
     "METHODS",
     "PGD",
+    "SMART",
+    "TAVAT",
+    "TRADES",
+    "VAT",
+    "YOPO",
     "AdversarialArguments",
     "AdversarialMixin",
     "AdversarialTrainer",
     "AdversarialTrainingArguments",
     "FGMMatrix",
+    "FreeAT",
     "FreeLB",
     "L1Ball",
     "L2Ball",
     "LInfBall",
+    "Memory",
     "Noise",
+    "RDrop",
     "Scaled",
     "UserError",
     "WarmUp",
     "WithinBox",
     "build",
+    "register",
     "text_objective",
 ]
 

@@ -1,32 +1,59 @@
 """Training methods: one file each, and the registry behind `--adv NAME`."""
 
+from nlp_adv.methods.awp import AWP
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
 from nlp_adv.methods.fgsm import FGSM
+from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
 from nlp_adv.methods.method import BallMethod, Method, StepReport, floor_cost
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
-from nlp_adv.methods.registry import METHODS, build, describe
-from nlp_adv.methods.scaled import Scaled
+from nlp_adv.methods.rdrop import RDrop
+from nlp_adv.methods.registry import (
+    METHODS,
+    all_methods,
+    build,
+    describe,
+    own_settings,
+    register,
+)
+from nlp_adv.methods.scaled import Scaled, bare
+from nlp_adv.methods.smart import SMART
+from nlp_adv.methods.tavat import TAVAT
+from nlp_adv.methods.trades import TRADES
+from nlp_adv.methods.vat import VAT
 from nlp_adv.methods.warmup import WarmUp
+from nlp_adv.methods.yopo import YOPO
 
 __all__ = [
+    "AWP",
     "FGM",
     "FGSM",
     "METHODS",
     "PGD",
+    "SMART",
+    "TAVAT",
+    "TRADES",
+    "VAT",
+    "YOPO",
     "BallMethod",
     "FGMMatrix",
+    "FreeAT",
     "FreeLB",
     "Method",
     "NoAttack",
     "Noise",
+    "RDrop",
     "Scaled",
     "StepReport",
     "WarmUp",
+    "all_methods",
+    "bare",
     "build",
     "describe",
     "floor_cost",
+    "own_settings",
+    "register",
 ]

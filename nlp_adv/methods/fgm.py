@@ -9,7 +9,7 @@ ICLR 2017, https://arxiv.org/abs/1605.07725, eq. (2)–(4):
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nlp_adv.methods.method import StepReport, check_weight
+from nlp_adv.methods.method import StepReport, check_bounded, check_weight
 from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Ball, L2Ball, Objective
@@ -37,6 +37,7 @@ class FGM:
 
     def __post_init__(self) -> None:
         check_weight(self.clean_weight)
+        check_bounded(self.ball, "fgm steps to its surface")
 
     @property
     def passes(self) -> int:

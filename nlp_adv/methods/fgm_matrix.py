@@ -9,15 +9,13 @@ whole batch, so that one hard sentence takes the budget of the others, and a tie
 perturbed as well. It is here for comparison with results obtained by it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.methods.method import StepReport, check_nonnegative
+from nlp_adv.methods.method import StepReport, check_nonnegative, shifted
 from nlp_adv.perturbation import Objective
 
 
@@ -76,7 +74,7 @@ class FGMMatrix:
             shift = torch.where(usable, batch_grad * (self.epsilon / norm), 0.0)
         finally:
             weight.grad = _sum(earlier, weight.grad)
-        with _shifted(weight, shift):
+        with shifted([weight], [shift]):
             adversarial = objective.forward().loss
             objective.backward(0.5 * adversarial)
         clean, adversarial = clean.detach(), adversarial.detach()
@@ -102,16 +100,3 @@ def _sum(earlier: Tensor | None, batch: Tensor | None) -> Tensor | None:
     if earlier is None or batch is None:
         return batch if earlier is None else earlier
     return earlier.add_(batch)
-
-
-@contextmanager
-def _shifted(weight: nn.Parameter, shift: Tensor) -> Iterator[None]:
-    """W + r inside the block; W to the last bit after it, which subtracting r would not give."""
-    kept = weight.detach().clone()
-    with torch.no_grad():
-        weight.add_(shift)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            weight.copy_(kept)

@@ -12,7 +12,7 @@ Algorithm 3 (FGSM-RS): δ₀ ~ U(−ε, ε), δ = Π(δ₀ + α·sign(∇δ L)),
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nlp_adv.methods.method import StepReport, check_nonnegative, check_weight
+from nlp_adv.methods.method import StepReport, check_bounded, check_nonnegative, check_weight
 from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Ball, LInfBall, Objective
@@ -41,6 +41,8 @@ class FGSM:
     def __post_init__(self) -> None:
         check_nonnegative("step_size", self.step_size)
         check_weight(self.clean_weight)
+        if self.random_start:
+            check_bounded(self.ball, "a random start is uniform in the ball")
 
     @property
     def passes(self) -> int:

@@ -1,8 +1,11 @@
 """What every training method is: a frozen dataclass that takes one step on an objective."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nlp_adv.perturbation import Ball, Objective
 
@@ -16,10 +19,16 @@ class StepReport(NamedTuple):
     """The loss at the perturbed points, averaged where there are several."""
     clean: Tensor | None = None
     """The loss at δ = 0, where the method passes there."""
+    divergence: Tensor | None = None
+    """How far the perturbed outputs are from the clean ones, unweighted."""
 
 
 class Method(Protocol):
-    """A training method; its fields are its configuration."""
+    """A training method; its fields are its configuration.
+
+    A method may also declare `forward_passes`, without any gradient, and `prefix_passes`, through
+    the first block alone; what it does not declare is 0.
+    """
 
     @property
     def name(self) -> str:
@@ -28,7 +37,7 @@ class Method(Protocol):
 
     @property
     def passes(self) -> int:
-        """Backward passes that reach θ: one clean step each."""
+        """Passes with a graph to θ: one clean step each."""
         ...
 
     @property
@@ -58,12 +67,51 @@ def mixed(clean_weight: float, clean: Tensor | None, adversarial: Tensor) -> Ste
     return StepReport(loss, adversarial=adversarial, clean=clean)
 
 
-def floor_cost(method: Method) -> float:
+def random_start(objective: Objective, ball: Ball, magnitude: float) -> Tensor:
+    """δ ~ U(−m, m)/√n, projected; its L2 norm is m/√3, n being an example's free coordinates."""
+    mask = objective.mask
+    if magnitude == 0:
+        return torch.zeros_like(mask)
+    free = mask.sum(dim=tuple(range(1, mask.ndim)), keepdim=True).clamp_min(1)
+    cube = torch.empty_like(mask, memory_format=torch.contiguous_format)
+    cube.uniform_(-magnitude, magnitude, generator=objective.generator)
+    return ball.project(cube * mask / free.sqrt())
+
+
+def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Trainable parameters by name, the same whether the model is wrapped for several processes."""
+    return {
+        name.removeprefix("module."): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@contextmanager
+def shifted(weights: Sequence[nn.Parameter], shifts: Sequence[Tensor]) -> Iterator[None]:
+    """w + r inside the block; w to the last bit after it, which subtracting r would not give."""
+    kept = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, shift in zip(weights, shifts, strict=True):
+            weight.add_(shift)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in zip(weights, kept, strict=True):
+                weight.copy_(before)
+
+
+def floor_cost(method: Method, blocks: int | None = None) -> float:
     """The least a step can cost, in clean steps: one forward and two halves of a backward each.
 
-    A full pass is 1; a pass for ∇δ alone skips the weight gradients, a third of the work.
+    A full pass is 1; a pass for ∇δ alone skips the weight gradients, a third of the work; a forward
+    pass alone is a third; a pass through the first of so many blocks is its share of ⅔, and is not
+    counted where their number is not given.
     """
-    return method.passes + 2 / 3 * method.inner_passes
+    forward_passes = getattr(method, "forward_passes", 0)
+    prefix_passes = getattr(method, "prefix_passes", 0) / blocks if blocks else 0
+    return method.passes + 2 / 3 * (method.inner_passes + prefix_passes) + forward_passes / 3
 
 
 def check_weight(clean_weight: float) -> None:
@@ -75,13 +123,28 @@ def check_weight(clean_weight: float) -> None:
         )
 
 
-def check_steps(steps: int, *, at_least: int) -> None:
+def check_steps(steps: int, *, at_least: int, name: str = "steps") -> None:
     """Refuse a number of steps that the method cannot make."""
     if steps < at_least or steps != int(steps):
-        raise ValueError(f"steps must be an integer ≥ {at_least}, not {steps}.")
+        raise ValueError(f"{name} must be an integer ≥ {at_least}, not {steps}.")
 
 
 def check_nonnegative(name: str, value: float | Tensor) -> None:
-    """Refuse a negative or non-finite length."""
+    """Refuse a negative or non-finite length or weight."""
     if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be a finite number ≥ 0, not {value}.")
+
+
+def check_bounded(ball: Ball, what: str) -> None:
+    """Refuse a ball without radius where the method needs its size."""
+    if not isinstance(ball.epsilon, Tensor) and ball.epsilon == float("inf"):
+        raise ValueError(f"epsilon must be finite: {what}.")
+
+
+def check_off_centre(init_magnitude: float) -> None:
+    """Refuse a start at the clean point, where a divergence is least and has no gradient."""
+    if not 0 < init_magnitude < float("inf"):
+        raise ValueError(
+            f"init_magnitude must be a finite number > 0, not {init_magnitude}: at the clean point "
+            f"the divergence has no gradient."
+        )

@@ -9,7 +9,7 @@ https://arxiv.org/abs/2310.05914, Algorithm 1:
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nlp_adv.methods.method import StepReport, check_weight, mixed
+from nlp_adv.methods.method import StepReport, check_bounded, check_weight, mixed
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Ball, L2Ball, Objective, full_pass
 
@@ -37,6 +37,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         check_weight(self.clean_weight)
+        check_bounded(self.ball, "noise is uniform in the ball")
 
     @property
     def passes(self) -> int:

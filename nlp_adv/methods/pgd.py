@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nlp_adv.methods.method import (
     StepReport,
+    check_bounded,
     check_nonnegative,
     check_steps,
     check_weight,
@@ -56,6 +57,8 @@ class PGD:
         check_steps(self.steps, at_least=0)
         check_nonnegative("step_size", self.step_size)
         check_weight(self.clean_weight)
+        if self.random_start:
+            check_bounded(self.ball, "a random start is uniform in the ball")
 
     @property
     def passes(self) -> int:

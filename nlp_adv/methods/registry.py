@@ -1,24 +1,103 @@
 """Methods by name, and how a method is built from flat settings and written down again."""
 
+import math
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, cast
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, cast, get_type_hints
 
 from torch import Tensor
 
+from nlp_adv.methods.awp import AWP
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
 from nlp_adv.methods.fgsm import FGSM
+from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
 from nlp_adv.methods.method import Method
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
-from nlp_adv.methods.scaled import Scaled
+from nlp_adv.methods.rdrop import RDrop
+from nlp_adv.methods.scaled import Scaled, bare
+from nlp_adv.methods.smart import SMART
+from nlp_adv.methods.tavat import TAVAT
+from nlp_adv.methods.trades import TRADES
+from nlp_adv.methods.vat import VAT
+from nlp_adv.methods.yopo import YOPO
 from nlp_adv.perturbation import BALLS, Ball, Per, Unit
 
-METHODS: dict[str, Any] = {m.name: m for m in (NoAttack, Noise, FGSM, FGM, FGMMatrix, PGD, FreeLB)}
+METHODS: dict[str, Any] = {
+    method.name: method
+    for method in (
+        NoAttack,
+        Noise,
+        RDrop,
+        FGSM,
+        FGM,
+        FGMMatrix,
+        PGD,
+        FreeAT,
+        YOPO,
+        FreeLB,
+        TAVAT,
+        VAT,
+        SMART,
+        TRADES,
+        AWP,
+    )
+}
+"""The methods of this package; `all_methods()` holds those of others as well."""
 
-_LENGTHS = ("step_size", "init_magnitude")  # in the unit of ε; unset, they keep their share of it
+ENTRY_POINTS = "nlp_adv.methods"  # the group under which other packages name their methods
+
+_LENGTHS = ("step_size", "init_magnitude", "xi")  # in the unit of ε; unset, they keep their share
+_others: dict[str, Any] = {}
+_entry_points_read = False
+
+MethodClass = TypeVar("MethodClass", bound=type)
+
+
+def register(method: MethodClass) -> MethodClass:
+    """Add a method: `--adv NAME`, its own fields as flags `--adv_FIELD`. A decorator.
+
+    A method is a frozen dataclass with a `name`, `passes`, `inner_passes`, `step(objective)` and a
+    class method `preset()`, which returns it at its default setting, in `Scaled` where its lengths
+    have a unit. A field `ball` is set by `--adv_epsilon`, `--adv_norm`, `--adv_per` and
+    `--adv_unit`; step_size, init_magnitude and xi are lengths, which follow ε.
+
+    Register before `AdversarialTrainingArguments` is imported, or as an entry point of the group
+    "nlp_adv.methods", so that the flags can be made.
+
+    Raises:
+        ValueError: the name is taken, or the class is not a method.
+    """
+    name = getattr(method, "name", None)
+    missing = [
+        what for what in ("step", "preset", "passes", "inner_passes") if not hasattr(method, what)
+    ]
+    if not isinstance(name, str) or missing or not is_dataclass(method):
+        lacks = ", ".join(missing) or ("a name" if is_dataclass(method) else "@dataclass")
+        raise ValueError(f"{method.__name__} is not a training method: it lacks {lacks}.")
+    if (METHODS | _others).get(name, method) is not method:
+        raise ValueError(f"There is a method {name!r} already; give yours another name.")
+    _others[name] = method
+    return method
+
+
+def all_methods() -> dict[str, Any]:
+    """Every method by name: this package's, registered ones, and those of installed packages."""
+    global _entry_points_read
+    if not _entry_points_read:
+        _entry_points_read = True  # before loading: what is loaded may ask for the methods
+        for point in entry_points(group=ENTRY_POINTS):
+            register(point.load())
+    return METHODS | _others
+
+
+def own_settings(method: Any) -> dict[str, Any]:
+    """The method's own fields and their types, for flags; the ball has its flags elsewhere."""
+    hints = get_type_hints(method)
+    return {f.name: hints[f.name] for f in fields(method) if f.name not in ("ball", "epsilon")}
 
 
 def build(
@@ -33,9 +112,9 @@ def build(
     """The method `name` at its preset, with what is given put in.
 
     Args:
-        name: a key of `METHODS`.
-        epsilon: radius of the ball. Lengths that are not given (`step_size`, `init_magnitude`)
-            keep the preset's ratio to it.
+        name: a key of `all_methods()`.
+        epsilon: radius of the ball; inf is none. Lengths that are not given (`step_size`,
+            `init_magnitude`, `xi`) keep the preset's ratio to it, or at inf the preset's value.
         norm: "l2", "linf" or "l1".
         per: "example" or "token".
         unit: of ε and of the other lengths; only together with `epsilon`.
@@ -44,11 +123,12 @@ def build(
     Raises:
         ValueError: an unknown name, a field that the method does not have, a value out of range.
     """
-    if name not in METHODS:
-        raise ValueError(f"Unknown method {name!r}; choose from {', '.join(METHODS)}.")
-    preset = METHODS[name].preset()
+    known = all_methods()
+    if name not in known:
+        raise ValueError(f"Unknown method {name!r}; choose from {', '.join(known)}.")
+    preset = known[name].preset()
     own_unit = preset.unit if isinstance(preset, Scaled) else "absolute"
-    method: Any = preset.method if isinstance(preset, Scaled) else preset
+    method = bare(preset)
     given = {key: value for key, value in settings.items() if value is not None}
     about_ball = {"epsilon": epsilon, "norm": norm, "per": per, "unit": unit}
     if not hasattr(method, "ball"):
@@ -67,6 +147,8 @@ def build(
 
 def _kept_shares(method: Any, epsilon: float) -> dict[str, float]:
     """The method's lengths, scaled as its ε is scaled."""
+    if math.isinf(epsilon):
+        return {}
     ratio = epsilon / method.ball.epsilon
     return {key: getattr(method, key) * ratio for key in _LENGTHS if hasattr(method, key)}
 
@@ -74,7 +156,7 @@ def _kept_shares(method: Any, epsilon: float) -> dict[str, float]:
 def describe(method: Method) -> dict[str, Any]:
     """The method and its numbers, flat, as `build` takes them; JSON can hold it."""
     unit = method.unit if isinstance(method, Scaled) else "absolute"
-    inner = method.method if isinstance(method, Scaled) else method
+    inner = bare(method)
     flat: dict[str, Any] = {"method": inner.name}
     if hasattr(inner, "ball"):
         flat |= {"norm": _norm_name(inner.ball), "unit": unit}
@@ -82,7 +164,14 @@ def describe(method: Method) -> dict[str, Any]:
         flat["factor"] = method.factor
     for key, value in _settings(inner).items():
         flat |= _settings(value) if key == "ball" else {key: value}
-    return {key: v.tolist() if isinstance(v, Tensor) else v for key, v in flat.items()}
+    return {key: _plain(value) for key, value in flat.items()}
+
+
+def _plain(value: Any) -> Any:
+    """What strict JSON can hold: it has no infinity."""
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def _settings(thing: Any) -> dict[str, Any]:

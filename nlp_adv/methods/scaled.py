@@ -1,9 +1,9 @@
 """A method whose lengths are measured in another unit: ε, α and random starts alike."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
-from nlp_adv.methods.method import BallMethod, StepReport
+from nlp_adv.methods.method import BallMethod, Method, StepReport
 from nlp_adv.perturbation import Ball, Objective, ScaledObjective, Unit, unit_length
 
 
@@ -48,7 +48,22 @@ class Scaled:
         """The method's."""
         return self.method.inner_passes
 
+    @property
+    def forward_passes(self) -> int:
+        """The method's."""
+        return getattr(self.method, "forward_passes", 0)
+
+    @property
+    def prefix_passes(self) -> int:
+        """The method's."""
+        return getattr(self.method, "prefix_passes", 0)
+
     def step(self, objective: Objective) -> StepReport:
         """The method's step, on the minibatch as a function of δ / (factor·unit)."""
         length = self.factor * unit_length(objective, self.ball, self.unit)
         return self.method.step(ScaledObjective(objective, length))
+
+
+def bare(method: Method) -> Any:
+    """The method itself, without its unit."""
+    return method.method if isinstance(method, Scaled) else method

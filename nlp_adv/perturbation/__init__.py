@@ -2,34 +2,45 @@
 
 from nlp_adv.perturbation.ascent import advance, ascend
 from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, Per, WithinBox
+from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
+from nlp_adv.perturbation.first_block import FirstBlock, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
+from nlp_adv.perturbation.memory import Memory
 from nlp_adv.perturbation.objective import (
     ModelObjective,
     Objective,
     Output,
     Pass,
-    ScaledObjective,
+    SplitPass,
     full_pass,
 )
+from nlp_adv.perturbation.scaled_objective import ScaledObjective
 from nlp_adv.perturbation.units import Unit, unit_length
 
 __all__ = [
     "BALLS",
     "Ball",
+    "FirstBlock",
     "FrozenDropout",
     "L1Ball",
     "L2Ball",
     "LInfBall",
+    "Memory",
     "ModelObjective",
     "Objective",
     "Output",
+    "Outputs",
     "Pass",
     "Per",
     "ScaledObjective",
+    "SplitPass",
     "Unit",
     "WithinBox",
     "advance",
     "ascend",
+    "divergence",
+    "find_first_block",
     "full_pass",
+    "mean_over_examples",
     "unit_length",
 ]

@@ -2,7 +2,7 @@
 
 δ is (B, T, D) on word embeddings and (B, C, H, W) on pixels. The norm is taken over one *slice* of
 δ at a time: everything that belongs to an example (`per="example"`), or the D numbers of one token
-(`per="token"`, embeddings only).
+(`per="token"`, embeddings only). An ε of inf is no constraint: everything but `sample` works.
 """
 
 import math
@@ -226,8 +226,8 @@ TINY = 1e-30  # keeps 0/0 out of float32 where the numerator is 0 as well; never
 
 
 def _check(epsilon: float | Tensor, per: str) -> None:
-    if not isinstance(epsilon, Tensor) and not (math.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(f"epsilon must be a finite number ≥ 0, not {epsilon}.")
+    if not isinstance(epsilon, Tensor) and (math.isnan(epsilon) or epsilon < 0):
+        raise ValueError(f"epsilon must be a number ≥ 0, or inf for no bound, not {epsilon}.")
     if per not in ("example", "token"):
         raise ValueError(f'per must be "example" or "token", not {per!r}.')
 

@@ -38,6 +38,17 @@ class FrozenDropout:
             yield
 
     @contextmanager
+    def redrawn(self, seed: int) -> Iterator[None]:
+        """The block draws other masks, from `seed`; after it the streams are at the state."""
+        torch.default_generator.manual_seed(seed)
+        if self._module is not None:
+            self._module.manual_seed(seed)
+        try:
+            yield
+        finally:
+            self.restore()
+
+    @contextmanager
     def restored_on_error(self) -> Iterator[None]:
         """Run the block; if it fails, put the state back."""
         try:

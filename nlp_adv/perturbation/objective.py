@@ -5,6 +5,7 @@ runs unchanged on word embeddings (B, T, D) and on pixels (B, C, H, W), under th
 Accelerate and in a bare loop.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +14,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
+from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
+from nlp_adv.perturbation.memory import Memory
+
+
+_OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
 
 
 class Output(NamedTuple):
@@ -21,6 +28,11 @@ class Output(NamedTuple):
 
     loss: Tensor
     logits: Tensor | None
+
+    def detached(self) -> "Output":
+        """The same values without their graph."""
+        logits = None if self.logits is None else self.logits.detach()
+        return Output(self.loss.detach(), logits)
 
 
 class Objective(Protocol):
@@ -41,6 +53,11 @@ class Objective(Protocol):
         """The source of random starts; the model's own random stream is left alone."""
         ...
 
+    @property
+    def memory(self) -> Memory:
+        """What the method keeps from step to step."""
+        ...
+
     def forward(self, delta: Tensor | None = None) -> Output:
         """The loss and logits at x + δ."""
         ...
@@ -51,6 +68,13 @@ class Objective(Protocol):
 
     def gradient(self, delta: Tensor, loss_fn: Callable[[Output], Tensor] | None = None) -> Tensor:
         """∇δ alone, of the loss or of `loss_fn(output)`: no parameter gradient is computed."""
+        ...
+
+    def divergence(self, p: Output, q: Output, *, symmetric: bool = False) -> Tensor:
+        """D(p, q) (): KL(p ‖ q), squared error for scores, averaged over examples as the loss is.
+
+        Gradients flow through both; detach what shall be held still.
+        """
         ...
 
 
@@ -69,11 +93,18 @@ class ModelObjective:
         backward_fn: accumulates ∇θ, e.g. `accelerator.backward`.
         unsynced: a context in which no gradient is exchanged between processes, e.g.
             `model.no_sync`; entered, forward included, by every pass but the last.
-        passes: how many backward passes the method makes (`method.passes`), so that the last one
-            is known; 0 exchanges gradients at every pass, which is correct and slower.
+        passes: how many passes with a graph to θ the method makes (`method.passes`), so that the
+            last one is known; 0 exchanges gradients at every pass, which is correct and slower.
         loss_scale: the factor fp16 training multiplies its losses by, so that an inner pass does
             not underflow.
+        memory: what the method keeps from step to step; a fresh one where none is given.
+        outputs: logits → what they hold (see `divergences`), for methods that compare outputs.
+        counted: (B, T), true where a token's output counts in such a comparison; None is all.
+        share: this minibatch's share in the loss of an accumulated step, for such comparisons; 1
+            where the caller divides by itself.
         table: the matrix that x is looked up in, where there is one.
+        ids: the rows of it that x holds, (B, T).
+        first_block: finds the model's first block, for methods that run it alone.
     """
 
     run: Callable[[Tensor | None], Output]
@@ -85,7 +116,13 @@ class ModelObjective:
     unsynced: Callable[[], AbstractContextManager[None]] = nullcontext
     passes: int = 0
     loss_scale: Tensor | float = 1.0
+    memory: Memory = field(default_factory=Memory)
+    outputs: Callable[[Tensor], Outputs] = field(default=lambda logits: "classes")
+    counted: Tensor | None = None
+    share: Tensor | float = 1.0
     table: nn.Parameter | None = None
+    ids: Tensor | None = None
+    first_block: FirstBlock | Callable[[], FirstBlock] | None = None
 
     delta: Tensor | None = field(default=None, init=False)
     """The last δ that a forward pass saw, detached and masked."""
@@ -97,20 +134,27 @@ class ModelObjective:
         seed = int(torch.empty((), dtype=torch.int64).random_()) if self.seed is None else self.seed
         self.generator = torch.Generator(self.x.device).manual_seed(seed)
         self._frozen_dropout = FrozenDropout(self.x.device)
-        self._backwards = 0
+        self._forwards = 0
         self.nonfinite = torch.zeros((), dtype=torch.bool, device=self.x.device)
 
     def forward(self, delta: Tensor | None = None) -> Output:
-        """The loss and logits at x + mask·δ, with a graph to θ."""
+        """The loss and logits at x + mask·δ, with a graph to θ unless gradients are off."""
+        self._forwards += torch.is_grad_enabled()
         with self._synchronisation(), self._frozen_dropout():
             return self._run(delta)
+
+    def forward_redrawn(self) -> Output:
+        """The same at the clean point, under a dropout mask of its own."""
+        self._forwards += torch.is_grad_enabled()
+        seed = self.generator.initial_seed() ^ _OTHER_STREAM
+        with self._synchronisation(), self._frozen_dropout.redrawn(seed):
+            return self._run(None)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate ∇θ, and ∇δ into a leaf δ that `forward` was given."""
         self.note(loss)
         with self._synchronisation(), self._frozen_dropout.restored_on_error():
             self.backward_fn(loss)
-        self._backwards += 1
 
     def gradient(self, delta: Tensor, loss_fn: Callable[[Output], Tensor] | None = None) -> Tensor:
         """∇δ at δ, float32 or wider.
@@ -129,64 +173,95 @@ class ModelObjective:
                 torch.autograd.backward(loss * self.loss_scale)
         return _grad(leaf) / self.loss_scale
 
-    def _run(self, delta: Tensor | None) -> Output:
-        if delta is None:
-            return self.run(None)
+    def divergence(self, p: Output, q: Output, *, symmetric: bool = False) -> Tensor:
+        """D(p, q), the mean over examples (and over an example's counted tokens).
+
+        Raises:
+            ValueError: the model returns no logits.
+        """
+        if p.logits is None or q.logits is None:
+            raise ValueError("This method compares logits, and the model returns none.")
+        kind = self.outputs(p.logits)
+        values = divergence(p.logits, q.logits, kind, symmetric=symmetric)
+        fits = self.counted is not None and self.counted.shape == values.shape
+        return self.share * mean_over_examples(values, self.counted if fits else None)
+
+    def split_pass(self, delta: Tensor, *, weight: float = 1.0) -> "SplitPass":
+        """A full pass that also keeps p = ∂L/∂h at the output h of the first block."""
+        with self._block().watched() as gradients:
+            loss, grad = full_pass(self, delta, weight=weight)
+        if not gradients:
+            raise RuntimeError("No gradient reached the first block, so its p is unknown.")
+        return SplitPass(loss, grad, gradients[0])
+
+    def prefix_gradient(self, delta: Tensor, p: Tensor) -> Tensor:
+        """∇δ ⟨p, h(x + δ)⟩, up to a positive factor; the model above the first block is not run.
+
+        Cost: ⅔ of a clean step, divided by the number of blocks.
+        """
+        leaf = delta.detach().requires_grad_()
+        with _frozen_parameters(self.model):
+            with self._frozen_dropout():
+                hidden = self._block().prefix(self._masked(leaf))
+            torch.autograd.backward((hidden.to(p.dtype) * p).sum())
+        return _grad(leaf)
+
+    def weight_gradient(self, delta: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
+        """∇w L at δ, up to a positive factor; every `.grad` is left as it is.
+
+        Cost: one clean step.
+        """
+        self._forwards += 1
+        parameters = list(self.model.parameters())
+        kept = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            with self._synchronisation(), self._frozen_dropout():
+                loss = self._run(delta.detach()).loss
+            self.note(loss)
+            with self._frozen_dropout.restored_on_error():
+                torch.autograd.backward(loss * self.loss_scale)
+            return [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        finally:
+            for parameter, grad in zip(parameters, kept, strict=True):
+                parameter.grad = grad
+
+    def example_names(self) -> list[str]:
+        """A name for each example that stays the same from epoch to epoch: what it consists of."""
+        content = self.x if self.ids is None else self.ids
+        if self.ids is not None:
+            free = self.mask.flatten(2).amax(2) > 0
+            rows = [row[kept].tolist() for row, kept in zip(content, free, strict=True)]
+        else:
+            rows = content.flatten(1).tolist()
+        return [hashlib.blake2b(repr(row).encode(), digest_size=12).hexdigest() for row in rows]
+
+    def _block(self) -> FirstBlock:
+        if self.first_block is None:
+            raise ValueError("This method needs to know the model's first block.")
+        if isinstance(self.first_block, FirstBlock):
+            return self.first_block
+        self.first_block = self.first_block()
+        return self.first_block
+
+    def _masked(self, delta: Tensor) -> Tensor:
         masked = delta * self.mask  # exact zeros on padding, in δ and through the chain rule in ∇δ
         self.delta = masked.detach()
         if delta.requires_grad:
             delta.register_hook(self.note)  # type: ignore[no-untyped-call]
-        return self.run(masked)
+        return masked
+
+    def _run(self, delta: Tensor | None) -> Output:
+        return self.run(None if delta is None else self._masked(delta))
 
     def _synchronisation(self) -> AbstractContextManager[None]:
-        last = self.passes == 0 or self._backwards >= self.passes - 1
-        return nullcontext() if last else self.unsynced()
+        last = self.passes == 0 or self._forwards >= self.passes
+        return nullcontext() if last and torch.is_grad_enabled() else self.unsynced()
 
     def note(self, value: Tensor) -> None:
         """Remember an inf or nan; on the device, without waiting for it."""
         self.nonfinite = self.nonfinite | ~torch.isfinite(value.detach()).all()
-
-
-@dataclass(frozen=True)
-class ScaledObjective:
-    """The same minibatch as a function of δ′ = δ / scale: a change of the unit of length.
-
-    Units of ε and the warm-up ramp are both this, so no method needs to know of either.
-
-    Args:
-        objective: the objective in absolute units.
-        scale: how long one unit is, a number or (B, 1, 1).
-    """
-
-    objective: Objective
-    scale: Tensor | float
-
-    @property
-    def x(self) -> Tensor:
-        """The clean point, in the new unit."""
-        return self.objective.x / self.scale
-
-    @property
-    def mask(self) -> Tensor:
-        """The objective's mask."""
-        return self.objective.mask
-
-    @property
-    def generator(self) -> torch.Generator:
-        """The objective's generator."""
-        return self.objective.generator
-
-    def forward(self, delta: Tensor | None = None) -> Output:
-        """Forward at scale·δ′."""
-        return self.objective.forward(None if delta is None else delta * self.scale)
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate ∇θ, and ∇δ′ into a leaf δ′."""
-        self.objective.backward(loss)
-
-    def gradient(self, delta: Tensor, loss_fn: Callable[[Output], Tensor] | None = None) -> Tensor:
-        """∇δ′ = scale·∇δ."""
-        return self.objective.gradient(delta * self.scale, loss_fn) * self.scale
 
 
 class Pass(NamedTuple):
@@ -194,6 +269,14 @@ class Pass(NamedTuple):
 
     loss: Tensor
     grad: Tensor
+
+
+class SplitPass(NamedTuple):
+    """The same, and `p`: the loss's gradient at the output of the first block, shaped like it."""
+
+    loss: Tensor
+    grad: Tensor
+    p: Tensor
 
 
 def full_pass(objective: Objective, delta: Tensor, *, weight: float = 1.0) -> Pass:

@@ -92,6 +92,7 @@ class EmbeddingTap:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.delta: Tensor | None = None
+        self.first_block: nn.Module | None = None  # of the same model, once it was looked for
         self._fired = 0
         self._looking = False
         self._handle: Any = None

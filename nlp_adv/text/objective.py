@@ -6,9 +6,18 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers.loss.loss_utils import ForCausalLMLoss
 
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import FrozenDropout, ModelObjective, Output
+from nlp_adv.perturbation import (
+    FirstBlock,
+    FrozenDropout,
+    Memory,
+    ModelObjective,
+    Output,
+    Outputs,
+    find_first_block,
+)
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding, unwrapped
 
 ForwardFn = Callable[[nn.Module, dict[str, Any]], Output]
@@ -35,6 +44,9 @@ def text_objective(
     seed: int | None = None,
     special_ids: Sequence[int] = (),
     loss_scale: Tensor | float = 1.0,
+    memory: Memory | None = None,
+    share: Tensor | float = 1.0,
+    first_block: str | None = None,
 ) -> ModelObjective:
     """L(θ, E + δ, y), E the word embeddings of the batch: (B, T, D).
 
@@ -62,10 +74,15 @@ def text_objective(
         passes: `method.passes`, so that processes exchange gradients once a step.
         seed: of random starts; vary it with the step and the process.
         special_ids: ids whose tokens are not perturbed, e.g. `tokenizer.all_special_ids`.
-        loss_scale: see `ModelObjective`.
+        loss_scale, share: see `ModelObjective`.
+        memory: the same one for all steps of a run, for methods that keep something (freeat,
+            tavat, freelb with `reuse`, smart with a proximal term).
+        first_block: name of the module that yopo takes for the first block, for models in which it
+            is not found.
 
     Raises:
-        UserError: the model has no embedding to hook, or batch and embedding do not fit together.
+        UserError: the model has no embedding to hook, batch and embedding do not fit together, or
+            a method asks for a first block that is not found.
 
     Cost: one embedding look-up.
     """
@@ -87,17 +104,20 @@ def text_objective(
     wide = torch.promote_types(embedding.dtype, torch.float32)
     mask = _token_mask(ids, batch, special_ids, model).to(wide)
 
-    def run(delta: Tensor | None) -> Output:
+    def run_on(which: nn.Module, delta: Tensor | None) -> Output:
         inputs = dict(batch)
         if delta is None:
             with tap.installed():  # the same hooks, hence the same compiled graph, as with δ
-                return forward(model, inputs)
+                return forward(which, inputs)
         with tap.adding(delta.transpose(0, 1) if turned else delta):
-            return forward(model, inputs)
+            return forward(which, inputs)
+
+    def run_unwrapped(delta: Tensor | None) -> Output:
+        return run_on(unwrapped(model), delta)
 
     weight = getattr(tap.module, "weight", None)
     return ModelObjective(
-        run=run,
+        run=lambda delta: run_on(model, delta),
         x=embedding,
         mask=mask[..., None].expand(embedding.shape),
         model=model,
@@ -106,8 +126,63 @@ def text_objective(
         unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
         loss_scale=loss_scale,
+        memory=Memory() if memory is None else memory,
+        outputs=lambda logits: _outputs(model, logits),
+        counted=_counted(batch, model, mask),
+        share=share,
         table=weight if isinstance(weight, nn.Parameter) else None,
+        ids=ids,
+        first_block=lambda: _first_block(model, tap, run_unwrapped, first_block),
     )
+
+
+def _outputs(model: nn.Module, logits: Tensor) -> Outputs:
+    """What the logits hold; a Hugging Face model has settled it in its first forward pass."""
+    problem = getattr(getattr(unwrapped(model), "config", None), "problem_type", None)
+    if problem == "multi_label_classification":
+        return "labels"
+    return "scores" if problem == "regression" or logits.shape[-1] == 1 else "classes"
+
+
+def _counted(batch: Mapping[str, Any], model: nn.Module, mask: Tensor) -> Tensor:
+    """(B, T): tokens whose output the loss counts; without labels for tokens, the real ones."""
+    labels = batch.get("labels")
+    if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
+        return mask != 0
+    counted = labels != -100
+    if _predicts_the_next(unwrapped(model)):
+        counted = nn.functional.pad(counted[:, 1:], (0, 1))
+    return counted
+
+
+def _predicts_the_next(model: nn.Module) -> bool:
+    pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    return not pair and getattr(model, "loss_function", None) is ForCausalLMLoss
+
+
+def _first_block(
+    model: nn.Module, tap: EmbeddingTap, run: Callable[[Tensor | None], Output], name: str | None
+) -> FirstBlock:
+    model = unwrapped(model)
+    if name is not None:
+        try:
+            tap.first_block = model.get_submodule(name)
+        except AttributeError:
+            raise UserError(
+                f"The model has no module named {name!r} (--adv_first_block)."
+            ) from None
+    if tap.first_block is None:
+        rewind = FrozenDropout(_device(model))
+        try:
+            tap.first_block = find_first_block(model, lambda: run(None))
+        finally:
+            rewind.restore()
+    if tap.first_block is None:
+        raise UserError(
+            f"The first block of {type(model).__name__} was not found; name it with `first_block` "
+            f"(--adv_first_block)."
+        )
+    return FirstBlock(tap.first_block, run)
 
 
 def _device(model: nn.Module) -> torch.device:

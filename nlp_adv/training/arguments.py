@@ -1,55 +1,89 @@
 """Adversarial training as command-line flags: `--adv freelb --adv_steps 3 …`."""
 
-from dataclasses import dataclass, field
+import inspect
+import re
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal
 
+from torch import Tensor
 from transformers import TrainingArguments
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import METHODS, WarmUp, build
+from nlp_adv.methods import WarmUp, all_methods, build, own_settings
 
-_METHOD_FLAGS = (
-    "epsilon",
-    "norm",
-    "per",
-    "unit",
-    "step_size",
-    "steps",
-    "random_start",
-    "init_magnitude",
-    "clean_weight",
-)
+_BALL_FLAGS = ("epsilon", "norm", "per", "unit")
 
 
 def _flag(text: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": text})
+    return field(default=default, metadata={"help": text.replace("%", "%%")})
+
+
+def _method_flags() -> dict[str, tuple[Any, Any]]:
+    """`adv_NAME`: (type, field) for every field of every method, None meaning the preset's value.
+
+    The help is the field's line in the method's docstring.
+    """
+    types: dict[str, Any] = {}
+    helps: dict[str, dict[str, list[str]]] = {}
+    for method in all_methods().values():
+        lines = _documented(method)
+        for name, kind in own_settings(method).items():
+            kind = float if kind == float | Tensor else kind
+            if types.setdefault(name, kind) != kind:
+                raise UserError(
+                    f"The method {method.name} has a field {name} of type {kind}, which is "
+                    f"{types[name]} in another method; give it another name."
+                )
+            text = lines.get(name, f"See {method.__name__}.")
+            helps.setdefault(name, {}).setdefault(text, []).append(method.name)
+    return {
+        f"adv_{name}": (
+            kind | None,
+            _flag(" ".join(f"{', '.join(who)}: {text}" for text, who in helps[name].items())),
+        )
+        for name, kind in types.items()
+    }
+
+
+def _documented(method: Any) -> dict[str, str]:
+    """The first sentence on each field in the docstring's Args."""
+    section = (inspect.getdoc(method) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
+    sentences = {
+        name: re.split(r"[.;](?:\s|$)", " ".join(text.split()))[0] for name, text in entries
+    }
+    return {name: f"{sentence}." for name, sentence in sentences.items()}
+
+
+_METHOD_FLAGS = _method_flags()
+_MethodArguments: Any = make_dataclass(
+    "_MethodArguments",
+    [(name, kind, default) for name, (kind, default) in _METHOD_FLAGS.items()],
+    namespace={"__module__": __name__},
+)
 
 
 @dataclass
-class AdversarialArguments:
+class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     """The flags, to be put before any TrainingArguments: `class A(AdversarialArguments, TA)`.
 
     A flag left unset keeps the method's preset (its paper's setting, ε as a share of the embedding
-    norm). ε, step size and start are lengths in the same unit; with only ε given, the other two
-    keep their ratio to it.
+    norm). ε, step size and start are lengths in the same unit; with only ε given, the others keep
+    their ratio to it. Beside those listed here there is a flag `adv_FIELD` for every field of every
+    method, those of other packages included.
 
     Raises:
         UserError: an unknown method, a flag that the method does not have, a value out of range.
     """
 
-    adv: str = _flag(f"Adversarial training method: {', '.join(METHODS)}.", "none")
-    adv_epsilon: float | None = _flag("Radius ε of the ball, in --adv_unit.")
+    adv: str = _flag(f"Adversarial training method: {', '.join(all_methods())}.", "none")
+    adv_epsilon: float | None = _flag("Radius ε of the ball, in --adv_unit; inf for no ball.")
     adv_norm: Literal["l2", "linf", "l1"] | None = _flag("Norm of the ball.")
     adv_per: Literal["example", "token"] | None = _flag("What one norm covers.")
     adv_unit: Literal["absolute", "per_coordinate", "relative"] | None = _flag(
         "Unit of ε, step size and start: absolute, per_coordinate (ε per √(tokens·dim) for L2), or "
         "relative (ε as a share of the embedding norm)."
     )
-    adv_step_size: float | None = _flag("Length α of an ascent step.")
-    adv_steps: int | None = _flag("Number of steps K.")
-    adv_random_start: bool | None = _flag("Start uniformly in the ball.")
-    adv_init_magnitude: float | None = _flag("Size m of FreeLB's random start.")
-    adv_clean_weight: float | None = _flag("Share w of the clean loss, in [0, 1).")
     adv_start_step: float = _flag(
         "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0
     )
@@ -60,6 +94,9 @@ class AdversarialArguments:
     adv_embedding: str | None = _flag(
         "Name of the embedding module to perturb, for models that do not say which it is."
     )
+    adv_first_block: str | None = _flag(
+        "Name of the module that yopo takes for the first block, where it is not found."
+    )
     adv_seed: int | None = _flag("Seed of random starts; --seed where unset.")
     adv_mend_loss_scaling: bool = _flag(
         "Divide the loss by the accumulation steps (and average it over processes) for models that "
@@ -68,7 +105,7 @@ class AdversarialArguments:
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]
+        super().__post_init__()
         self.adversarial_schedule()
 
     def adversarial_schedule(self) -> WarmUp:
@@ -77,9 +114,10 @@ class AdversarialArguments:
         Raises:
             UserError: see the class.
         """
-        given = {key: getattr(self, f"adv_{key}") for key in _METHOD_FLAGS}
+        ball = {key: getattr(self, f"adv_{key}") for key in _BALL_FLAGS}
+        own = {key.removeprefix("adv_"): getattr(self, key) for key in _METHOD_FLAGS}
         try:
-            method = build(self.adv, **given)
+            method = build(self.adv, **ball, **own)
             return WarmUp(method, self.adv_start_step, self.adv_ramp_steps)
         except ValueError as error:
             raise UserError(f"--adv {self.adv}: {error}") from error

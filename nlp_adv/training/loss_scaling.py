@@ -19,28 +19,49 @@ logger = logging.getLogger(__name__)
 
 def check_loss_scaling(
     trainer: Any, model: nn.Module, inputs: dict[str, Any], num_items: Tensor | int | None
-) -> None:
+) -> bool:
     """Warn where the gradient would be multiplied, or mend it with --adv_mend_loss_scaling.
+
+    Returns:
+        Whether the loss ignores `num_items_in_batch` and nothing mends it.
 
     Cost: two forward passes, once a run, and only under accumulation or several processes.
     """
     args = trainer.args
     several = args.gradient_accumulation_steps > 1 or args.world_size > 1
-    if not several or num_items is None or not trainer.model_accepts_loss_kwargs:
-        return
-    if trainer.compute_loss_func:  # its author decides how it is scaled
-        return
+    if not several or num_items is None:
+        return False
+    if not trainer.model_accepts_loss_kwargs and not trainer.compute_loss_func:
+        return False
     if not _ignores_num_items(trainer, model, trainer._prepare_inputs(inputs), num_items):
-        return
+        return False
+    if trainer.compute_loss_func:  # its author decides how it is scaled
+        return True
     if getattr(args, "adv_mend_loss_scaling", False):
         trainer.model_accepts_loss_kwargs = False  # the Trainer divides by itself from now on
-        return
+        return False
     logger.warning(
         "%s ignores num_items_in_batch, so the Trainer multiplies its gradient by the number of "
         "accumulation steps and processes (huggingface/transformers#47688), in ordinary training "
         "too. --adv_mend_loss_scaling mends both.",
         type(trainer.model).__name__,
     )
+    return True
+
+
+def share_of_a_mean(trainer: Any, num_items: Tensor | int | None, *, ignored: bool) -> float:
+    """What a mean over a micro-batch's examples is multiplied by, to stand beside its loss.
+
+    Divergences are such means. The Trainer divides them with the loss, unless the loss has been
+    divided by `num_items_in_batch` already, or should have been.
+    """
+    args = trainer.args
+    divides = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func
+    if num_items is None or not divides:
+        return 1.0
+    if ignored:  # as the loss: the Trainer multiplies by the processes
+        return float(args.world_size) if args.average_tokens_across_devices else 1.0
+    return 1 / int(trainer.current_gradient_accumulation_steps)
 
 
 def _ignores_num_items(

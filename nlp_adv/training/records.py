@@ -54,6 +54,8 @@ class StepLog:
             self._sum("adv_loss", report.adversarial * scale)
         if report.clean is not None:
             self._sum("clean_loss", report.clean * scale)
+        if report.divergence is not None:
+            self._sum("adv_divergence", report.divergence)
         ball = getattr(method, "ball", None)
         if ball is not None and objective.delta is not None:
             norm = ball.norm(objective.delta)

@@ -3,9 +3,10 @@
 from typing import Any
 
 from nlp_adv.errors import UserError
+from nlp_adv.methods import Method
 
 
-def refuse_unsupported(trainer: Any) -> None:
+def refuse_unsupported(trainer: Any, method: Method) -> None:
     """Raise UserError where the passes of a step would not be what the method thinks they are."""
     args = trainer.args
     if args.n_gpu > 1:
@@ -22,6 +23,11 @@ def refuse_unsupported(trainer: Any) -> None:
                 f"Adversarial training under {name} is not supported: several passes a step need "
                 f"its own handling of gradient exchange; use DDP (`torchrun`)."
             )
+    if getattr(method, "prefix_passes", 0) and args.torch_compile:
+        raise UserError(
+            f"{method.name} runs the first block alone and uncompiled, and a compiled model draws "
+            f"other dropout masks; leave --torch_compile off."
+        )
     if getattr(args, "ddp_static_graph", False):
         raise UserError("ddp_static_graph allows one pass a step; leave it off.")
     if "lomo" in str(args.optim).lower():

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Method, NoAttack, WarmUp, floor_cost
-from nlp_adv.perturbation import ModelObjective
+from nlp_adv.methods import Method, NoAttack, WarmUp, bare, floor_cost
+from nlp_adv.perturbation import Memory, ModelObjective
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 from nlp_adv.text.objective import text_objective
-from nlp_adv.training.loss_scaling import check_loss_scaling
+from nlp_adv.training.kept import MemoryMixin
+from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
 from nlp_adv.training.passes import StockPasses
 from nlp_adv.training.records import (
     ConstantPredictionAlarm,
@@ -24,6 +25,8 @@ from nlp_adv.training.records import (
     write_config,
 )
 from nlp_adv.training.refusals import refuse_unsupported
+from nlp_adv.training.replays import ReplayMixin
+from nlp_adv.training.search import BUILT_IN, keep_floats, search
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
     _Trainer = Trainer
@@ -31,7 +34,7 @@ else:
     _Trainer = object
 
 
-class AdversarialMixin(_Trainer):
+class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
     """Put before a Trainer class: `class T(AdversarialMixin, Seq2SeqTrainer)`.
 
     Every pass that must leave parameter gradients is the stock `training_step`, so accumulation,
@@ -59,7 +62,9 @@ class AdversarialMixin(_Trainer):
         self._tap: EmbeddingTap | None = None
         self._step_log = StepLog()
         self._alarm = ConstantPredictionAlarm()
+        self._memory = Memory()
         self._micro_batch = (-1, 0)
+        self._ignores_num_items = False
         self._embedding_dtype = torch.float32
         self._loss_scaling_checked = False
         self._warned_of_resolution = False
@@ -67,6 +72,7 @@ class AdversarialMixin(_Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, leaving no hook behind."""
+        self._memory = Memory()
         try:
             output = super().train(*args, **kwargs)
             self._alarm.check()
@@ -85,7 +91,8 @@ class AdversarialMixin(_Trainer):
         """One micro-batch: the method's passes instead of one."""
         if not self._loss_scaling_checked:
             self._loss_scaling_checked = True
-            check_loss_scaling(self, model, inputs, num_items_in_batch)
+            ignores = check_loss_scaling(self, model, inputs, num_items_in_batch)
+            self._ignores_num_items = ignores
         step = self.state.global_step
         method = self._schedule.at(step)
         if isinstance(method, NoAttack):
@@ -94,7 +101,8 @@ class AdversarialMixin(_Trainer):
         self._enter_training_mode(model)
         inputs = self._prepare_inputs(inputs)
         passes = StockPasses(self, super().training_step, model, inputs, num_items_in_batch)
-        objective = self._objective(model, inputs, passes, method.passes)
+        share = share_of_a_mean(self, num_items_in_batch, ignored=self._ignores_num_items)
+        objective = self._objective(model, inputs, passes, method.passes, share)
         report = method.step(objective)
         self._step_log.add(step, report, passes.scale, objective, method)
         self._alarm.add(passes.logits, inputs.get("labels"))
@@ -127,10 +135,32 @@ class AdversarialMixin(_Trainer):
             with open(f"{self.args.output_dir}/README.md", "a", encoding="utf-8") as card:
                 card.write(model_card_section(self._description()))
 
+    def hyperparameter_search(
+        self,
+        hp_space: Callable[[Any], dict[str, Any]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int | None = None,
+        direction: str | list[str] = "minimize",
+        backend: Any = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The Trainer's, with the backends "grid" and "random" built in: see `training.search`."""
+        about = (direction, backend, hp_name)
+        if backend in BUILT_IN:
+            return search(self, hp_space, compute_objective, n_trials, *about, **kwargs)
+        keep_floats(self.args)
+        given = (hp_space, compute_objective, n_trials or 20)
+        return super().hyperparameter_search(*given, *about, **kwargs)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The Trainer's count of a clean step, times what the method costs."""
         clean = super().floating_point_ops(inputs)
         return round(clean * floor_cost(self._schedule.at(self.state.global_step)))
+
+    def replays(self) -> int:
+        """How often a batch comes in a row."""
+        return _replays(self._build_schedule())
 
     def _build_schedule(self) -> WarmUp:
         if isinstance(self.method, WarmUp):
@@ -156,7 +186,7 @@ class AdversarialMixin(_Trainer):
         self._description()  # what cannot be written down fails now, not at the first checkpoint
         if isinstance(self._schedule.method, NoAttack):
             return
-        refuse_unsupported(self)
+        refuse_unsupported(self, self._schedule.method)
         if self._tap is not None:
             self._tap.remove()
         name = getattr(self.args, "adv_embedding", None)
@@ -164,7 +194,12 @@ class AdversarialMixin(_Trainer):
         self._tap.install()
 
     def _objective(
-        self, model: nn.Module, inputs: Mapping[str, Any], passes: StockPasses, count: int
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        passes: StockPasses,
+        count: int,
+        share: float,
     ) -> ModelObjective:
         if "input_ids" not in inputs:
             raise UserError(
@@ -173,6 +208,9 @@ class AdversarialMixin(_Trainer):
             )
         scaler = self.accelerator.scaler
         one = torch.ones((), device=self.args.device)
+        seed = self._start_seed()
+        step, self._memory.slot = self._micro_batch
+        self._memory.replay = step % _replays(self._schedule)
         return text_objective(
             model,
             inputs,
@@ -181,9 +219,12 @@ class AdversarialMixin(_Trainer):
             backward=passes.backward,
             unsynced=lambda: self.accelerator.no_sync(model),
             passes=count,
-            seed=self._start_seed(),
+            seed=seed,
             special_ids=self._special_ids(),
             loss_scale=one if scaler is None else scaler.scale(one),
+            memory=self._memory,
+            share=share,
+            first_block=getattr(self.args, "adv_first_block", None),
         )
 
     def _special_ids(self) -> list[int]:
@@ -233,3 +274,7 @@ class _WhenTrainingBegins(TrainerCallback):
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._begin()
+
+
+def _replays(schedule: WarmUp) -> int:
+    return int(getattr(bare(schedule.method), "replays", 1))

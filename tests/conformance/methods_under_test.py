@@ -3,17 +3,26 @@
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 from targets import TARGETS, TEXT_TARGETS
 
 from nlp_adv.methods import (
+    AWP,
     FGM,
     FGSM,
     PGD,
+    SMART,
+    TAVAT,
+    TRADES,
+    VAT,
+    YOPO,
     FGMMatrix,
+    FreeAT,
     FreeLB,
     Method,
     NoAttack,
     Noise,
+    RDrop,
     Scaled,
 )
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
@@ -29,6 +38,9 @@ class Case:
         couples_examples: one norm covers the batch, so contract 3 cannot hold.
         text_only: it perturbs the embedding matrix, or each token.
         finds_maximum: with enough steps, `report.adversarial` is the maximum over the ball.
+        finds_divergence: the same of `report.divergence`, at one of the ends of the ball.
+        moves_step_by_step: each δ it asks about is a step from the last one.
+        leaf: every pass computes ∇δ.
     """
 
     id: str
@@ -36,6 +48,9 @@ class Case:
     couples_examples: bool = False
     text_only: bool = False
     finds_maximum: bool = False
+    finds_divergence: bool = False
+    moves_step_by_step: bool = True
+    leaf: bool = True
 
     @property
     def moves_delta(self) -> bool:
@@ -46,6 +61,22 @@ class Case:
         if isinstance(self.method, Scaled) and target not in (TARGETS[0], TARGETS[-1]):
             return False
         return target in TEXT_TARGETS or not self.text_only
+
+
+@dataclass(frozen=True)
+class SecondReplay(FreeAT):
+    """FreeAT where a first replay has left a δ: without one it is ordinary training."""
+
+    def step(self, objective):
+        memory = objective.memory
+        memory.replay = 1
+        memory.tensors["freeat/0"] = self.ball.sample(objective.mask, objective.generator)
+        return super().step(objective)
+
+
+def comparing(id: str, method: Method, **exceptions) -> Case:
+    """A method that compares outputs: some of its passes need no ∇δ."""
+    return Case(id, method, leaf=False, **exceptions)
 
 
 l2, linf, l1, tokens = L2Ball(0.8), LInfBall(0.1), L1Ball(0.8), L2Ball(0.3, "token")
@@ -66,6 +97,24 @@ ABSOLUTE = [
     Case("freelb", FreeLB(l2, step_size=0.4, steps=3, init_magnitude=0.5)),
     Case("freelb-zero", FreeLB(l2, step_size=0.5, steps=3)),
     Case("freelb-clean", FreeLB(linf, 0.05, 2, init_magnitude=0.5, clean_weight=0.25)),
+    Case("freelb-reuse", FreeLB(l2, step_size=0.4, steps=2, init_magnitude=0.5, reuse=True)),
+    Case("freelb-unbounded", FreeLB(L2Ball(torch.inf), 0.4, 3, init_magnitude=0.5)),
+    Case("freeat", SecondReplay(l2, step_size=0.8, replays=3)),
+    Case("freeat-carry", SecondReplay(linf, step_size=0.1, replays=2, carry=True)),
+    Case("yopo", YOPO(l2, step_size=0.2, rounds=3, steps=3)),
+    Case("yopo-random", YOPO(linf, 0.05, 2, 2, random_start=True)),
+    Case("yopo-clean", YOPO(l2, 0.3, 2, 3, clean_weight=0.25)),
+    Case("tavat", TAVAT(l2, step_size=0.4, steps=3, init_magnitude=0.5), text_only=True),
+    Case("tavat-clean", TAVAT(l2, 0.5, 2, clean_weight=0.5), text_only=True),
+    comparing("rdrop", RDrop()),
+    comparing("vat", VAT(l2, xi=0.1), finds_divergence=True, moves_step_by_step=False),
+    comparing("alum", VAT(linf, 0.05, 2, symmetric=True), moves_step_by_step=False),
+    comparing("smart", SMART(linf, 0.05, 2, 1.0, init_magnitude=0.5), finds_divergence=True),
+    comparing("smart-proximal", SMART(l2, 0.4, 1, 2.0, 0.5, proximal_weight=1.0)),
+    comparing("trades", TRADES(l2, 0.4, 2, 6.0, init_magnitude=0.5), finds_divergence=True),
+    comparing("trades-token", TRADES(tokens, 0.2, 2, 6.0, 0.5), text_only=True),
+    comparing("awp", AWP(l2, step_size=0.4, steps=2, gamma=0.01), couples_examples=True),
+    comparing("awp-weights", AWP(l2, 0.4, steps=0, gamma=0.01), couples_examples=True),
     Case("pgd-token", PGD(tokens, 0.1, 2), text_only=True, finds_maximum=True),
     Case("freelb-token", FreeLB(tokens, step_size=0.2, steps=2), text_only=True),
 ]

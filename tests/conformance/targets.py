@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nlp_adv.perturbation import ModelObjective, Output
+from nlp_adv.perturbation import FirstBlock, ModelObjective, Output
 from nlp_adv.text.objective import text_objective
 
 Batch = dict[str, Tensor]
@@ -25,6 +25,7 @@ class TextTarget:
 
     name: str
     atol: float = 1e-9
+    blocks: int = 2
 
     def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
         return models.tiny(self.name, dropout=dropout, attention=attention)
@@ -69,6 +70,7 @@ class PixelTarget:
 
     name: str = "pixels"
     atol: float = 1e-9
+    blocks: int = 1
 
     def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
         model = copy.deepcopy(CONV_NET)
@@ -90,6 +92,7 @@ class PixelTarget:
             return Output(cross_entropy(logits, batch["labels"]), logits)
 
         options = {"seed": 0, **options}
+        options["first_block"] = FirstBlock(model.first, run)
         return ModelObjective(run=run, x=x, mask=torch.ones_like(x), model=model, **options)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

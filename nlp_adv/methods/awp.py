@@ -1,0 +1,107 @@
+"""AWP: adversarial weight perturbation.
+
+Wu, Xia and Wang, "Adversarial Weight Perturbation Helps Robust Generalization", NeurIPS 2020,
+https://arxiv.org/abs/2004.05884. First an attack on the input, then one on the weights, one
+normalised step for each matrix w:
+
+    δ = argmax_{‖δ‖ ≤ ε} L(θ, x + δ, y),   v_w = γ·‖w‖·g_w/‖g_w‖,   g = ∇θ L(θ, x + δ, y)
+    g_θ = ∇θ L(θ + v, x + δ, y),   applied to θ
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.methods.method import (
+    StepReport,
+    check_nonnegative,
+    check_steps,
+    shifted,
+    trained_weights,
+)
+from nlp_adv.methods.scaled import Scaled
+from nlp_adv.perturbation import Ball, L2Ball, Objective, ascend, full_pass
+
+
+@runtime_checkable
+class WeightObjective(Objective, Protocol):
+    """An objective that also differentiates by the weights; only this method asks for it."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        ...
+
+    def weight_gradient(self, delta: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
+        """∇w L at δ, leaving every `.grad` as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class AWP:
+    """PGD on the input, a step on the weights, and the gradient from there.
+
+    Args:
+        ball: the constraint on δ; the paper's is L∞.
+        step_size: α, in the units of δ.
+        steps: K ascents of δ from the clean point; 0 perturbs the weights alone.
+        gamma: γ, the length of each matrix's step as a share of its norm.
+
+    Deviations: the released code makes an SGD step on a copy of the model and takes its direction,
+    which is this; it perturbs tensors of more than one dimension whose name holds "weight", here
+    all trained ones of more than one dimension. Popular copies for text clip each coordinate to
+    ±ε·|w| instead. The batch shares one v, and each DDP process moves by its own.
+
+    Cost: ⅔K + 2, and a copy of the weights.
+    """
+
+    ball: Ball
+    step_size: float | Tensor
+    steps: int
+    gamma: float
+
+    name: ClassVar[str] = "awp"
+    passes: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        check_nonnegative("step_size", self.step_size)
+        check_steps(self.steps, at_least=0)
+        check_nonnegative("gamma", self.gamma)
+
+    @property
+    def inner_passes(self) -> int:
+        """K."""
+        return self.steps
+
+    def step(self, objective: Objective) -> StepReport:
+        """One step of AT-AWP."""
+        if not isinstance(objective, WeightObjective):
+            raise ValueError("awp needs an objective that differentiates by the weights.")
+        delta = ascend(
+            objective.gradient,
+            torch.zeros_like(objective.mask),
+            ball=self.ball,
+            step_size=self.step_size,
+            steps=self.steps,
+        )
+        weights = [w for w in trained_weights(objective.model).values() if w.ndim > 1]
+        grads = objective.weight_gradient(delta, weights)
+        shifts = [self._step_of(w.detach(), g) for w, g in zip(weights, grads, strict=True)]
+        with shifted(weights, shifts):
+            loss = full_pass(objective, delta).loss
+        return StepReport(loss, adversarial=loss)
+
+    def _step_of(self, weight: Tensor, grad: Tensor) -> Tensor:
+        """v_w; 0 where the gradient is 0 or not finite."""
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(grad, dtype=wide)
+        length = self.gamma * torch.linalg.vector_norm(weight, dtype=wide)
+        usable = torch.isfinite(norm) & (norm > 0)
+        return torch.where(usable, grad * (length / norm), 0.0).to(weight.dtype)
+
+    @classmethod
+    def preset(cls) -> Scaled:
+        """γ = 0.005 as in the authors' TRADES runs; one ascent of full length."""
+        return Scaled(cls(L2Ball(0.03), step_size=0.03, steps=1, gamma=0.005), unit="relative")

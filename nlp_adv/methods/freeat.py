@@ -1,0 +1,90 @@
+"""FreeAT: free adversarial training.
+
+Shafahi et al., "Adversarial Training for Free!", NeurIPS 2019, https://arxiv.org/abs/1904.12843,
+Algorithm 1. One backward pass gives ∇θ and ∇δ; both are used. Each minibatch is replayed m times,
+an optimizer step a replay, and δ goes on from replay to replay:
+
+    θ ← θ − τ·∇θ L(θ, x + δ, y),   δ ← Π_ε( δ + α·argmax_{‖v‖≤1} ⟨v, ∇δ L⟩ )
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nlp_adv.methods.method import StepReport, check_nonnegative, check_steps
+from nlp_adv.methods.scaled import Scaled
+from nlp_adv.perturbation import Ball, L2Ball, Objective, advance, full_pass
+
+
+@dataclass(frozen=True)
+class FreeAT:
+    """Train on the current δ and move it, one pass for both.
+
+    A Trainer repeats its batches and divides the epochs by m, so that a run makes as many optimizer
+    steps as ordinary training; a loop of one's own does it by `memory.replay`.
+
+    Args:
+        ball: the constraint on δ; the paper's is L∞.
+        step_size: α; the paper's code takes a full ε.
+        replays: m, how often a minibatch is seen in a row.
+        carry: keep δ from one minibatch to the next, as the paper does; the shapes must allow it,
+            as those of images do. False starts every minibatch at δ = 0: sentences of other words
+            and lengths have no use for the last ones' δ.
+
+    Errors: ValueError when δ shall be carried to a minibatch of another shape.
+
+    Deviations: none with `carry`; the FreeLB authors' text version resets δ as `carry=False` does,
+    divides the loss by 1 + m, and lets the learning-rate schedule count minibatches, so that it
+    makes m times the steps that its schedule knows; here the schedule counts replays.
+
+    Cost: 1 a replay.
+    """
+
+    ball: Ball
+    step_size: float | Tensor
+    replays: int
+    carry: bool = False
+
+    name: ClassVar[str] = "freeat"
+    passes: ClassVar[int] = 1
+    inner_passes: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        check_nonnegative("step_size", self.step_size)
+        check_steps(self.replays, at_least=1, name="replays")
+
+    def step(self, objective: Objective) -> StepReport:
+        """One replay."""
+        memory = objective.memory
+        key = f"freeat/{memory.slot}"
+        delta = self._start(objective, memory.tensors.get(key))
+        loss, grad = full_pass(objective, delta)
+        memory.tensors[key] = advance(delta, grad, ball=self.ball, step_size=self.step_size)
+        return StepReport(loss, adversarial=loss)
+
+    def _start(self, objective: Objective, kept: Tensor | None) -> Tensor:
+        """Where the last replay, or with `carry` the last minibatch, left δ."""
+        zero = torch.zeros_like(objective.mask)
+        goes_on = self.carry or objective.memory.replay > 0
+        if kept is None or not goes_on:
+            return zero
+        kept = kept.to(zero)
+        if kept.shape == zero.shape:
+            return self.ball.project(kept * objective.mask)
+        if self.carry and kept.shape[1:] == zero.shape[1:] and len(kept) > len(zero):
+            return self.ball.project(kept[: len(zero)] * objective.mask)  # a last, smaller batch
+        raise ValueError(
+            f"freeat's δ of shape {tuple(kept.shape)} does not fit this batch of shape "
+            f"{tuple(zero.shape)}; use carry=False (--adv_carry false)."
+        )
+
+    @classmethod
+    def preset(cls) -> Scaled:
+        """m = 3 and α = ε: the step of the paper's code, replays as FreeLB's text version has them.
+
+        The paper's m = 8 would leave three epochs of fine-tuning with less than half a look at the
+        data.
+        """
+        return Scaled(cls(L2Ball(0.03), step_size=0.03, replays=3), unit="relative")

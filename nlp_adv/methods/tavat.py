@@ -1,0 +1,152 @@
+"""TAVAT: token-aware virtual adversarial training.
+
+Li and Qiu, "Token-Aware Virtual Adversarial Training in Natural Language Understanding", AAAI 2021,
+https://arxiv.org/abs/2004.14543, Algorithm 1. FreeLB's δ of a sentence, and beside it an
+η of each token that starts from a table V over the vocabulary, kept through training:
+
+    δ ~ U(−m, m)/√n,   η_i = V[token i]
+    K times:  g_θ += 1/K·∇θ L(θ, x + δ + η, y),   g = ∇ L at δ + η
+              η_i ← n_i·( η_i + α·g_i/‖g_i‖ ),   n_i = ‖η_i‖/max_j ‖η_j‖
+              δ   ← δ + α·g/‖g‖,   both shrunk until ‖δ + η‖ ≤ ε
+    V[token i] ← η_i
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.methods.method import (
+    StepReport,
+    check_nonnegative,
+    check_steps,
+    check_weight,
+    mixed,
+    random_start,
+)
+from nlp_adv.methods.scaled import Scaled
+from nlp_adv.perturbation import Ball, L2Ball, Objective, full_pass
+
+
+@runtime_checkable
+class VocabularyObjective(Objective, Protocol):
+    """An objective whose x is looked up in a table; the ids tell where."""
+
+    @property
+    def table(self) -> nn.Parameter | None:
+        """The embedding matrix, (V, D)."""
+        ...
+
+    @property
+    def ids(self) -> Tensor | None:
+        """Its rows that x holds, (B, T)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TAVAT:
+    """FreeLB with a part of δ that every token remembers.
+
+    Args:
+        ball: the constraint on δ + η; the paper's is L2, one norm per example.
+        step_size: α, in the units of δ, for both parts.
+        steps: K passes.
+        init_magnitude: m, the size of the random start of δ and of the table (see `FreeLB`).
+        clean_weight: w adds a clean pass of weight w, and gives the K others 1 − w.
+
+    Errors: ValueError where x is not looked up in a table.
+
+    Deviations: the released code divides no loss by K; adds η to the table, summed over a token's
+    occurrences and over padding, where the paper assigns it, here the mean over the occurrences;
+    and divides what it looks up by the norm of the whole batch. Here a token whose gradient is 0
+    or not finite keeps its η. Each DDP process keeps its own table.
+
+    Cost: K, with a clean term K + 1; a table as large as the embedding, saved with checkpoints.
+    """
+
+    ball: Ball
+    step_size: float | Tensor
+    steps: int
+    init_magnitude: float = 0.0
+    clean_weight: float = 0.0
+
+    name: ClassVar[str] = "tavat"
+    inner_passes: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps, at_least=1)
+        check_nonnegative("step_size", self.step_size)
+        check_nonnegative("init_magnitude", self.init_magnitude)
+        check_weight(self.clean_weight)
+
+    @property
+    def passes(self) -> int:
+        """K, and a clean one when it has weight."""
+        return self.steps + (self.clean_weight > 0)
+
+    def step(self, objective: Objective) -> StepReport:
+        """One step of TAVAT."""
+        table, ids = self._vocabulary(objective)
+        w, clean = self.clean_weight, None
+        sentence = random_start(objective, self.ball, self.init_magnitude)
+        token = table[ids] * objective.mask
+        if w > 0:
+            clean = full_pass(objective, torch.zeros_like(sentence), weight=w).loss
+        sentence, token = self._shrunk(sentence, token)
+        losses = []
+        for _ in range(self.steps):
+            loss, grad = full_pass(objective, sentence + token, weight=(1 - w) / self.steps)
+            losses.append(loss)
+            token = self._token_step(token, grad)
+            sentence = sentence + self.step_size * self.ball.steepest(grad)
+            sentence, token = self._shrunk(sentence, token)
+        _assign(table, ids, token, objective.mask)
+        return mixed(w, clean, torch.stack(losses).mean())
+
+    def _token_step(self, token: Tensor, grad: Tensor) -> Tensor:
+        """n_i·(η_i + α·g_i/‖g_i‖)."""
+        each = L2Ball(1.0, "token")
+        direction = each.steepest(grad)
+        moved = token + self.step_size * direction
+        length = each.norm(moved)
+        share = length / length.amax(1, keepdim=True).clamp_min(torch.finfo(length.dtype).tiny)
+        return torch.where(each.norm(direction) > 0, share * moved, token)
+
+    def _shrunk(self, sentence: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Both scaled by ε/‖δ + η‖ where that is below 1."""
+        norm = self.ball.norm(sentence + token)
+        factor = torch.where(norm > self.ball.epsilon, self.ball.epsilon / norm, 1.0)
+        return sentence * factor, token * factor
+
+    def _vocabulary(self, objective: Objective) -> tuple[Tensor, Tensor]:
+        """The table V, made at the first step, and the batch's ids."""
+        if not isinstance(objective, VocabularyObjective) or objective.table is None:
+            raise ValueError("tavat needs inputs that are looked up in an embedding matrix.")
+        assert objective.ids is not None
+        kept = objective.memory.tensors
+        if "tavat/table" not in kept:
+            size = (objective.table.shape[0], objective.mask.shape[-1])
+            table = objective.mask.new_empty(size)
+            bound = self.init_magnitude / size[1] ** 0.5
+            kept["tavat/table"] = table.uniform_(-bound, bound, generator=objective.generator)
+        kept["tavat/table"] = kept["tavat/table"].to(objective.mask)
+        return kept["tavat/table"], objective.ids
+
+    @classmethod
+    def preset(cls) -> Scaled:
+        """K = 2 as in most of the paper's runs; ε as a share of the embeddings.
+
+        The authors' SST-2 setting for BERT-base, in its units: ε = 0.5, α = 0.05, m = 0.2, K = 2.
+        """
+        ball = L2Ball(0.03)
+        return Scaled(cls(ball, step_size=0.015, steps=2, init_magnitude=0.015), unit="relative")
+
+
+def _assign(table: Tensor, ids: Tensor, token: Tensor, mask: Tensor) -> None:
+    """V[token] ← the mean of η over the token's free occurrences, in place."""
+    free = (mask.amax(-1) > 0).to(table.dtype)[..., None].flatten(0, 1)
+    rows, values = ids.flatten(), token.flatten(0, 1) * free
+    sums = torch.zeros_like(table).index_add_(0, rows, values)
+    counts = table.new_zeros(len(table), 1).index_add_(0, rows, free)
+    table.copy_(torch.where(counts > 0, sums / counts.clamp_min(1), table))

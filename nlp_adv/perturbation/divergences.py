@@ -1,0 +1,66 @@
+"""How far two outputs of a model are apart, example by example.
+
+Each takes logits p and q of shape (B, C), or (B, T, C) with one output a token, and returns (B,) or
+(B, T). Nothing is summed over the batch, so that its size changes no weight.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax, logsigmoid
+
+Outputs = Literal["classes", "labels", "scores"]
+"""What the last dimension holds: one of C classes, C yes-or-no labels, or C real scores."""
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(P ‖ Q) = Σ_c P_c·(log P_c − log Q_c) of the distributions softmax(p) and softmax(q)."""
+    log_p, log_q = log_softmax(_wide(p), dim=-1), log_softmax(_wide(q), dim=-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def bernoulli_kl(p: Tensor, q: Tensor) -> Tensor:
+    """The same summed over C labels, each on with probability sigmoid."""
+    p, q = _wide(p), _wide(q)
+    on = p.sigmoid() * (logsigmoid(p) - logsigmoid(q))
+    off = (-p).sigmoid() * (logsigmoid(-p) - logsigmoid(-q))
+    return (on + off).sum(-1)
+
+
+def squared(p: Tensor, q: Tensor) -> Tensor:
+    """(p − q)², the mean over scores: what SMART uses for regression."""
+    return (_wide(p) - _wide(q)).square().mean(-1)
+
+
+def divergence(p: Tensor, q: Tensor, outputs: Outputs, *, symmetric: bool = False) -> Tensor:
+    """KL(P ‖ Q), or KL(P ‖ Q) + KL(Q ‖ P) when symmetric; (p − q)² once for scores."""
+    between: Callable[[Tensor, Tensor], Tensor] = {
+        "classes": kl,
+        "labels": bernoulli_kl,
+        "scores": squared,
+    }[outputs]
+    if symmetric and outputs != "scores":
+        return between(p, q) + between(q, p)
+    return between(p, q)
+
+
+def mean_over_examples(values: Tensor, counted: Tensor | None = None) -> Tensor:
+    """The mean of (B,), or of each example's mean over its counted tokens of (B, T).
+
+    Args:
+        values: one number an example, or a token.
+        counted: (B, T), true for tokens that count; all do without it.
+    """
+    if values.ndim == 1:
+        return values.mean()
+    if counted is None:
+        return values.flatten(1).mean(1).mean()
+    counted = counted.to(values.dtype)
+    tokens = counted.sum(1).clamp_min(1)  # an example without any weighs nothing
+    return ((values * counted).sum(1) / tokens).mean()
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,125 @@
+"""Every minibatch several times in a row, as FreeAT asks, through the ordinary training loop."""
+
+import copy
+from collections.abc import Callable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from nlp_adv.errors import UserError
+
+if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
+    _Trainer = Trainer
+else:
+    _Trainer = object
+
+
+class ReplaySampler(Sampler[int]):
+    """Another sampler's indices, in chunks, each chunk several times in a row.
+
+    A chunk is what one optimizer step takes in on all processes, so that the replays of a step hold
+    the same micro-batches in the same order on the same process. The indices that do not fill a
+    last chunk are dropped.
+
+    Args:
+        sampler: the indices of one epoch.
+        chunk: how many go into one optimizer step.
+        replays: m, how often a chunk comes.
+        seed: of the epoch that begins, put into the sampler's generator where it has one, so that
+            all processes draw the same order, and find it again when they resume.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[int],
+        chunk: int,
+        replays: int,
+        seed: Callable[[], int] | None = None,
+    ) -> None:
+        self.sampler, self.chunk, self.replays, self.seed = sampler, chunk, replays, seed
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.sampler)) // self.chunk * self.chunk * self.replays
+
+    def __iter__(self) -> Iterator[int]:
+        if self.seed is not None and hasattr(self.sampler, "generator"):
+            self.sampler.generator = torch.Generator().manual_seed(self.seed())
+        gathered: list[int] = []
+        for index in self.sampler:
+            gathered.append(index)
+            if len(gathered) == self.chunk:
+                for _ in range(self.replays):
+                    yield from gathered
+                gathered = []
+
+
+class ReplayMixin(_Trainer):
+    """The Trainer's loop with m replays a batch: an epoch is m times as long, and N/m are made."""
+
+    def replays(self) -> int:
+        """m of the method in use; 1 for all but FreeAT."""
+        raise NotImplementedError
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """The Trainer's, for N/m epochs: as many optimizer steps as in ordinary training."""
+        if self.replays() > 1:
+            if not _is_replayed(dataloader):
+                raise UserError(
+                    "freeat replays batches, which needs the Trainer's own data loader and a "
+                    "training set with a length."
+                )
+            args = copy.copy(args)
+            args.num_train_epochs = args.num_train_epochs / self.replays()
+        return super().set_initial_training_values(args, dataloader)
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        sampler: Any = super()._get_train_sampler(*args, **kwargs)
+        if self.replays() == 1:
+            return sampler
+        self._refuse_what_breaks_replays(sampler)
+        steps = self.args.gradient_accumulation_steps
+        chunk = self._train_batch_size * steps * self.args.world_size
+        if len(sampler) < chunk:
+            raise UserError(
+                f"freeat replays whole optimizer steps of {chunk} rows, and there are only "
+                f"{len(sampler)}; lower the batch size or the accumulation steps."
+            )
+        in_epoch = len(sampler) // chunk * self.replays()
+        seed: int = self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+        def epoch_seed() -> int:
+            return seed + int(self.state.global_step) // in_epoch
+
+        return ReplaySampler(sampler, chunk, self.replays(), epoch_seed)
+
+    def _refuse_what_breaks_replays(self, sampler: Any) -> None:
+        if sampler is None or not hasattr(sampler, "__len__"):
+            raise UserError("freeat replays batches, which needs a training set with a length.")
+        config = self.args.accelerator_config
+        if getattr(config, "split_batches", False) or getattr(config, "dispatch_batches", False):
+            raise UserError(
+                "freeat's replays would not line up under split_batches or dispatch_batches; leave "
+                "them off."
+            )
+        if getattr(self.args, "train_sampling_strategy", "") == "batch_rebalance":
+            raise UserError(
+                "freeat replays batches of one size, which batch_rebalance does not make; choose "
+                "another train_sampling_strategy."
+            )
+        if self.args.ignore_data_skip:
+            raise UserError(
+                "freeat resumes in the middle of a batch's replays, which ignore_data_skip breaks; "
+                "leave it off."
+            )
+
+
+def _is_replayed(dataloader: Any) -> bool:
+    sampler = getattr(dataloader, "batch_sampler", None)
+    while sampler is not None and not isinstance(sampler, ReplaySampler):
+        inner = getattr(
+            sampler, "batch_sampler", None
+        )  # of one process's share, or of a resumed run
+        sampler = getattr(sampler, "sampler", None) if inner is None else inner
+    return sampler is not None
