@@ -18,7 +18,7 @@ from nlp_adv.methods.method import (
     StepReport,
     check_nonnegative,
     check_steps,
-    shifted,
+    replaced,
     trained_weights,
 )
 from nlp_adv.methods.scaled import Scaled
@@ -47,7 +47,8 @@ class AWP:
         ball: the constraint on δ; the paper's is L∞.
         step_size: α, in the units of δ.
         steps: K ascents of δ from the clean point; 0 perturbs the weights alone.
-        gamma: γ, the length of each matrix's step as a share of its norm.
+        gamma: γ, the length of each matrix's step as a share of its norm; a warm-up that lets ε
+            grow leaves it as it is.
 
     Deviations: the released code makes an SGD step on a copy of the model and takes its direction,
     which is this; it perturbs tensors of more than one dimension whose name holds "weight", here
@@ -88,18 +89,18 @@ class AWP:
         )
         weights = [w for w in trained_weights(objective.model).values() if w.ndim > 1]
         grads = objective.weight_gradient(delta, weights)
-        shifts = [self._step_of(w.detach(), g) for w, g in zip(weights, grads, strict=True)]
-        with shifted(weights, shifts):
+        moved = [self._moved(w.detach(), g) for w, g in zip(weights, grads, strict=True)]
+        with replaced(weights, moved):
             loss = full_pass(objective, delta).loss
         return StepReport(loss, adversarial=loss)
 
-    def _step_of(self, weight: Tensor, grad: Tensor) -> Tensor:
-        """v_w; 0 where the gradient is 0 or not finite."""
+    def _moved(self, weight: Tensor, grad: Tensor) -> Tensor:
+        """w + v_w; w where the gradient is 0 or not finite."""
         wide = torch.promote_types(grad.dtype, torch.float32)
         norm = torch.linalg.vector_norm(grad, dtype=wide)
         length = self.gamma * torch.linalg.vector_norm(weight, dtype=wide)
         usable = torch.isfinite(norm) & (norm > 0)
-        return torch.where(usable, grad * (length / norm), 0.0).to(weight.dtype)
+        return torch.where(usable, weight + grad * (length / norm), weight).to(weight.dtype)
 
     @classmethod
     def preset(cls) -> Scaled:

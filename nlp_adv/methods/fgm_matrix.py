@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.methods.method import StepReport, check_nonnegative, shifted
+from nlp_adv.methods.method import StepReport, check_nonnegative, replaced
 from nlp_adv.perturbation import Objective
 
 
@@ -74,7 +74,7 @@ class FGMMatrix:
             shift = torch.where(usable, batch_grad * (self.epsilon / norm), 0.0)
         finally:
             weight.grad = _sum(earlier, weight.grad)
-        with shifted([weight], [shift]):
+        with replaced([weight], [weight.detach() + shift]):
             adversarial = objective.forward().loss
             objective.backward(0.5 * adversarial)
         clean, adversarial = clean.detach(), adversarial.detach()

@@ -35,8 +35,9 @@ class FreeLB:
         step_size: α, in the units of δ.
         steps: K passes, K−1 ascents. The authors' fairseq code counts ascents: its adv_steps = K
             makes K+1 passes of weight 1/(K+1); their Hugging Face code counts passes, as here.
-        init_magnitude: m, the size of the random start; its norm is m/√3, n being the example's
-            free coordinates (tokens × D). 0 starts at the clean point.
+        init_magnitude: m, the size of the random start: its L2 norm is m/√3, n being the example's
+            free coordinates (tokens × D); for L∞ it is U(−m, m), as in the released code. 0 starts
+            at the clean point.
         reuse: start an example where the ascent of its last visit, one epoch before, ended. The
             paper has no such thing; it is FreeAT's δ, kept per example.
         clean_weight: w adds a clean pass: w·L(x) + (1−w)·1/K Σ_k L(x + δ_k). The paper has none.

@@ -68,14 +68,16 @@ def mixed(clean_weight: float, clean: Tensor | None, adversarial: Tensor) -> Ste
 
 
 def random_start(objective: Objective, ball: Ball, magnitude: float) -> Tensor:
-    """δ ~ U(−m, m)/√n, projected; its L2 norm is m/√3, n being an example's free coordinates."""
+    """δ ~ U(−m, m) / ‖1‖ on the free coordinates, projected: m is the norm of the cube's corner.
+
+    ‖1‖ is √n for L2, n being a slice's free coordinates, and 1 for L∞.
+    """
     mask = objective.mask
     if magnitude == 0:
         return torch.zeros_like(mask)
-    free = mask.sum(dim=tuple(range(1, mask.ndim)), keepdim=True).clamp_min(1)
     cube = torch.empty_like(mask, memory_format=torch.contiguous_format)
     cube.uniform_(-magnitude, magnitude, generator=objective.generator)
-    return ball.project(cube * mask / free.sqrt())
+    return ball.project(cube * mask / ball.norm(mask).clamp_min(1))
 
 
 def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -88,18 +90,23 @@ def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @contextmanager
-def shifted(weights: Sequence[nn.Parameter], shifts: Sequence[Tensor]) -> Iterator[None]:
-    """w + r inside the block; w to the last bit after it, which subtracting r would not give."""
-    kept = [weight.detach().clone() for weight in weights]
-    with torch.no_grad():
-        for weight, shift in zip(weights, shifts, strict=True):
-            weight.add_(shift)
+def replaced(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> Iterator[None]:
+    """Other values in the weights inside the block, the old ones to the last bit after it.
+
+    Storages change places; nothing is copied.
+    """
+    before = [weight.data for weight in weights]
+    _set(weights, values)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for weight, before in zip(weights, kept, strict=True):
-                weight.copy_(before)
+        _set(weights, before)
+
+
+def _set(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    for weight, value in zip(weights, values, strict=True):
+        weight.data = value
+    torch.clear_autocast_cache()  # in one long autocast block it holds casts of the others
 
 
 def floor_cost(method: Method, blocks: int | None = None) -> float:

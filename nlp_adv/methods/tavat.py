@@ -126,7 +126,7 @@ class TAVAT:
         assert objective.ids is not None
         kept = objective.memory.tensors
         if "tavat/table" not in kept:
-            size = (objective.table.shape[0], objective.mask.shape[-1])
+            size = (len(objective.table) + 1, objective.mask.shape[-1])
             table = objective.mask.new_empty(size)
             bound = self.init_magnitude / size[1] ** 0.5
             kept["tavat/table"] = table.uniform_(-bound, bound, generator=objective.generator)
@@ -145,8 +145,11 @@ class TAVAT:
 
 def _assign(table: Tensor, ids: Tensor, token: Tensor, mask: Tensor) -> None:
     """V[token] ← the mean of η over the token's free occurrences, in place."""
-    free = (mask.amax(-1) > 0).to(table.dtype)[..., None].flatten(0, 1)
-    rows, values = ids.flatten(), token.flatten(0, 1) * free
-    sums = torch.zeros_like(table).index_add_(0, rows, values)
-    counts = table.new_zeros(len(table), 1).index_add_(0, rows, free)
-    table.copy_(torch.where(counts > 0, sums / counts.clamp_min(1), table))
+    spare = len(table) - 1  # the row that takes what is not free
+    free = mask.amax(-1).flatten() > 0
+    rows = torch.where(free, ids.flatten(), spare)
+    counts = table.new_zeros(len(table)).index_add_(
+        0, rows, torch.ones_like(rows, dtype=table.dtype)
+    )
+    table.index_fill_(0, rows, 0.0)
+    table.index_add_(0, rows, token.flatten(0, 1) / counts[rows, None])

@@ -88,4 +88,4 @@ class TRADES:
     @classmethod
     def preset(cls) -> Scaled:
         """β = 6 as in the paper's CIFAR-10 runs; K = 3, ε as a share of the embeddings."""
-        return Scaled(cls(L2Ball(0.03), 0.015, 3, 6.0, init_magnitude=0.003), unit="relative")
+        return Scaled(cls(L2Ball(0.03), 0.015, 3, 6.0, init_magnitude=0.01), unit="relative")

@@ -19,7 +19,6 @@ from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
 from nlp_adv.perturbation.memory import Memory
 
-
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import WarmUp, all_methods, build, own_settings
+from nlp_adv.methods import Method, WarmUp, all_methods, build, own_settings
 
 _BALL_FLAGS = ("epsilon", "norm", "per", "unit")
 
@@ -118,9 +118,16 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         own = {key.removeprefix("adv_"): getattr(self, key) for key in _METHOD_FLAGS}
         try:
             method = build(self.adv, **ball, **own)
+            if self.adv_exclude_special_tokens and self.adv != "none":
+                _check_moves_tokens(method)
             return WarmUp(method, self.adv_start_step, self.adv_ramp_steps)
         except ValueError as error:
             raise UserError(f"--adv {self.adv}: {error}") from error
+
+
+def _check_moves_tokens(method: Method) -> None:
+    if not hasattr(method, "ball"):
+        raise ValueError("it moves no token's embedding, so no token can be left out.")
 
 
 @dataclass

@@ -1,0 +1,151 @@
+"""Tables and figures of `sst2_methods.py`."""
+
+import argparse
+import json
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from scipy.stats import binomtest
+
+RESULTS = Path(__file__).parent / "results"
+Runs = dict[int, dict[str, Any]]  # by seed
+
+TITLES = {
+    "epochs": "At equal epochs",
+    "time": "At equal time",
+}
+
+
+def accuracies(runs: Runs, epsilon: float | None) -> list[float]:
+    """Per seed, in %: on all test sentences, or under attack."""
+    if epsilon is None:
+        return [100 * run["metrics"]["test_accuracy"] for run in runs.values()]
+    return [100 * run["accuracy_under_attack"][str(epsilon)] for run in runs.values()]
+
+
+def shown(values: list[float], rows: int) -> str:
+    """Mean ± standard deviation over seeds [95 % Wilson interval of one mean over so many rows]."""
+    mean = statistics.mean(values)
+    low, high = binomtest(round(mean / 100 * rows), rows).proportion_ci(method="wilson")
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean:.1f}{spread} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def ratios(runs: Runs, plain: Runs) -> list[float]:
+    return [runs[s]["train_seconds"] / plain[s]["train_seconds"] for s in runs if s in plain]
+
+
+def setting(run: dict[str, Any]) -> str:
+    """The method's numbers as its run wrote them down, without what all have in common."""
+    usual = {"unit": "relative", "norm": "l2", "per": "example", "clean_weight": 0.0}
+    usual |= {"random_start": False, "reuse": False, "carry": False, "symmetric": False}
+    usual |= {"proximal_weight": 0.0, "decay": 0.99}
+    start = list(run).index("method") + 1
+    numbers = list(run.items())[start : list(run).index("start_step")]
+    return ", ".join(f"{key} {value}" for key, value in numbers if usual.get(key) != value)
+
+
+def table(cells: dict[str, Runs], epsilons: tuple[float, ...], rows: int, examples: int) -> str:
+    attacks = [f"PGD, ε = {epsilon}" for epsilon in epsilons]
+    header = ["method", "setting", "seeds", "clean, %", *attacks, "steps", "time ÷ plain"]
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    plain = cells.get("none", {})
+    for method, runs in cells.items():
+        if not runs:
+            continue
+        first = next(iter(runs.values()))
+        row = [method, setting(first), str(len(runs)), shown(accuracies(runs, None), rows)]
+        row += [shown(accuracies(runs, epsilon), examples) for epsilon in epsilons]
+        row.append(str(first["steps"]))
+        times = ratios(runs, plain)
+        row.append(f"{statistics.mean(times):.2f}" if times else "")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def draw(cells: dict[str, dict[str, Runs]], epsilon: float, path: Path) -> None:
+    """Clean accuracy against accuracy under attack, a point a method, the seeds' range as bars."""
+    import matplotlib.pyplot as plt
+
+    budgets = [budget for budget, methods in cells.items() if any(methods.values())]
+    figure, axes = plt.subplots(
+        1, len(budgets), figsize=(5.6 * len(budgets), 5.2), layout="constrained", squeeze=False
+    )
+    for axis, budget in zip(axes[0], budgets, strict=True):
+        for number, (method, runs) in enumerate(cells[budget].items()):
+            if not runs:
+                continue
+            clean, robust = accuracies(runs, None), accuracies(runs, epsilon)
+            x, y = statistics.mean(clean), statistics.mean(robust)
+            axis.errorbar(
+                x,
+                y,
+                xerr=[[x - min(clean)], [max(clean) - x]],
+                yerr=[[y - min(robust)], [max(robust) - y]],
+                fmt="os^Dv*"[number % 6],
+                color=f"C{number % 10}",
+                elinewidth=0.6,
+            )
+            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8}
+            axis.annotate("plain" if method == "none" else method, (x, y), **place)
+        axis.set(
+            title=TITLES[budget],
+            xlabel="clean accuracy, %",
+            ylabel=f"accuracy under PGD, ε = {epsilon}, %",
+        )
+        axis.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def write_results(
+    cells: dict[str, dict[str, Runs]],
+    epsilons: tuple[float, ...],
+    training: dict[str, str],
+    args: argparse.Namespace,
+    *,
+    example: str,
+    note: str,
+) -> None:
+    """`results/sst2_methods.md`, `.json` and `.svg`."""
+    done = [run for methods in cells.values() for runs in methods.values() for run in runs.values()]
+    if not done:
+        raise SystemExit("No cell has been run yet.")
+    rows, examples = 1821, done[0]["attacked_examples"]
+    parts = []
+    for budget, methods in cells.items():
+        if any(methods.values()):
+            parts.append(f"## {TITLES[budget]}\n\n{table(methods, epsilons, rows, examples)}\n")
+    tables = "\n".join(parts)
+    text = f"""# SST-2, every method
+
+{tables}
+Mean ± standard deviation over seeds [95 % Wilson interval of a share of as many sentences]. Clean:
+all {rows} test sentences. PGD: accuracy on the first {examples} of them under projected gradient
+ascent on the word embeddings, {training["attack_steps"]} steps, on the logit margin, from the clean
+sentence; ε is the L2 norm of one sentence's perturbation as a share of its embeddings' norm, in
+training (unless a setting says otherwise) and in the attack. {note} Times are wall-clock times of
+training on a machine that other work shared, so their ratios are rough;
+[bench_training.md](bench_training.md) measures the cost of a step.
+
+![clean accuracy against accuracy under attack](sst2_methods.svg)
+
+Model: {args.title or Path(args.model_name_or_path).name}. Training rows:
+{training["max_train_samples"]}, drawn by the seed. {platform.machine()} CPU,
+torch {torch.__version__}, transformers {transformers.__version__}.
+
+    python recipes/sst2_methods.py --model_name_or_path MODEL --dataset_name SST2_FOLDER \\
+        {" ".join(args.extra)}
+
+One cell of it:
+
+    {example}
+"""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "sst2_methods.md").write_text(text, encoding="utf-8")
+    (RESULTS / "sst2_methods.json").write_text(json.dumps(cells, indent=1) + "\n", "utf-8")
+    draw(cells, epsilons[-1], RESULTS / "sst2_methods.svg")
+    print(tables)
