@@ -84,7 +84,7 @@ class FreeAT:
     def preset(cls) -> Scaled:
         """m = 3 and α = ε: the step of the paper's code, replays as FreeLB's text version has them.
 
-        The paper's m = 8 would leave three epochs of fine-tuning with less than half a look at the
-        data.
+        An m of 8, usual for images, would leave three epochs of fine-tuning with less than half a
+        look at the data.
         """
         return Scaled(cls(L2Ball(0.03), step_size=0.03, replays=3), unit="relative")

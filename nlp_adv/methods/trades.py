@@ -87,5 +87,5 @@ class TRADES:
 
     @classmethod
     def preset(cls) -> Scaled:
-        """β = 6 as in the paper's CIFAR-10 runs; K = 3, ε as a share of the embeddings."""
+        """β = 6, of the 1 to 10 that the authors' README names; ε as a share of the embeddings."""
         return Scaled(cls(L2Ball(0.03), 0.015, 3, 6.0, init_magnitude=0.01), unit="relative")

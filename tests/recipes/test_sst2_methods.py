@@ -1,21 +1,25 @@
-"""The SST-2 recipe: its commands are commands, and its table is arithmetic."""
+"""The SST-2 recipe: its commands are commands, and its tables are arithmetic."""
 
 import argparse
-import importlib.util
 import json
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
 
 from nlp_adv.cli import arguments
 from nlp_adv.cli.train import demo_flags
-from nlp_adv.methods import METHODS, describe
+from nlp_adv.methods import METHODS, describe, floor_cost
 
-PATH = Path(__file__).parents[2] / "recipes" / "sst2_methods.py"
-_spec = importlib.util.spec_from_file_location("sst2_methods", PATH)
-recipe = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(recipe)
+sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+import sst2_methods as recipe
+import sst2_report as report
+
+PLAIN_STEPS = recipe.EPOCHS * recipe.steps_an_epoch()
+each_cell = pytest.mark.parametrize(
+    ("method", "budget"), [(m, b) for m in recipe.METHODS for b in recipe.BUDGETS]
+)
 
 
 def given(folder: Path, *extra: str) -> argparse.Namespace:
@@ -24,24 +28,35 @@ def given(folder: Path, *extra: str) -> argparse.Namespace:
         dataset_name="DATA",
         output_dir=str(folder),
         extra=list(extra),
-        all_seeds=[0, 1, 2],
         title="A model",
     )
 
 
-def settings(method: str) -> dict[str, str]:
-    flags = recipe.METHODS[method]
-    return dict(zip(flags[::2], flags[1::2], strict=True))
+def parsed(line: list[str]) -> arguments.TrainArguments:
+    assert line[0] == "train"
+    return arguments.parse([*line[1:], "--use_cpu", "true"], demo_flags)
 
 
-def run(seed: int, accuracy: float, under: list[float], seconds: float) -> dict:
+def run(accuracy: float, under: list[float], seconds: float, steps: int = 225, **numbers) -> dict:
     return {
-        "seed": seed,
+        "method": "any",
+        **numbers,
+        "start_step": 0,
         "train_seconds": seconds,
         "metrics": {"test_accuracy": accuracy},
-        "attacked_examples": 7,
+        "attacked_examples": 100,
         "accuracy_under_attack": dict(zip(map(str, recipe.EPSILONS), under, strict=True)),
+        "steps": steps,
     }
+
+
+def write_cell(args: argparse.Namespace, method: str, budget: str, seed: int, cell: dict) -> None:
+    folder = recipe.folder(args, method, budget, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [run(0, [0, 0, 0], 1), {k: v for k, v in cell.items() if k != "steps"}]
+    (folder / "nlp_adv_report.json").write_text(json.dumps({"runs": runs}), encoding="utf-8")
+    state = json.dumps({"global_step": cell["steps"]})
+    (folder / "trainer_state.json").write_text(state, encoding="utf-8")
 
 
 def rows(table: str) -> dict[str, dict[str, str]]:
@@ -53,114 +68,142 @@ def rows(table: str) -> dict[str, dict[str, str]]:
     return {line[0]: dict(zip(header, line, strict=True)) for line in body}
 
 
-@pytest.mark.parametrize("method", recipe.METHODS)
-def test_a_command_parses_to_what_it_says(tmp_path, method):
-    line = recipe.command(given(tmp_path), method, seed=2)
-    assert line[1:4] == ["-m", "nlp_adv.cli.main", "train"]
-    parsed = arguments.parse([*line[4:], "--use_cpu", "true"], demo_flags)
-    assert not parsed.demo
-    assert parsed.training.seed == 2
-    assert Path(parsed.training.output_dir) == recipe.folder(given(tmp_path), method, 2)
-    assert parsed.report.attack_epsilons == list(recipe.EPSILONS)
-    assert parsed.report.overwrite_output_dir is True
-    assert parsed.data.dataset_name == "DATA"
-    assert parsed.data.max_train_samples == int(recipe.TRAINING["max_train_samples"])
-    described = describe(parsed.training.adversarial_schedule().method)
-    wanted = settings(method)
-    assert described["method"] == wanted.pop("--adv")
-    for flag, value in wanted.items():
-        assert described[flag.removeprefix("--adv_")] == float(value)
-    assert described.get("unit", "relative") == "relative"
+@each_cell
+def test_a_command_parses_to_what_it_says(tmp_path, method, budget):
+    cell = parsed(recipe.command(given(tmp_path), method, budget, seed=2))
+    assert not cell.demo
+    assert cell.training.seed == 2
+    assert Path(cell.training.output_dir) == recipe.folder(given(tmp_path), method, budget, 2)
+    assert cell.report.attack_epsilons == list(recipe.EPSILONS)
+    assert cell.data.max_train_samples == int(recipe.TRAINING["max_train_samples"])
+    described = describe(cell.training.adversarial_schedule().method)
+    for flag, value in recipe.METHODS[method].items():
+        if flag == "adv":
+            assert described["method"] == value
+        elif flag not in recipe.RAMP:
+            assert described[flag.removeprefix("adv_")] == json.loads(value)
 
 
-def test_methods_exist_and_cells_differ(tmp_path):
-    assert {settings(method)["--adv"] for method in recipe.METHODS} <= set(METHODS)
+def test_every_method_is_there_and_cells_differ(tmp_path):
+    assert {flags["adv"] for flags in recipe.METHODS.values()} == set(METHODS)
     folders = {
-        recipe.folder(given(tmp_path), method, seed) for method in recipe.METHODS for seed in (0, 1)
+        recipe.folder(given(tmp_path), method, "epochs", seed)
+        for method in recipe.METHODS
+        for seed in (0, 1)
     }
     assert len(folders) == 2 * len(recipe.METHODS)
 
 
-def test_further_flags_go_before_the_recipes(tmp_path):
-    line = recipe.command(given(tmp_path, "--learning_rate", "1e-3"), "pgd", 0)
-    parsed = arguments.parse([*line[4:], "--use_cpu", "true"], demo_flags)
-    assert parsed.training.learning_rate == 1e-3
-
-
-def test_a_table_of_means_spreads_and_ratios():
-    cells = {
-        "none": [run(0, 0.80, [0.5, 0.3, 0.1], 10), run(1, 0.90, [0.7, 0.3, 0.0], 20)],
-        "noise": [],
-        "pgd": [run(0, 0.70, [0.6, 0.5, 0.2], 30), run(1, 0.75, [0.8, 0.5, 0.4], 50)],
-        "freelb": [run(1, 0.875, [0.7, 0.6, 0.5], 60)],
-    }
-    table = rows(recipe.table(cells))
-    assert list(table) == ["none", "pgd", "freelb"]
-    plain, pgd, freelb = table.values()
-    assert [row["seeds"] for row in table.values()] == ["2", "2", "1"]
-    assert plain["test accuracy, %"] == f"85.0 ± {statistics.stdev([80, 90]):.1f}" == "85.0 ± 7.1"
-    assert pgd["test accuracy, %"] == "72.5 ± 3.5"
-    assert freelb["test accuracy, %"] == "87.5"
-    assert [pgd[f"PGD-20, ε = {e}"] for e in recipe.EPSILONS] == [
-        "70.0 ± 14.1",
-        "50.0 ± 0.0",
-        "30.0 ± 14.1",
+def test_what_costs_as_much_as_plain_training_is_run_once(tmp_path):
+    once = [
+        method
+        for method in recipe.METHODS
+        if len({recipe.folder(given(tmp_path), method, b, 0) for b in recipe.BUDGETS}) == 1
     ]
-    assert plain["÷ plain"] == "1.00 ± 0.00"
-    # per seed: 30/10 and 50/20, not 40/15
-    assert pgd["÷ plain"] == "2.75 ± 0.35"
-    assert pgd["seconds"] == "40 ± 14"
-    assert freelb["÷ plain"] == "3.00"
-    assert plain["setting"] == ""
-    assert pgd["setting"] == "epsilon 0.03 clean_weight 0.5"
+    assert once == ["none", "noise", "freeat", "freelb-1 reuse"]
 
 
-def test_a_seed_without_its_plain_run_has_no_ratio():
-    cells = {
-        "none": [run(0, 0.8, [0.5, 0.3, 0.1], 10)],
-        "fgm": [run(5, 0.8, [0.5, 0.3, 0.1], 40)],
-        "pgd": [run(0, 0.8, [0.5, 0.3, 0.1], 40), run(5, 0.8, [0.5, 0.3, 0.1], 90)],
-    }
-    table = rows(recipe.table(cells))
-    assert table["fgm"]["÷ plain"] == ""
-    assert table["pgd"]["÷ plain"] == "4.00"
-    assert rows(recipe.table({"fgm": cells["fgm"]}))["fgm"]["÷ plain"] == ""
+@pytest.mark.parametrize("method", recipe.METHODS)
+def test_equal_time_is_equal_passes(tmp_path, method):
+    """Up to half a step: a tenth of the steps are plain, the others cost what the method costs."""
+    training = parsed(recipe.command(given(tmp_path), method, "time", 0)).training
+    schedule = training.adversarial_schedule()
+    steps = training.max_steps
+    cost = floor_cost(schedule.method, recipe.BLOCKS)
+    budget = recipe.TIME * recipe.steps_an_epoch()
+    spent = steps * (schedule.start_step + (1 - schedule.start_step) * cost)
+    assert abs(spent - budget) <= cost / 2 + 1e-9
+
+
+def test_further_flags_win_over_the_recipes(tmp_path):
+    line = recipe.command(given(tmp_path, "--learning_rate", "1e-3"), "pgd", "epochs", 0)
+    assert parsed(line).training.learning_rate == 1e-3
 
 
 def test_a_cell_is_the_last_run_of_its_report(tmp_path):
     args = given(tmp_path)
-    assert recipe.report_of(args, "pgd", 1) is None
-    folder = recipe.folder(args, "pgd", 1)
-    folder.mkdir(parents=True)
-    runs = [{"method": "none", "train_seconds": 1.0}, {"method": "pgd", "train_seconds": 2.0}]
-    (folder / "nlp_adv_report.json").write_text(json.dumps({"runs": runs}), encoding="utf-8")
-    assert recipe.report_of(args, "pgd", 1) == {"method": "pgd", "train_seconds": 2.0, "seed": 1}
+    assert recipe.report_of(args, "pgd", "time", 1) is None
+    write_cell(args, "pgd", "time", 1, run(0.7, [0.5, 0.3, 0.1], 4.0, steps=9))
+    found = recipe.report_of(args, "pgd", "time", 1)
+    assert (found["train_seconds"], found["steps"]) == (4.0, 9)
+
+
+def test_a_table_of_means_spreads_intervals_and_ratios():
+    cells = {
+        "none": {0: run(0.80, [0.5, 0.3, 0.1], 10), 1: run(0.90, [0.7, 0.3, 0.0], 20)},
+        "noise": {},
+        "pgd": {
+            0: run(0.70, [0.6, 0.5, 0.2], 30, epsilon=0.03, unit="relative"),
+            1: run(0.75, [0.8, 0.5, 0.4], 50),
+        },
+        "freelb": {1: run(0.875, [0.7, 0.6, 0.5], 60, steps=75)},
+    }
+    table = rows(report.table(cells, recipe.EPSILONS, rows=400, examples=100))
+    assert list(table) == ["none", "pgd", "freelb"]
+    plain, pgd, freelb = table.values()
+    assert [row["seeds"] for row in table.values()] == ["2", "2", "1"]
+    assert plain["clean, %"].startswith(f"85.0 ± {statistics.stdev([80, 90]):.1f} ")
+    # Wilson's interval of 70 in 100, by its formula
+    z, n, p = 1.959964, 100, 0.7
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    low, high = f"{100 * (centre - half):.0f}", f"{100 * (centre + half):.0f}"
+    assert pgd["PGD, ε = 0.01"] == f"70.0 ± 14.1 [{low}, {high}]"
+    assert freelb["PGD, ε = 0.04"].startswith("50.0 [")
+    assert plain["time ÷ plain"] == "1.00"
+    assert pgd["time ÷ plain"] == "2.75"  # per seed: 30/10 and 50/20, not 40/15
+    assert freelb["time ÷ plain"] == "3.00"
+    assert freelb["steps"] == "75"
+    assert plain["setting"] == ""
+    assert pgd["setting"] == "epsilon 0.03"
+
+
+def test_a_seed_without_its_plain_run_has_no_ratio():
+    cells = {
+        "none": {0: run(0.8, [0.5, 0.3, 0.1], 10)},
+        "fgm": {5: run(0.8, [0.5, 0.3, 0.1], 40)},
+        "pgd": {0: run(0.8, [0.5, 0.3, 0.1], 40), 5: run(0.8, [0.5, 0.3, 0.1], 90)},
+    }
+    table = rows(report.table(cells, recipe.EPSILONS, 400, 100))
+    assert table["fgm"]["time ÷ plain"] == ""
+    assert table["pgd"]["time ÷ plain"] == "4.00"
 
 
 def test_results_name_no_path_of_this_machine(tmp_path, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr(recipe, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(recipe, "draw", lambda cells, path: drawn.append(path))  # needs matplotlib
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "draw", lambda cells, epsilon, path: drawn.append(path))
     args = given(tmp_path / "runs", "--use_cpu", "true")
     for method, seconds in (("none", 4.0), ("freelb", 10.0)):
-        folder = recipe.folder(args, method, 0)
-        folder.mkdir(parents=True)
-        one = run(0, 0.8, [0.5, 0.3, 0.1], seconds)
-        del one["seed"]
-        (folder / "nlp_adv_report.json").write_text(json.dumps({"runs": [one]}), encoding="utf-8")
-    recipe.write_results(args)
+        write_cell(args, method, "epochs", 0, run(0.8, [0.5, 0.3, 0.1], seconds))
+    recipe.write(args)
     page = (tmp_path / "results" / "sst2_methods.md").read_text(encoding="utf-8")
     assert str(tmp_path) not in page
     assert "| freelb |" in page
-    assert "first\n7 of them" in page
+    assert "first 100 of them" in page
     assert "Model: A model." in page
     assert "| 2.50 |" in page
     (shown,) = (line for line in page.splitlines() if "nlp-adv train --" in line)
-    argv = shown.split("nlp-adv train ", 1)[1].split()
-    parsed = arguments.parse(argv, demo_flags)
-    assert parsed.training.adv == "freelb"
+    argv = shown.split("nlp-adv ", 1)[1].split()
+    assert parsed(argv).training.adv == "freelb"
     saved = json.loads((tmp_path / "results" / "sst2_methods.json").read_text(encoding="utf-8"))
-    assert saved["freelb"] == [run(0, 0.8, [0.5, 0.3, 0.1], 10.0)]
+    assert saved["epochs"]["freelb"]["0"]["train_seconds"] == 10.0
     assert "| freelb |" in capsys.readouterr().out
     assert drawn == [tmp_path / "results" / "sst2_methods.svg"]
     assert f"]({drawn[0].name})" in page
+
+
+def test_without_a_cell_there_are_no_results(tmp_path):
+    with pytest.raises(SystemExit, match="No cell"):
+        recipe.write(given(tmp_path))
+
+
+def test_the_figure_shows_each_method_once_a_budget(tmp_path):
+    pytest.importorskip("matplotlib").use("svg")
+    one = {0: run(0.8, [0.5, 0.3, 0.1], 10), 1: run(0.82, [0.5, 0.3, 0.2], 10)}
+    cells = {"epochs": {"none": one, "fgm": one, "pgd": {}}, "time": {"none": one}}
+    report.draw(cells, recipe.EPSILONS[-1], tmp_path / "figure.svg")
+    drawing = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert "At equal epochs" in drawing
+    assert drawing.count("<!-- plain -->") == 2
+    assert drawing.count("<!-- fgm -->") == 1
