@@ -59,22 +59,26 @@ class FreeAT:
         """One replay."""
         memory = objective.memory
         key = f"freeat/{memory.slot}"
-        delta = self._start(objective, memory.tensors.get(key))
+        delta, unused = self._start(objective, memory.tensors.get(key))
         loss, grad = full_pass(objective, delta)
-        memory.tensors[key] = advance(delta, grad, ball=self.ball, step_size=self.step_size)
+        moved = advance(delta, grad, ball=self.ball, step_size=self.step_size)
+        memory.tensors[key] = torch.cat([moved, unused])
         return StepReport(loss, adversarial=loss)
 
-    def _start(self, objective: Objective, kept: Tensor | None) -> Tensor:
-        """Where the last replay, or with `carry` the last minibatch, left δ."""
+    def _start(self, objective: Objective, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Where the last replay, or with `carry` the last minibatch, left δ; and rows of it left.
+
+        With `carry` δ belongs to the rows' places: a smaller batch takes the first of them.
+        """
         zero = torch.zeros_like(objective.mask)
         goes_on = self.carry or objective.memory.replay > 0
         if kept is None or not goes_on:
-            return zero
-        kept = kept.to(zero)
-        if kept.shape == zero.shape:
-            return self.ball.project(kept * objective.mask)
-        if self.carry and kept.shape[1:] == zero.shape[1:] and len(kept) > len(zero):
-            return self.ball.project(kept[: len(zero)] * objective.mask)  # a last, smaller batch
+            return zero, zero[:0]
+        kept, rows = kept.to(zero), len(zero)
+        if kept.shape == zero.shape or (self.carry and kept.shape[1:] == zero.shape[1:]):
+            fresh = zero[: max(0, rows - len(kept))]
+            used = torch.cat([kept[:rows], fresh])
+            return self.ball.project(used * objective.mask), kept[rows:]
         raise ValueError(
             f"freeat's δ of shape {tuple(kept.shape)} does not fit this batch of shape "
             f"{tuple(zero.shape)}; use carry=False (--adv_carry false)."

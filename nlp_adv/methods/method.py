@@ -132,7 +132,7 @@ def check_weight(clean_weight: float) -> None:
 
 def check_steps(steps: int, *, at_least: int, name: str = "steps") -> None:
     """Refuse a number of steps that the method cannot make."""
-    if steps < at_least or steps != int(steps):
+    if not at_least <= steps < float("inf") or steps != int(steps):
         raise ValueError(f"{name} must be an integer ≥ {at_least}, not {steps}.")
 
 
@@ -148,10 +148,11 @@ def check_bounded(ball: Ball, what: str) -> None:
         raise ValueError(f"epsilon must be finite: {what}.")
 
 
-def check_off_centre(init_magnitude: float) -> None:
-    """Refuse a start at the clean point, where a divergence is least and has no gradient."""
-    if not 0 < init_magnitude < float("inf"):
+def check_off_centre(name: str, length: float, ball: Ball) -> None:
+    """Refuse to start at the clean point, where a divergence is least and has no gradient."""
+    check_nonnegative(name, length)
+    no_attack = not isinstance(ball.epsilon, Tensor) and ball.epsilon == 0
+    if length == 0 and not no_attack:
         raise ValueError(
-            f"init_magnitude must be a finite number > 0, not {init_magnitude}: at the clean point "
-            f"the divergence has no gradient."
+            f"{name} must be > 0, not {length}: at the clean point a divergence has no gradient."
         )

@@ -31,7 +31,8 @@ class RDrop:
 
     Deviations: the paper adds up the two losses; here the whole is halved, so that the learning
     rate keeps its meaning. The released code doubles the batch, which draws the masks differently.
-    Its regression branch uses one pass and no divergence; here it is (f₁ − f₂)².
+    Its regression branch uses one pass and no divergence; here (f₁ − f₂)² stands for the sum of
+    the two.
 
     Cost: 2; the graphs of two passes are held at once.
     """

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import fields, is_dataclass, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast, get_type_hints
 
 from torch import Tensor
@@ -89,9 +89,23 @@ def all_methods() -> dict[str, Any]:
     global _entry_points_read
     if not _entry_points_read:
         _entry_points_read = True  # before loading: what is loaded may ask for the methods
-        for point in entry_points(group=ENTRY_POINTS):
-            register(point.load())
+        try:
+            for point in entry_points(group=ENTRY_POINTS):
+                register(_loaded(point))
+        except ValueError:
+            _entry_points_read = False
+            raise
     return METHODS | _others
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise ValueError(
+            f"The method {point.name!r} of an installed package ({point.value}) cannot be loaded "
+            f"({error}); mend or uninstall that package."
+        ) from error
 
 
 def own_settings(method: Any) -> dict[str, Any]:
@@ -135,6 +149,9 @@ def build(
         given |= {key: value for key, value in about_ball.items() if value is not None}
         _refuse_unknown(method, given)
         return cast(Method, replace(method, **given))
+    epsilon = (
+        None if epsilon is None else float(epsilon)
+    )  # `describe` writes an infinite one as text
     if epsilon is None and unit not in (None, own_unit):
         raise ValueError(f"unit={unit!r} needs an epsilon: the preset's is {own_unit}.")
     _refuse_unknown(method, given)
@@ -147,7 +164,7 @@ def build(
 
 def _kept_shares(method: Any, epsilon: float) -> dict[str, float]:
     """The method's lengths, scaled as its ε is scaled."""
-    if math.isinf(epsilon):
+    if math.isinf(epsilon) or method.ball.epsilon in (0, math.inf):
         return {}
     ratio = epsilon / method.ball.epsilon
     return {key: getattr(method, key) * ratio for key in _LENGTHS if hasattr(method, key)}

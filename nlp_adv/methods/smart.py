@@ -78,7 +78,7 @@ class SMART:
         check_nonnegative("step_size", self.step_size)
         check_nonnegative("beta", self.beta)
         check_nonnegative("proximal_weight", self.proximal_weight)
-        check_off_centre(self.init_magnitude)
+        check_off_centre("init_magnitude", self.init_magnitude, self.ball)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must be in [0, 1], not {self.decay}.")
 
@@ -128,11 +128,14 @@ class SMART:
         average = []
         for name, weight in weights.items():
             key = f"average/{name}"
+            # In float32 or wider: a hundredth of the way is lost in bfloat16.
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            now = weight.detach().to(wide)
             if key not in kept:
-                kept[key] = weight.detach().clone()
+                kept[key] = now.clone()
             elif first_slot:
-                kept[key] = kept[key].to(weight).lerp_(weight.detach(), 1 - self.decay)
-            average.append(kept[key])
+                kept[key] = kept[key].to(now.device).lerp_(now, 1 - self.decay)
+            average.append(kept[key].to(weight.dtype))
         with torch.no_grad(), replaced(list(weights.values()), average):
             return objective.forward()
 

@@ -57,10 +57,11 @@ class TAVAT:
 
     Errors: ValueError where x is not looked up in a table.
 
-    Deviations: the released code divides no loss by K; adds η to the table, summed over a token's
-    occurrences and over padding, where the paper assigns it, here the mean over the occurrences;
-    and divides what it looks up by the norm of the whole batch. Here a token whose gradient is 0
-    or not finite keeps its η. Each DDP process keeps its own table.
+    Deviations: n_i is that of η after its step, as in the released code. That code divides no loss
+    by K; adds η to the table, summed over a token's occurrences and over padding, where the paper
+    assigns it, here the mean over the occurrences; and divides what it looks up by the norm of the
+    whole batch. Here a token whose gradient is 0 or not finite keeps its η. Each DDP process keeps
+    its own table.
 
     Cost: K, with a clean term K + 1; a table as large as the embedding, saved with checkpoints.
     """

@@ -55,7 +55,7 @@ class TRADES:
         check_steps(self.steps, at_least=1)
         check_nonnegative("step_size", self.step_size)
         check_nonnegative("beta", self.beta)
-        check_off_centre(self.init_magnitude)
+        check_off_centre("init_magnitude", self.init_magnitude, self.ball)
 
     @property
     def inner_passes(self) -> int:

@@ -17,7 +17,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nlp_adv.methods.method import StepReport, check_bounded, check_nonnegative, check_steps
+from nlp_adv.methods.method import (
+    StepReport,
+    check_bounded,
+    check_nonnegative,
+    check_off_centre,
+    check_steps,
+)
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Ball, L2Ball, Objective, Output
 
@@ -56,7 +62,7 @@ class VAT:
 
     def __post_init__(self) -> None:
         check_bounded(self.ball, "vat steps to its surface")
-        check_nonnegative("xi", self.xi)
+        check_off_centre("xi", self.xi, self.ball)
         check_steps(self.steps, at_least=1)
         check_nonnegative("beta", self.beta)
 

@@ -21,6 +21,7 @@ class FrozenDropout:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         # Apple's module knows one device and takes no argument.
         self._where = () if device.type == "mps" else (device,)
         self._module = None if device.type == "cpu" else torch.get_device_module(device)
@@ -42,7 +43,8 @@ class FrozenDropout:
         """The block draws other masks, from `seed`; after it the streams are at the state."""
         torch.default_generator.manual_seed(seed)
         if self._module is not None:
-            self._module.manual_seed(seed)
+            other = torch.Generator(self._device).manual_seed(seed)
+            self._module.set_rng_state(other.get_state(), *self._where)
         try:
             yield
         finally:

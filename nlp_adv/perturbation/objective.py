@@ -216,11 +216,12 @@ class ModelObjective:
         for parameter in parameters:
             parameter.grad = None
         try:
-            with self._synchronisation(), self._frozen_dropout():
-                loss = self._run(delta.detach()).loss
-            self.note(loss)
-            with self._frozen_dropout.restored_on_error():
-                torch.autograd.backward(loss * self.loss_scale)
+            with self.unsynced():
+                with self._frozen_dropout():
+                    loss = self._run(delta.detach()).loss
+                self.note(loss)
+                with self._frozen_dropout.restored_on_error():
+                    torch.autograd.backward(loss * self.loss_scale)
             return [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         finally:
             for parameter, grad in zip(parameters, kept, strict=True):

@@ -4,42 +4,61 @@ import json
 import math
 
 import pytest
+from models import batch, tiny
 
 from nlp_adv.methods import (
+    AWP,
     FGM,
     FGSM,
     METHODS,
     PGD,
+    SMART,
+    TAVAT,
+    TRADES,
+    VAT,
+    YOPO,
     FGMMatrix,
+    FreeAT,
     FreeLB,
     NoAttack,
     Noise,
+    RDrop,
     Scaled,
+    bare,
     build,
     describe,
     floor_cost,
+    own_settings,
 )
 from nlp_adv.perturbation import BALLS, L1Ball, L2Ball, LInfBall
+from nlp_adv.text.objective import text_objective
+
+LENGTHS = ("step_size", "init_magnitude", "xi")
+WITH_A_BALL = [name for name, method in METHODS.items() if isinstance(method.preset(), Scaled)]
+BOUNDED = ["fgm", "noise", "vat"]  # they go to the surface, or fill the ball
 
 each_name = pytest.mark.parametrize("name", METHODS)
-with_a_ball = pytest.mark.parametrize(
-    "name", [name for name, method in METHODS.items() if isinstance(method.preset(), Scaled)]
-)
-
-
-def bare(method):
-    return method.method if isinstance(method, Scaled) else method
+with_a_ball = pytest.mark.parametrize("name", WITH_A_BALL)
+without_bound = pytest.mark.parametrize("name", [n for n in WITH_A_BALL if n not in BOUNDED])
 
 
 def test_the_names_are_those_of_the_methods():
     assert {
-        "none": NoAttack,
-        "noise": Noise,
-        "fgsm": FGSM,
+        "awp": AWP,
         "fgm": FGM,
         "fgm_matrix": FGMMatrix,
-        "pgd": PGD,
+        "fgsm": FGSM,
+        "freeat": FreeAT,
         "freelb": FreeLB,
+        "noise": Noise,
+        "none": NoAttack,
+        "pgd": PGD,
+        "rdrop": RDrop,
+        "smart": SMART,
+        "tavat": TAVAT,
+        "trades": TRADES,
+        "vat": VAT,
+        "yopo": YOPO,
     } == METHODS
 
 
@@ -50,11 +69,48 @@ def test_a_bare_name_builds_the_preset(name):
     assert method.name == name
     assert isinstance(bare(method), METHODS[name])
     assert method.passes >= 1
+    assert method.inner_passes >= 0
+
+
+@each_name
+def test_a_preset_holds_finite_numbers(name):
+    flat = describe(build(name))
+    numbers = [value for value in flat.values() if isinstance(value, int | float)]
+    assert all(math.isfinite(value) for value in numbers)
+    assert math.isfinite(floor_cost(build(name), blocks=12))
 
 
 @with_a_ball
 def test_presets_are_scale_free(name):
     assert build(name).unit == "relative"
+
+
+@with_a_ball
+def test_presets_share_one_radius(name):
+    """So that a comparison of bare names is one at equal ε."""
+    assert bare(build(name)).ball.epsilon == 0.03
+
+
+@each_name
+def test_own_settings_are_the_fields_but_for_the_ball(name):
+    method = bare(build(name))
+    settings = own_settings(METHODS[name])
+    flat = describe(method)
+    known = {"method", "norm", "unit", "epsilon", "per"}
+    assert set(settings) == set(flat) - known
+    for key, kind in settings.items():
+        assert isinstance(getattr(method, key), kind)
+
+
+def test_own_settings_have_types():
+    assert own_settings(FreeLB) == {
+        "step_size": float,
+        "steps": int,
+        "init_magnitude": float,
+        "clean_weight": float,
+        "reuse": bool,
+    }
+    assert own_settings(FGMMatrix) == own_settings(NoAttack) == {}
 
 
 # --- settings
@@ -65,10 +121,79 @@ def test_presets_are_scale_free(name):
 def test_other_lengths_keep_their_ratio_to_epsilon(name, epsilon):
     before, after = bare(build(name)), bare(build(name, epsilon=epsilon))
     assert after.ball.epsilon == epsilon
-    for length in ("step_size", "init_magnitude"):
+    for length in LENGTHS:
         if hasattr(before, length):
             got = getattr(after, length) / epsilon
             assert math.isclose(got, getattr(before, length) / before.ball.epsilon)
+
+
+@with_a_ball
+def test_a_radius_of_zero_can_be_asked_for(name):
+    """The attack of no size, at one end of a sweep over ε."""
+    assert build(name, epsilon=0.0).ball.epsilon == 0
+
+
+# --- no radius
+
+
+@without_bound
+def test_an_infinite_epsilon_keeps_the_presets_lengths(name):
+    before, after = bare(build(name)), bare(build(name, epsilon=math.inf))
+    assert after.ball == type(before.ball)(math.inf)
+    for key in own_settings(METHODS[name]):
+        assert getattr(after, key) == getattr(before, key)
+
+
+@without_bound
+def test_a_step_without_a_ball_is_finite(name):
+    method, model = build(name, epsilon=math.inf, unit="absolute"), tiny("bert")
+    objective = text_objective(model, batch("bert"), seed=0)
+    if name == "freeat":  # whose first replay is at the clean point
+        method.step(objective)
+        objective.memory.replay = 1
+    report = method.step(objective)
+    assert objective.delta.isfinite().all()
+    assert objective.delta.any()
+    assert report.loss.isfinite()
+    assert not objective.nonfinite
+
+
+@without_bound
+def test_an_infinite_epsilon_is_described_in_strict_json(name):
+    method = build(name, epsilon=math.inf)
+    flat = json.loads(json.dumps(describe(method), allow_nan=False))
+    assert flat["epsilon"] == "inf"
+
+
+@without_bound
+def test_the_description_of_no_ball_builds_the_method_again(name):
+    method = build(name, epsilon=math.inf)
+    flat = json.loads(json.dumps(describe(method), allow_nan=False))
+    assert build(flat.pop("method"), **flat) == method
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *((name, {}) for name in BOUNDED),
+        ("pgd", {"random_start": True}),
+        ("fgsm", {"random_start": True}),
+        ("yopo", {"random_start": True}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("norm", BALLS)
+def test_a_method_that_needs_a_radius_refuses_none(name, settings, norm):
+    assert build(name, epsilon=0.3, norm=norm, **settings)
+    message = refusal(name, epsilon=math.inf, norm=norm, **settings)
+    assert message.startswith("epsilon must be finite: ")
+
+
+def test_a_matrix_step_has_a_length():
+    assert "epsilon must be a finite number" in refusal("fgm_matrix", epsilon=math.inf)
+
+
+# --- settings that are taken as they are
 
 
 def test_given_lengths_are_taken_as_they_are():
@@ -144,6 +269,27 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         ("pgd", {"init_magnitude": 0.1}),
         ("pgd", {"typo": 1}),
         ("pgd", {"ball": L2Ball(1.0)}),
+        ("freeat", {"clean_weight": 0.5}),
+        ("freeat", {"steps": 3}),
+        ("yopo", {"replays": 3}),
+        ("yopo", {"init_magnitude": 0.1}),
+        ("freelb", {"beta": 1.0}),
+        ("tavat", {"reuse": True}),
+        ("tavat", {"random_start": True}),
+        ("vat", {"clean_weight": 0.5}),
+        ("vat", {"step_size": 0.1}),
+        ("vat", {"init_magnitude": 0.1}),
+        ("smart", {"clean_weight": 0.5}),
+        ("smart", {"xi": 0.1}),
+        ("smart", {"symmetric": True}),
+        ("trades", {"clean_weight": 0.5}),
+        ("trades", {"proximal_weight": 0.5}),
+        ("awp", {"clean_weight": 0.5}),
+        ("awp", {"beta": 1.0}),
+        ("rdrop", {"epsilon": 0.1}),
+        ("rdrop", {"unit": "relative"}),
+        ("rdrop", {"steps": 1}),
+        ("none", {"beta": 1.0}),
     ],
     ids=str,
 )
@@ -163,7 +309,7 @@ def test_a_refusal_lists_the_settings_there_are():
     [
         {"epsilon": -0.1},
         {"epsilon": math.nan},
-        {"epsilon": math.inf},
+        {"epsilon": -math.inf},
         {"step_size": -0.1},
         {"step_size": math.nan},
         {"step_size": math.inf},
@@ -187,6 +333,65 @@ def test_a_value_out_of_range_is_refused(settings):
     assert str(value) in message
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "values"),
+    [
+        ("freeat", "step_size", [-0.1, math.nan, math.inf]),
+        ("freeat", "replays", [0, -1, 1.5]),
+        ("yopo", "step_size", [-0.1, math.nan, math.inf]),
+        ("yopo", "rounds", [0, -1, 1.5]),
+        ("yopo", "steps", [0, -1, 1.5]),
+        ("yopo", "clean_weight", [-0.1, 1.0, math.nan]),
+        ("tavat", "step_size", [-0.1, math.nan, math.inf]),
+        ("tavat", "steps", [0, -1, 1.5]),
+        ("tavat", "init_magnitude", [-0.1, math.nan, math.inf]),
+        ("tavat", "clean_weight", [-0.1, 1.0, math.nan]),
+        ("vat", "xi", [-0.1, math.nan, math.inf]),
+        ("vat", "steps", [0, -1, 1.5]),
+        ("vat", "beta", [-0.1, math.nan, math.inf]),
+        ("smart", "step_size", [-0.1, math.nan, math.inf]),
+        ("smart", "steps", [0, -1, 1.5]),
+        ("smart", "beta", [-0.1, math.nan, math.inf]),
+        ("smart", "init_magnitude", [0.0, -0.1, math.nan, math.inf]),
+        ("smart", "proximal_weight", [-0.1, math.nan, math.inf]),
+        ("smart", "decay", [-0.1, 1.1, math.nan]),
+        ("trades", "step_size", [-0.1, math.nan, math.inf]),
+        ("trades", "steps", [0, -1, 1.5]),
+        ("trades", "beta", [-0.1, math.nan, math.inf]),
+        ("trades", "init_magnitude", [0.0, -0.1, math.nan, math.inf]),
+        ("rdrop", "beta", [-0.1, math.nan, math.inf]),
+        ("awp", "step_size", [-0.1, math.nan, math.inf]),
+        ("awp", "steps", [-1, 1.5]),
+        ("awp", "gamma", [-0.1, math.nan, math.inf]),
+    ],
+)
+def test_each_method_refuses_what_is_out_of_its_range(name, key, values):
+    for value in values:
+        message = refusal(name, **{key: value})
+        assert key in message
+        assert str(value) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("awp", {"steps": 0, "gamma": 0.0}),
+        ("freeat", {"replays": 1, "step_size": 0.0}),
+        ("rdrop", {"beta": 0.0}),
+        ("smart", {"decay": 0.0, "beta": 0.0}),
+        ("smart", {"decay": 1.0, "proximal_weight": 1.0}),
+        ("tavat", {"steps": 1, "init_magnitude": 0.0}),
+        ("trades", {"beta": 0.0, "step_size": 0.0}),
+        ("vat", {"beta": 0.0, "symmetric": True}),
+        ("yopo", {"rounds": 1, "steps": 1, "clean_weight": 0.0}),
+    ],
+    ids=str,
+)
+def test_the_ends_of_the_ranges_are_allowed(name, settings):
+    method = bare(build(name, **settings))
+    assert {key: getattr(method, key) for key in settings} == settings
+
+
 def test_a_unit_without_an_epsilon_is_refused():
     assert "needs an epsilon" in refusal("pgd", unit="absolute")
     assert build("pgd", unit="relative") == build("pgd")
@@ -205,6 +410,15 @@ def test_a_unit_without_an_epsilon_is_refused():
         Scaled(FGM(L2Ball(0.0)), "relative"),
         Noise(L2Ball(2.9)),
         FGMMatrix(0.3),
+        FreeAT(LInfBall(0.1), 0.1, replays=8, carry=True),
+        Scaled(YOPO(L2Ball(0.1), 0.05, 5, 3, random_start=True, clean_weight=0.5), "relative"),
+        FreeLB(L2Ball(0.3), 0.1, 2, reuse=True),
+        TAVAT(L2Ball(0.3), 0.1, 2, init_magnitude=0.7, clean_weight=0.5),
+        VAT(LInfBall(0.3, "token"), xi=0.1, steps=2, beta=3.0, symmetric=True),
+        Scaled(SMART(L2Ball(0.3), 0.1, 2, 1.0, 0.1, 0.5, decay=0.9), "per_coordinate"),
+        TRADES(L1Ball(0.3), 0.1, 2, beta=3.0, init_magnitude=0.1),
+        RDrop(5.0),
+        AWP(LInfBall(0.3), 0.1, 2, gamma=0.01),
     ],
     ids=repr,
 )
@@ -232,6 +446,8 @@ def test_a_description_names_norm_slice_and_unit(norm):
 
 # --- the cost that the docstrings and DESIGN.md, §6, promise
 
+EXTRA = {"beta": 1.0, "init_magnitude": 0.1}
+
 
 @pytest.mark.parametrize(
     ("method", "cost"),
@@ -251,10 +467,52 @@ def test_a_description_names_norm_slice_and_unit(norm):
         (PGD(L2Ball(1.0), 0.1, 0, random_start=False, clean_weight=0.5), 2),
         (FreeLB(L2Ball(1.0), 0.1, 3), 3),
         (FreeLB(L2Ball(1.0), 0.1, 3, clean_weight=0.5), 4),
+        (FreeLB(L2Ball(1.0), 0.1, 3, reuse=True), 3),
+        (FreeAT(L2Ball(1.0), 0.1, replays=8), 1),
+        (YOPO(L2Ball(1.0), 0.1, rounds=5, steps=3), 5 + 4 * 2 * 2 / 3 / 12),
+        (YOPO(L2Ball(1.0), 0.1, rounds=1, steps=9), 1),
+        (YOPO(L2Ball(1.0), 0.1, 2, 1, random_start=True, clean_weight=0.5), 3),
+        (TAVAT(L2Ball(1.0), 0.1, 3), 3),
+        (TAVAT(L2Ball(1.0), 0.1, 3, clean_weight=0.5), 4),
+        (VAT(L2Ball(1.0), xi=0.1, steps=2), 2 / 3 * 2 + 2),
+        (SMART(L2Ball(1.0), 0.1, 2, **EXTRA), 2 / 3 * 2 + 2),
+        (SMART(L2Ball(1.0), 0.1, 2, proximal_weight=1.0, **EXTRA), 2 / 3 * 2 + 2 + 1 / 3),
+        (TRADES(L2Ball(1.0), 0.1, 3, **EXTRA), 2 / 3 * 3 + 2),
+        (RDrop(), 2),
+        (AWP(L2Ball(1.0), 0.1, 3, gamma=0.01), 2 / 3 * 3 + 2),
+        (AWP(L2Ball(1.0), 0.1, 0, gamma=0.01), 2),
     ],
     ids=repr,
 )
 def test_the_floor_cost_is_the_documented_one(method, cost):
-    assert math.isclose(floor_cost(method), cost)
+    assert math.isclose(floor_cost(method, blocks=12), cost)
     if hasattr(method, "ball"):
-        assert floor_cost(Scaled(method, "relative")) == floor_cost(method)
+        assert floor_cost(Scaled(method, "relative"), 12) == floor_cost(method, 12)
+
+
+PRESETS_COST = {
+    "none": 1,
+    "noise": 1,
+    "freeat": 1,
+    "rdrop": 2,
+    "fgm": 2,
+    "fgsm": 2,
+    "fgm_matrix": 2,
+    "tavat": 2,
+    "vat": 2 + 2 / 3,
+    "smart": 2 + 2 / 3,
+    "awp": 2 + 2 / 3,
+    "freelb": 3,
+    "yopo": 3 + 4 * 2 / 3 / 12,
+    "pgd": 2 + 2 * 2 / 3,
+    "trades": 2 + 3 * 2 / 3,
+}
+
+
+@each_name
+def test_the_floor_cost_of_a_preset(name):
+    assert math.isclose(floor_cost(build(name), blocks=12), PRESETS_COST[name])
+
+
+def test_without_the_number_of_blocks_their_passes_are_not_counted():
+    assert floor_cost(build("yopo")) == 3

@@ -4,8 +4,11 @@ Nothing here knows of nlp_adv. Each function leaves ∇θ in `.grad` and returns
 BERT with padding on the right reads no positions from its ids, so `inputs_embeds` is exact there.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 Batch = dict[str, Tensor]
 
@@ -83,7 +86,7 @@ def freelb(
     return total
 
 
-def pgd(
+def pgd_attack(
     model: nn.Module,
     batch: Batch,
     *,
@@ -92,9 +95,8 @@ def pgd(
     epsilon: float,
     alpha: float,
     steps: int,
-    clean_too: bool = False,
 ) -> Tensor:
-    """Madry et al., ICLR 2018, eq. (2.1); `clean_too` adds the clean loss, as the folk recipe."""
+    """K projected steps from `start`."""
     free = batch["attention_mask"].unsqueeze(2).to(torch.float64)
     delta = start.clone()
     for _ in range(steps):
@@ -105,7 +107,15 @@ def pgd(
             delta = (delta.detach() + alpha * torch.sign(grad)).clamp(-epsilon, epsilon)
         else:
             delta = onto_sphere(delta.detach() + alpha * grad / per_sentence(grad), epsilon)
-    loss = loss_at(model, batch, delta.detach())
+    return delta.detach()
+
+
+def pgd(
+    model: nn.Module, batch: Batch, *, start: Tensor, clean_too: bool = False, **attack
+) -> Tensor:
+    """Madry et al., ICLR 2018, eq. (2.1); `clean_too` adds the clean loss, as the folk recipe."""
+    delta = pgd_attack(model, batch, start=start, **attack)
+    loss = loss_at(model, batch, delta)
     if clean_too:
         loss = loss + loss_at(model, batch, torch.zeros_like(delta))
     loss.backward()
@@ -167,3 +177,90 @@ def neftune(model: nn.Module, batch: Batch, *, draws: Tensor, alpha: float) -> T
     loss = loss_at(model, batch, noise)
     loss.backward()
     return loss.detach()
+
+
+def first_block(model: nn.Module, batch: Batch, delta: Tensor) -> Tensor:
+    """BERT's embeddings and its encoder layer 0, run by hand: h(x + δ), (B, T, D)."""
+    hidden = model.bert.embeddings(inputs_embeds=look_up(model, batch) + delta)
+    return model.bert.encoder.layer[0](hidden, closed_to_padding(batch))
+
+
+def rest(model: nn.Module, batch: Batch, hidden: Tensor) -> Tensor:
+    """The loss as a function of the first block's output."""
+    for layer in model.bert.encoder.layer[1:]:
+        hidden = layer(hidden, closed_to_padding(batch))
+    logits = model.classifier(model.dropout(model.bert.pooler(hidden)))
+    return cross_entropy(logits, batch["labels"])
+
+
+def closed_to_padding(batch: Batch) -> Tensor:
+    """What is added to attention scores, (B, 1, 1, T)."""
+    closed = (batch["attention_mask"] == 0)[:, None, None, :]
+    return closed.to(torch.float64) * torch.finfo(torch.float64).min
+
+
+def yopo(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    start: Tensor,
+    epsilon: float,
+    sigma: float,
+    m: int,
+    n: int,
+    clean_weight: float = 0.0,
+) -> Tensor:
+    """Zhang et al., NeurIPS 2019, YOPO-m-n: p = ∂L/∂h, then n ascents of ⟨p, h(x + δ)⟩.
+
+    The m losses are averaged, all parameters take their gradient at the same m points, and nothing
+    ascends after the last of them.
+    """
+    free = batch["attention_mask"].unsqueeze(2).to(torch.float64)
+    delta, total = start.clone(), 0.0
+    if clean_weight > 0:
+        clean = clean_weight * model(**batch).loss
+        clean.backward()
+        total = total + clean.detach()
+    for round_ in range(m):
+        hidden = first_block(model, batch, delta)
+        hidden.retain_grad()
+        loss = (1 - clean_weight) * rest(model, batch, hidden) / m
+        loss.backward()
+        total = total + loss.detach()
+        if round_ == m - 1:
+            break
+        p = hidden.grad
+        for _ in range(n):
+            delta = delta.detach().requires_grad_()
+            hamiltonian = (p * first_block(model, batch, delta)).sum()
+            (grad,) = torch.autograd.grad(hamiltonian, delta)
+            grad = grad * free
+            delta = onto_sphere(delta.detach() + sigma * grad / per_sentence(grad), epsilon)
+    return total
+
+
+def awp(model: nn.Module, batch: Batch, *, gamma: float, **attack) -> Tensor:
+    """Wu et al., NeurIPS 2020: the released class, a proxy that ascends by one step of SGD."""
+    delta = pgd_attack(model, batch, **attack)
+    proxy = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(proxy.parameters(), lr=1.0)
+    optimizer.zero_grad()
+    (-loss_at(proxy, batch, delta)).backward()
+    optimizer.step()
+    moved, difference = proxy.state_dict(), {}
+    for name, weight in model.state_dict().items():
+        if weight.dim() > 1 and "weight" in name:
+            step = moved[name] - weight
+            difference[name] = weight.norm() / (step.norm() + 1e-20) * step
+    add(model, gamma, difference)
+    loss = loss_at(model, batch, delta)
+    loss.backward()
+    add(model, -gamma, difference)
+    return loss.detach()
+
+
+def add(model: nn.Module, times: float, difference: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in difference:
+                weight.add_(times * difference[name])

@@ -5,52 +5,13 @@ import math
 import pytest
 import reference_loops as reference
 import torch
-from models import assert_gradients, batch, gradients, tiny
+from agreement import SEED, SHAPE, assert_parity, full_batch, token_mask, uniform_draws
+from models import batch, tiny
 from torch import Tensor
 
-from nlp_adv.methods import FGM, FGSM, PGD, FGMMatrix, FreeLB, Noise, Scaled
+from nlp_adv.methods import AWP, FGM, FGSM, PGD, YOPO, FGMMatrix, FreeLB, Noise, Scaled
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 from nlp_adv.text.objective import text_objective
-
-SEED = 11
-SHAPE = (3, 7, 16)
-
-
-def uniform_draws() -> Tensor:
-    """U(−1, 1), from a generator seeded as the objective's is."""
-    draws = torch.empty(SHAPE, dtype=torch.float64)
-    return draws.uniform_(-1, 1, generator=torch.Generator().manual_seed(SEED))
-
-
-def token_mask() -> Tensor:
-    return batch("bert")["attention_mask"].double()[..., None].expand(SHAPE)
-
-
-def full_batch() -> dict[str, Tensor]:
-    """No padding."""
-    whole = batch("bert")
-    return whole | {"attention_mask": torch.ones_like(whole["attention_mask"])}
-
-
-def assert_parity(method, loop, *, times: float = 1.0, dropout: float = 0.0, full=None, **settings):
-    """∇θ and loss of the method, `times` over, are those of the loop, and not ordinary ones."""
-    found = []
-    full = full or batch("bert")
-    for step in (
-        lambda model: loop(model, full, **settings),
-        lambda model: method.step(text_objective(model, full, seed=SEED)).loss,
-        lambda model: model(**full).loss.backward(),
-    ):
-        model = tiny("bert", dropout=dropout)
-        torch.manual_seed(0)
-        loss = step(model)
-        found.append((loss, gradients(model)))
-    (want_loss, want), (loss, theta), (_, plain) = found
-    assert_gradients({name: times * value for name, value in theta.items()}, want, atol=1e-10)
-    torch.testing.assert_close(times * loss, want_loss, rtol=0, atol=1e-10)
-    moved = max((theta[name] - plain[name]).abs().max() for name in theta)
-    assert moved > 1e-3
-
 
 # --- FreeLB
 
@@ -87,6 +48,97 @@ def test_freelb_uses_one_dropout_mask_as_the_paper_says():
     assert_parity(method, reference.freelb, same_dropout=True, **settings)
     with pytest.raises(AssertionError):
         assert_parity(method, reference.freelb, same_dropout=False, **settings)
+
+
+def test_freelb_without_a_ball_is_freelb_plus_plus():
+    """Many steps and no constraint: the released loop whose radius is out of reach."""
+    method = FreeLB(L2Ball(math.inf), step_size=0.3, steps=12, init_magnitude=0.05)
+    settings = {"draws": uniform_draws(), "adv_lr": 0.3, "adv_steps": 12, "adv_init_mag": 0.05}
+    assert_parity(method, reference.freelb, adv_max_norm=1e6, **settings)
+    with pytest.raises(AssertionError):
+        assert_parity(method, reference.freelb, adv_max_norm=0.8, **settings)
+
+
+# --- YOPO
+
+ZERO = torch.zeros(SHAPE, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("rounds", "steps"), [(2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("epsilon", [0.5, 10.0], ids=["tight", "none"])
+def test_yopo_is_the_papers_loop_with_the_first_block_by_hand(rounds, steps, epsilon):
+    method = YOPO(L2Ball(epsilon), 0.2, rounds, steps)
+    settings = {"start": ZERO, "epsilon": epsilon, "sigma": 0.2, "m": rounds, "n": steps}
+    assert_parity(method, reference.yopo, **settings)
+
+
+@pytest.mark.parametrize(("rounds", "steps"), [(1, 3), (3, 3)])
+def test_yopo_from_a_random_start(rounds, steps):
+    start = L2Ball(0.5).sample(token_mask(), torch.Generator().manual_seed(SEED))
+    method = YOPO(L2Ball(0.5), 0.2, rounds, steps, random_start=True)
+    settings = {"start": start, "epsilon": 0.5, "sigma": 0.2, "m": rounds, "n": steps}
+    assert_parity(method, reference.yopo, **settings)
+
+
+def test_yopo_with_a_clean_term():
+    method = YOPO(L2Ball(0.5), 0.2, rounds=2, steps=3, clean_weight=0.25)
+    settings = {"start": ZERO, "epsilon": 0.5, "sigma": 0.2, "m": 2, "n": 3, "clean_weight": 0.25}
+    assert_parity(method, reference.yopo, **settings)
+
+
+def test_yopo_with_one_ascent_a_round_is_freelb():
+    method = YOPO(L2Ball(0.5), 0.3, rounds=3, steps=1)
+    settings = {"adv_lr": 0.3, "adv_steps": 3, "adv_init_mag": 0.0, "adv_max_norm": 0.5}
+    assert_parity(method, reference.freelb, draws=None, **settings)
+    with pytest.raises(AssertionError):
+        assert_parity(YOPO(L2Ball(0.5), 0.3, 3, 2), reference.freelb, draws=None, **settings)
+
+
+def test_where_p_was_taken_the_first_blocks_gradient_is_the_whole_one():
+    """∇δ ⟨p, h(x + δ)⟩ = ∇δ L there, and another at any other δ."""
+    model, full = tiny("bert"), batch("bert")
+    objective = text_objective(model, full, seed=SEED)
+    delta, elsewhere = (0.3 * uniform_draws(seed) * token_mask() for seed in (0, 1))
+    loss, grad, p = objective.split_pass(delta)
+    leaf = delta.clone().requires_grad_()
+    (want,) = torch.autograd.grad(reference.loss_at(model, full, leaf), leaf)
+    torch.testing.assert_close(grad, want, rtol=0, atol=1e-10)
+    torch.testing.assert_close(loss, reference.loss_at(model, full, delta).detach())
+    torch.testing.assert_close(objective.prefix_gradient(delta, p), want, rtol=0, atol=1e-10)
+    leaf = elsewhere.clone().requires_grad_()
+    (want,) = torch.autograd.grad((p * reference.first_block(model, full, leaf)).sum(), leaf)
+    got = objective.prefix_gradient(elsewhere, p)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
+    assert (got - objective.gradient(elsewhere)).abs().max() > 1e-3
+
+
+def test_the_model_by_hand_is_the_model():
+    model, full = tiny("bert"), batch("bert")
+    by_hand = reference.rest(model, full, reference.first_block(model, full, ZERO))
+    torch.testing.assert_close(by_hand, model(**full).loss, rtol=0, atol=1e-12)
+
+
+# --- AWP
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize(
+    ("norm", "ball", "alpha"),
+    [("l2", L2Ball(0.8), 0.4), ("linf", LInfBall(0.1), 0.05)],
+    ids=["l2", "linf"],
+)
+def test_awp_is_the_released_loop(norm, ball, alpha, gamma):
+    settings = {"norm": norm, "epsilon": ball.epsilon, "alpha": alpha, "steps": 2}
+    method = AWP(ball, alpha, steps=2, gamma=gamma)
+    assert_parity(method, reference.awp, start=ZERO, gamma=gamma, **settings)
+    if gamma > 0:
+        with pytest.raises(AssertionError):
+            assert_parity(method, reference.awp, start=ZERO, gamma=-gamma, **settings)
+
+
+def test_awp_without_an_attack_on_the_input_moves_the_weights_alone():
+    settings = {"norm": "l2", "epsilon": 0.8, "alpha": 0.4, "steps": 0, "gamma": 0.2}
+    assert_parity(AWP(L2Ball(0.8), 0.4, 0, gamma=0.2), reference.awp, start=ZERO, **settings)
 
 
 # --- PGD

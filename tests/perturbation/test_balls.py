@@ -67,12 +67,30 @@ def test_norm_is_the_norm_of_each_slice(norm, per, case):
     torch.testing.assert_close(got.flatten(), norms(case.delta, ORDER[norm], per))
 
 
+def assert_feasible_and_idempotent(norm: str, per: str, delta: Tensor, epsilon: float) -> None:
+    """Up to rounding, which L1's threshold inherits from the sum of δ, not from ε."""
+    ball = BALLS[norm](epsilon, per)
+    once = ball.project(delta)
+    rounding = 1e-15 * norms(delta, 1, per)
+    assert (norms(once, ORDER[norm], per) <= epsilon * (1 + 1e-12) + rounding).all()
+    atol = float(rounding.max())
+    torch.testing.assert_close(ball.project(once), once, rtol=1e-12, atol=atol)
+
+
 @each_kind_with_cases
 def test_projection_is_feasible_and_idempotent(norm, per, case):
-    ball = BALLS[norm](case.epsilon, per)
-    once = ball.project(case.delta)
-    assert (norms(once, ORDER[norm], per) <= case.epsilon * (1 + 1e-12) + 1e-14).all()
-    torch.testing.assert_close(ball.project(once), once, rtol=1e-12, atol=1e-14)
+    assert_feasible_and_idempotent(norm, per, case.delta, case.epsilon)
+
+
+@each_norm
+@pytest.mark.parametrize("epsilon", [0.0, 1e-300, 1e-3, 0.5])
+def test_projection_is_feasible_where_coordinates_are_equal(norm, epsilon):
+    """Ties are where the threshold of L1 is least exact."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = 10 * torch.rand(500, 1, 1, generator=generator, dtype=torch.float64)
+    delta = sizes.expand(500, 3, 4).clone()
+    delta[:, 0, :2] = torch.tensor([1 / 3, 1e-5], dtype=torch.float64)
+    assert_feasible_and_idempotent(norm, "example", delta, epsilon)
 
 
 @each_kind_with_cases
@@ -331,10 +349,37 @@ def test_within_box_is_a_ball_like_its_own():
 
 
 @each_norm
-@pytest.mark.parametrize("epsilon", [-1.0, -1e-9, math.nan, math.inf])
+@pytest.mark.parametrize("epsilon", [-1.0, -1e-9, -math.inf, math.nan])
 def test_a_radius_that_is_none_is_refused(norm, epsilon):
-    with pytest.raises(ValueError, match="epsilon must be a finite number"):
+    with pytest.raises(ValueError, match=f"number ≥ 0, or inf for no bound, not {epsilon}"):
         BALLS[norm](epsilon)
+
+
+@each_kind_with_cases
+def test_an_infinite_radius_is_no_constraint(norm, per, case):
+    ball = BALLS[norm](math.inf, per)
+    assert torch.equal(ball.project(case.delta), case.delta)
+    assert torch.equal(ball.project(case.delta * 0), case.delta * 0)
+    finite = BALLS[norm](1.0, per)
+    assert torch.equal(ball.steepest(case.delta), finite.steepest(case.delta))
+    assert torch.equal(ball.norm(case.delta), finite.norm(case.delta))
+
+
+@each_norm
+@given(box=boxes())
+def test_an_infinite_radius_leaves_the_box(norm, box):
+    delta, low, high = box
+    got = WithinBox(BALLS[norm](math.inf), low, high).project(delta)
+    assert torch.equal(got, delta.clamp(low, high))
+
+
+@each_norm
+def test_one_example_of_a_batch_may_have_no_constraint(norm):
+    radii = torch.tensor([0.5, math.inf], dtype=torch.float64).view(2, 1, 1)
+    delta = 3 + torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)).double()
+    got = BALLS[norm](radii).project(delta)
+    assert torch.equal(got[1], delta[1])
+    torch.testing.assert_close(got[:1], BALLS[norm](0.5).project(delta[:1]))
 
 
 @each_norm

@@ -79,3 +79,46 @@ def test_restore_goes_back_to_the_beginning(drop):
         first = drop(torch.ones(100))
     frozen.restore()
     assert torch.equal(drop(torch.ones(100)), first)
+
+
+# --- another mask
+
+
+def test_a_redrawn_block_draws_others(drop):
+    frozen = FrozenDropout(torch.device("cpu"))
+    masks = {}
+    for seed in (3, 4, 3):
+        with frozen.redrawn(seed):
+            masks.setdefault(seed, []).append(drop(torch.ones(100)))
+    with frozen():
+        first = drop(torch.ones(100))
+    assert torch.equal(*masks[3])
+    assert not torch.equal(masks[3][0], masks[4][0])
+    assert not torch.equal(masks[3][0], first)
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["first", "second"])
+def test_a_redrawn_block_changes_no_other(drop, before):
+    """The streams stand at the state after it; the other blocks draw what they would have drawn."""
+    state = torch.get_rng_state()
+    frozen = FrozenDropout(torch.device("cpu"))
+    masks = []
+    for turn in range(2):
+        if turn == before:
+            with frozen.redrawn(3):
+                drop(torch.ones(100))
+            assert torch.equal(torch.get_rng_state(), state)
+        with frozen():
+            masks.append(drop(torch.ones(100)))
+    torch.set_rng_state(state)
+    want = drop(torch.ones(100))
+    assert torch.equal(masks[0], want)
+    assert torch.equal(masks[1], want)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failing_redrawn_block_puts_the_stream_back(drop, error):
+    state = torch.get_rng_state()
+    with pytest.raises(error), FrozenDropout(torch.device("cpu")).redrawn(3):
+        raise error
+    assert torch.equal(torch.get_rng_state(), state)
