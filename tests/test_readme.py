@@ -98,11 +98,11 @@ def test_flags_in_the_text_are_flags_of_the_command():
     from transformers import HfArgumentParser
 
     from nlp_adv.cli.arguments import DataArguments, ModelArguments, ReportArguments
+    from nlp_adv.cli.sweep_request import SweepArguments
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments)
-    )
+    own = (ModelArguments, DataArguments, ReportArguments, SweepArguments)
+    parser = HfArgumentParser((*own, AdversarialTrainingArguments))
     known = {name for action in parser._actions for name in action.option_strings}
     used = set(re.findall(r"--[a-z]\w+", README))
     assert "--adv_epsilon" in used

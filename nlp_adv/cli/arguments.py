@@ -123,25 +123,33 @@ class TrainArguments(NamedTuple):
 _DATA_FLAGS = ("task_name", "dataset_name", "train_file", "validation_file", "test_file")
 
 
-def parse(argv: list[str], demo_flags: Callable[[str], list[str]]) -> TrainArguments:
+def parse(
+    argv: list[str],
+    demo_flags: Callable[[str], list[str]],
+    *,
+    command: str = "train",
+    more: tuple[type, ...] = (),
+) -> TrainArguments:
     """Flags, or one .json file of them, as dataclasses.
 
     Args:
-        argv: the command line after `train`.
+        argv: the command line after the command.
         demo_flags: method → defaults of the demo, which runs when neither a model nor data is
             named.
+        command: its name, for the help.
+        more: dataclasses of further flags, which are taken here and read elsewhere.
 
     Raises:
         UserError: a value that TrainingArguments or a method refuses, or half of model and data.
     """
     parser = HfArgumentParser(
-        (ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),  # type: ignore[arg-type]
-        prog="nlp-adv train",
-        usage="nlp-adv train [flags]   (nlp-adv train --help lists them)",
+        (*more, ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),  # type: ignore[arg-type]
+        prog=f"nlp-adv {command}",
+        usage=f"nlp-adv {command} [flags]   (nlp-adv {command} --help lists them)",
         allow_abbrev=False,
     )
-    argv = _flags_of_file(argv)
-    named = {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
+    argv = flags_of_file(argv)
+    named = flag_names(argv)
     demo = not named & {"model_name_or_path", *_DATA_FLAGS}
     meaningless = named & {"text_columns", "label_column", "regression", "tokenizer_name"}
     if demo and meaningless:
@@ -155,13 +163,13 @@ def parse(argv: list[str], demo_flags: Callable[[str], list[str]]) -> TrainArgum
     defaults = [] if torch.accelerator.is_available() else ["--dataloader_pin_memory", "false"]
     try:
         parsed = parser.parse_args_into_dataclasses(
-            [*defaults, *(demo_flags(_method(argv)) if demo else []), *argv],
+            [*defaults, *(demo_flags(method_name(argv)) if demo else []), *argv],
             look_for_args_file=False,
             return_remaining_strings=True,
         )
     except (ValueError, ImportError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    model, data, report, training, unknown = parsed
+    model, data, report, training, unknown = parsed[len(more) :]
     if unknown:
         raise UserError(_unknown(unknown[0], parser))
     if "output_dir" not in named:
@@ -176,13 +184,24 @@ def _unknown(flag: str, parser: HfArgumentParser) -> str:
     return f"There is no flag {flag}; {f'did you mean {close[0]}?' if close else 'see --help.'}"
 
 
-def _method(argv: list[str]) -> str:
+def flag_names(argv: list[str]) -> set[str]:
+    """Names of the flags on a command line, without dashes."""
+    return {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
+
+
+def method_name(argv: list[str]) -> str:
+    """What `--adv` is on a command line."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--adv", default="none")
     return str(parser.parse_known_args(argv)[0].adv)
 
 
-def _flags_of_file(argv: list[str]) -> list[str]:
+def flags_of_file(argv: list[str]) -> list[str]:
+    """The command line that one .json file stands for; any other is left as it is.
+
+    Raises:
+        UserError: the file is not there or does not hold flags.
+    """
     if len(argv) != 1 or not argv[0].endswith(".json"):
         return argv
     try:

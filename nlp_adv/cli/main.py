@@ -10,6 +10,7 @@ from nlp_adv.errors import UserError
 # command: (module, what it does); a module is imported only when its command is asked for
 COMMANDS = {
     "train": ("nlp_adv.cli.train", "fine-tune a classifier, with adversarial training if asked"),
+    "sweep": ("nlp_adv.cli.sweep", "search adversarial and training hyperparameters together"),
 }
 
 _USAGE = """usage: nlp-adv COMMAND [flags]

@@ -50,17 +50,29 @@ class RunResult:
 def measure(
     result: RunResult, rows: Dataset, attack: EmbeddingPGD, *, embedding: str | None
 ) -> None:
-    """Attack the trained model on the given rows, like lengths together to spare padding."""
+    """Attack the trained model on the given rows."""
+    progress = f"Attacking {result.name}"
+    result.robustness = attacked(
+        result.model, result.tokenizer, rows, attack, embedding=embedding, progress=progress
+    )
+
+
+def attacked(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    attack: EmbeddingPGD,
+    *,
+    embedding: str | None,
+    progress: str | None,
+) -> EmbeddingRobustness:
+    """What the attack does on tokenized rows, like lengths together to spare padding."""
     lengths = [len(ids) for ids in rows["input_ids"]]
     rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
     batches = DataLoader(
-        rows.with_format("torch"),
-        batch_size=64,
-        collate_fn=DataCollatorWithPadding(result.tokenizer),
+        rows.with_format("torch"), batch_size=64, collate_fn=DataCollatorWithPadding(tokenizer)
     )
-    result.robustness = embedding_robustness(
-        result.model, batches, attack, embedding=embedding, progress=f"Attacking {result.name}"
-    )
+    return embedding_robustness(model, batches, attack, embedding=embedding, progress=progress)
 
 
 def print_report(results: list[RunResult], report: ReportArguments, *, demo: bool) -> None:
@@ -69,13 +81,8 @@ def print_report(results: list[RunResult], report: ReportArguments, *, demo: boo
     rows = [_header(results[-1], report), *(_row(result, results[0]) for result in results)]
     if len(results) == 1:  # nothing to compare with
         rows = [row[:-1] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     print()
-    for number, row in enumerate(rows):
-        first, *cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        print(first.strip().ljust(widths[0]) + "  " + "  ".join(cells))
-        if number == 0:
-            print("  ".join("-" * width for width in widths))
+    print(table(rows))
     print(_legend(results[-1], split, demo))
     for result in results:
         if result.robustness is not None and result.robustness.is_constant:
@@ -83,6 +90,24 @@ def print_report(results: list[RunResult], report: ReportArguments, *, demo: boo
                 f"Warning: {result.name} gives every row the same answer: its training collapsed, "
                 f"or has hardly begun."
             )
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows below the first, which names the columns: the first to the left, the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(first.strip().ljust(widths[0]) + "  " + "  ".join(cells))
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole, or not at all."""
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def write_report(
@@ -118,10 +143,7 @@ def write_report(
         },
         "runs": runs,
     }
-    path = Path(str(folder)) / REPORT_NAME
-    unfinished = path.with_suffix(".tmp")  # a report is there whole, or not at all
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(Path(str(folder)) / REPORT_NAME, json.dumps(content, indent=2) + "\n")
 
 
 def _header(result: RunResult, report: ReportArguments) -> list[str]:

@@ -41,9 +41,9 @@ class Task:
         """The split that the report is about: the test split where there is one."""
         return next((name for name in ("test", "validation") if name in self.splits), None)
 
-    def attacked(self, examples: int) -> Dataset:
-        """The first rows of that split."""
-        split = self.splits[str(self.reported)]
+    def attacked(self, examples: int, split_name: str | None = None) -> Dataset:
+        """The first rows of that split, or of another one."""
+        split = self.splits[split_name or str(self.reported)]
         return split.select(range(min(examples, len(split))))
 
 

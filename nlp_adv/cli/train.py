@@ -13,6 +13,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from nlp_adv.cli.arguments import TrainArguments, parse
+from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.report import RunResult, measure, print_report, write_report
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
@@ -127,8 +128,20 @@ def _check_before_training(arguments: TrainArguments, task: Task) -> None:
     if best not in ("loss", *metric_names(task.task_name, task.data.label_names)):
         names = ", ".join(metric_names(task.task_name, task.data.label_names))
         raise UserError(f"There is no metric {best!r}; --metric_for_best_model can be {names}.")
-    if min(training.per_device_train_batch_size, training.per_device_eval_batch_size) < 1:
+    check_length(task, training)
+
+
+def check_length(task: Task, training: AdversarialTrainingArguments) -> None:
+    """Whether there are batches and steps, and the attack begins before they end.
+
+    Raises:
+        UserError: not so.
+    """
+    sizes = training.per_device_train_batch_size, training.per_device_eval_batch_size
+    if min(*sizes, training.gradient_accumulation_steps) < 1:
         raise UserError("--per_device_train_batch_size and its like must be at least 1.")
+    if training.max_steps <= 0 and training.num_train_epochs < 0:
+        raise UserError(f"--num_train_epochs is {training.num_train_epochs:g}; give at least 0.")
     try:
         training.adversarial_schedule().over(_steps(task, training))
     except ValueError as error:
@@ -173,6 +186,9 @@ def _train(task: Task, training: AdversarialTrainingArguments, *, attacked: bool
         )
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
+    if training.process_index == 0:
+        radius = radius_in_words(method, model, task.tokenizer, task.splits["train"], training)
+        print(radius or "", end="\n" * bool(radius), file=sys.stderr)
     outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()

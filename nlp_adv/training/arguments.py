@@ -85,10 +85,10 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         "relative (ε as a share of the embedding norm)."
     )
     adv_start_step: float = _flag(
-        "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0
+        "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0.0
     )
     adv_ramp_steps: float = _flag(
-        "Over the next so many steps ε grows to full size; below 1, this share of the run.", 0
+        "Over the next so many steps ε grows to full size; below 1, this share of the run.", 0.0
     )
     adv_exclude_special_tokens: bool = _flag("Leave [CLS], [SEP] and their like unmoved.", False)
     adv_embedding: str | None = _flag(

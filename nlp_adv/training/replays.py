@@ -86,11 +86,11 @@ class ReplayMixin(_Trainer):
                 f"freeat replays whole optimizer steps of {chunk} rows, and there are only "
                 f"{len(sampler)}; lower the batch size or the accumulation steps."
             )
-        in_epoch = len(sampler) // chunk * self.replays()
+        in_epoch: int = len(sampler) // chunk * self.replays()
         seed: int = self.args.seed if self.args.data_seed is None else self.args.data_seed
 
         def epoch_seed() -> int:
-            return seed + int(self.state.global_step) // in_epoch
+            return seed + self.state.global_step // in_epoch
 
         return ReplaySampler(sampler, chunk, self.replays(), epoch_seed)
 

@@ -1,7 +1,6 @@
 """`nlp-adv train` from the flags to the files: what it refuses, what it writes, what repeats."""
 
 import contextlib
-import gc
 import io
 import json
 import os
@@ -9,12 +8,22 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
-import datasets
 import pytest
 import torch
-import transformers
+from commands import (
+    BRIEF,
+    NOUNS,
+    SPLITS,
+    TINY_DEMO,
+    WORDS,
+    Run,
+    call,
+    refused,
+    refused_without_trace,
+    snapshot,
+    write,
+)
 from datasets import load_dataset
 from safetensors.torch import load_file
 from transformers import (
@@ -22,7 +31,6 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
-    BertModel,
     DataCollatorWithPadding,
 )
 
@@ -30,68 +38,9 @@ import nlp_adv
 from nlp_adv.cli.main import main
 from nlp_adv.methods import METHODS
 from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
-from nlp_adv.text.demo import demo_tokenizer
 
-# The Trainer collects garbage when it ends; most of a run's time would go into looking through
-# the imported modules.
-gc.freeze()
-
-WORDS = {"good": ("superb", "bright", "warm", "clever"), "bad": ("dull", "grey", "cold", "stale")}
-NOUNS = ("plot", "cast", "score", "end", "joke")
 EPSILONS = (0.5, 0.02, 0.1)
-TINY_DEMO = {"max_train_samples": 64, "max_eval_samples": 32, "num_train_epochs": 1}
-
-
-def sentences(noun: str) -> list[dict]:
-    """Eight rows about one noun, their labels words."""
-    return [
-        {"text": f"the {noun} is {word}", "label": label}
-        for pair in zip(*WORDS.values(), strict=True)
-        for word, label in zip(pair, WORDS, strict=True)
-    ]
-
-
-SPLITS = {
-    "train": [row for noun in NOUNS[:3] for row in sentences(noun)],
-    "validation": sentences(NOUNS[3]),
-    "test": sentences(NOUNS[4]),
-}
-
-
-class Run(NamedTuple):
-    """What one call of the command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-def flags(settings: dict) -> list[str]:
-    argv = []
-    for name, value in settings.items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        argv += [f"--{name}", *map(str, values)]
-    return argv
-
-
-def call(*argv: str, **settings) -> Run:
-    """The command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["train", *argv, *flags({"use_cpu": True, **settings})])
-    return Run(code, out.getvalue(), err.getvalue())
-
-
-def write(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def snapshot(folder: Path) -> dict[str, bytes | None]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in folder.rglob("*")
-    }
+FREELB = {"adv": "freelb", "adv_epsilon": 0.2, "adv_steps": 2, "adv_unit": "relative"}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -107,52 +56,6 @@ def report(folder: Path) -> dict:
     return json.loads((folder / "nlp_adv_report.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        cache = str(tmp_path_factory.mktemp("cache"))
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-        datasets.disable_progress_bars()
-        transformers.utils.logging.disable_progress_bar()
-        yield
-        datasets.enable_progress_bars()
-        transformers.utils.logging.enable_progress_bar()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory) -> dict[str, str]:
-    """A model folder and one file a split, by flag."""
-    folder = tmp_path_factory.mktemp("given")
-    tokenizer = demo_tokenizer([row["text"] for rows in SPLITS.values() for row in rows])
-    tokenizer.save_pretrained(folder / "model")
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    )
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder / "model")
-    return {
-        "model_name_or_path": str(folder / "model"),
-        **{f"{name}_file": write(folder / f"{name}.jsonl", SPLITS[name]) for name in SPLITS},
-    }
-
-
-BRIEF = {
-    "max_steps": 5,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 3e-3,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "report_to": "none",
-}
-FREELB = {"adv": "freelb", "adv_epsilon": 0.2, "adv_steps": 2, "adv_unit": "relative"}
-
-
 @pytest.fixture(scope="module")
 def freelb(files, tmp_path_factory) -> tuple[Run, Path]:
     """One full run: three splits, FreeLB beside plain, three radii."""
@@ -161,27 +64,6 @@ def freelb(files, tmp_path_factory) -> tuple[Run, Path]:
     seen_before = [*SPLITS["validation"], *SPLITS["train"][:2]]
     settings["validation_file"] = write(folder.with_name("dev.jsonl"), seen_before)
     return call(**files | BRIEF | FREELB | settings), folder
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch) -> Path:
-    """An empty current directory."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-def refused(run: Run, *words: str) -> None:
-    """Exit code 2 and one sentence."""
-    assert run.code == 2, run
-    assert run.out == ""
-    lines = run.err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("nlp-adv train: error: ")
-    assert "Traceback" not in lines[0]
-    for word in words:
-        assert word in lines[0], lines[0]
 
 
 # flags, and what the one sentence must name; FILES brings a model and data
@@ -377,13 +259,6 @@ class TestRefusals:
     def test_an_unknown_command(self, capsys):
         assert main(["trian"]) == 2
         assert "'trian'" in capsys.readouterr().err
-
-
-def refused_without_trace(work: Path, settings: dict, words: list[str]) -> None:
-    before = snapshot(work)
-    run = call(**settings)
-    assert snapshot(work) == before
-    refused(run, *words)
 
 
 class TestOneRun:

@@ -1,0 +1,58 @@
+"""`nlp-adv sweep`: search adversarial and training hyperparameters together.
+
+    objective = share·clean + (1 − share)·robust, on the validation split
+
+clean is the accuracy on the whole split, robust the accuracy under PGD on the embeddings of its
+first rows, averaged over the radii.
+"""
+
+import os
+import sys
+
+from transformers import set_seed
+
+from nlp_adv.cli.arguments import flags_of_file
+from nlp_adv.cli.sweep_records import SweepFolder
+from nlp_adv.cli.sweep_report import report_sweep
+from nlp_adv.cli.sweep_request import SweepRequest
+from nlp_adv.cli.sweep_run import SweepRun
+from nlp_adv.cli.task import Task, load_task
+from nlp_adv.cli.train import check_length
+from nlp_adv.errors import UserError
+from nlp_adv.text.embeddings import find_embedding
+
+
+def main(argv: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        UserError: anything that the user can mend, before a file is written.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("A sweep runs in one process: start it without a launcher.")
+    request = SweepRequest(flags_of_file(argv))
+    folder = SweepFolder(request.output_dir)
+    folder.check(request.settings, overwrite=request.base.report.overwrite_output_dir)
+    set_seed(request.base.training.seed)
+    task = load_task(request.base)
+    _check_before_training(request, task)
+    run = SweepRun(request, folder, task)
+    folder.open(request.settings)
+    try:
+        run.search()
+    except KeyboardInterrupt:
+        done = len(folder.records)
+        print(f"\nStopped after {done} trials; the same command goes on.", file=sys.stderr)
+        raise SystemExit(130) from None
+    best = request.flags_of_best(folder.best.params)
+    report_sweep(folder, request.space, request.formula, best)
+
+
+def _check_before_training(request: SweepRequest, task: Task) -> None:
+    if "validation" not in task.splits:
+        raise UserError("A sweep compares trials on a validation split: give --validation_file.")
+    if task.data.label_names is None:
+        raise UserError("A sweep compares accuracies; regression has none.")
+    for arguments in request.trials:
+        check_length(task, arguments.training)
+    find_embedding(task.new_model(), request.base.training.adv_embedding)

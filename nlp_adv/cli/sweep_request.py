@@ -1,0 +1,243 @@
+"""What `nlp-adv sweep` is asked for: its flags, the space, and the arguments of each trial."""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+from transformers import HfArgumentParser
+
+from nlp_adv.cli.arguments import TrainArguments, parse
+from nlp_adv.cli.sweep_space import Hyperparameter, default_space, parse_space
+from nlp_adv.cli.train import demo_flags as demo_flags_of_train
+from nlp_adv.errors import UserError
+from nlp_adv.training.search import BUILT_IN
+from nlp_adv.training.trials import planned
+
+# A sweep keeps numbers, not models, and goes on by itself.
+_REFUSED = ("resume_from_checkpoint", "load_best_model_at_end", "push_to_hub")
+# Flags that may change before a sweep goes on.
+_NEUTRAL = ("output_dir", "overwrite_output_dir", "disable_tqdm", "report_to", "log_level")
+# Trials are scored once, at their end.
+_OF_TRIALS = {"save_strategy": ["no"], "eval_strategy": ["no"]}
+
+
+@dataclass
+class SweepArguments:
+    """How the search goes; all other flags are those of `nlp-adv train`.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    space: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "What to vary: name=low:high, name=low:high:log (or :linear), name=a,b,c; "
+            "lengths and learning rates are logarithmic by default. Unset: epsilon and the "
+            "learning rate."
+        },
+    )
+    search: Literal["random", "grid", "optuna"] = field(
+        default="random",
+        metadata={"help": "random draws, the grid of all values, or Optuna (pip install optuna)."},
+    )
+    trials: int | None = field(
+        default=None,
+        metadata={"help": "How many trials; 12, in the demo 6. A grid has as many as it has."},
+    )
+    grid_points: int = field(default=3, metadata={"help": "Values of a range in a grid."})
+    clean_share: float = field(
+        default=0.5,
+        metadata={
+            "help": "Share s of the objective s*clean + (1-s)*robust: accuracy on the validation "
+            "split, and accuracy under attack on its first rows averaged over --attack_epsilons."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.trials is not None and self.trials < 1:
+            raise UserError(f"--trials is {self.trials}; give at least 1.")
+        if self.grid_points < 2:
+            raise UserError(f"--grid_points is {self.grid_points}; give at least 2.")
+        if not 0 <= self.clean_share <= 1:
+            raise UserError(f"--clean_share is {self.clean_share}; it must be in [0, 1].")
+
+
+def demo_flags(adv: str) -> list[str]:
+    """The demo of `nlp-adv train`, attacked on fewer rows."""
+    return [*demo_flags_of_train(adv), "--attack_examples", "200"]
+
+
+class SweepRequest:
+    """What the command line asks for; every trial that is known beforehand is checked.
+
+    Args:
+        argv: the command line after `sweep`.
+
+    Raises:
+        UserError: flags, a space or a trial that cannot be run.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        if {"-h", "--help"} & set(argv):
+            self._parsed({"help": []})  # prints all flags and exits
+        self.arguments, self._flags = _split(argv)
+        refused = sorted(set(self._flags) & set(_REFUSED))
+        if refused:
+            raise UserError(f"--{refused[0]} is not for a sweep, which keeps no checkpoints.")
+        adv = self._flags.get("adv", ["none"])
+        self.output_dir = (self._flags.get("output_dir") or [f"runs/sweep-{'-'.join(adv)}"])[-1]
+        self.space = self._space()
+        self.base = self._checked({one.name: one.ends[0] for one in self.space})
+        if self.arguments.search == "optuna":
+            _check_optuna()
+        if self.arguments.clean_share < 1 and not self.base.report.attack_epsilons:
+            raise UserError(
+                "The robust accuracy needs radii: name some with --attack_epsilons, or pass "
+                "--clean_share 1 for the clean accuracy alone."
+            )
+        self.trials = [self._checked(params) for params in self._known_params()]
+
+    @property
+    def total(self) -> int:
+        """How many trials the sweep has."""
+        return len(self.trials) if self.arguments.search in BUILT_IN else self.drawn or 0
+
+    @property
+    def drawn(self) -> int | None:
+        """How many trials are drawn; None for a grid whose size is not limited."""
+        if self.arguments.trials is not None or self.arguments.search == "grid":
+            return self.arguments.trials
+        return 6 if self.base.demo else 12
+
+    @property
+    def share(self) -> float:
+        """The clean accuracy's share of the objective."""
+        return self.arguments.clean_share
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must stay the same for a sweep to be continued; JSON can hold it."""
+        arguments, report = self.arguments, self.base.report
+        return {
+            "search": arguments.search,
+            "space": [str(one) for one in self.space],
+            "grid_points": arguments.grid_points,
+            "seed": self.base.training.seed,
+            "objective": self.formula,
+            "attack_steps": report.attack_steps,
+            "attack_examples": report.attack_examples,
+            "flags": {k: v for k, v in self._flags.items() if k not in _NEUTRAL},
+        }
+
+    @property
+    def formula(self) -> str:
+        """The objective in words."""
+        share, report = self.arguments.clean_share, self.base.report
+        if share == 1:
+            return "accuracy on the validation split"
+        radii = ", ".join(f"{epsilon:g}" for epsilon in sorted(report.attack_epsilons))
+        return (
+            f"{share:g}·clean + {1 - share:g}·robust, clean the accuracy on the validation split "
+            f"and robust the accuracy on its first rows (at most {report.attack_examples}) under "
+            f"PGD-{report.attack_steps} on the word embeddings, averaged over the relative L2 "
+            f"radii {radii}"
+        )
+
+    def of_trial(self, params: dict[str, Any]) -> TrainArguments:
+        """All arguments of a trial, as `nlp-adv train` would have them."""
+        fixed = {**_OF_TRIALS, "output_dir": [self.output_dir]}
+        parsed = self._parsed(self._flags | _words(params) | fixed)
+        if parsed.training.n_gpu > 1:  # one process on several would be nn.DataParallel
+            parsed.training._n_gpu = 1
+        return parsed
+
+    def flags_of_best(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Flags of `nlp-adv train` that repeat a trial, and keep its model."""
+        given = {
+            name: values[0] if len(values) == 1 else values or True
+            for name, values in self._flags.items()
+            if name != "overwrite_output_dir"
+        }
+        return {**given, **params, "output_dir": f"{self.output_dir}/best"}
+
+    def values(self, trial: Any) -> dict[str, Any]:
+        """The searched values of a trial, by name."""
+        return {one.name: one.suggest(trial) for one in self.space}
+
+    def _space(self) -> list[Hyperparameter]:
+        space = parse_space(self.arguments.space)
+        fixed = [one.name for one in space if one.name in self._flags]
+        if fixed:
+            raise UserError(f"--{fixed[0]} is fixed by its flag and varied by --space: drop one.")
+        if space:
+            return space
+        base = self.of_trial({})
+        return default_space(base.training, set(self._flags), demo=base.demo)
+
+    def _known_params(self) -> list[dict[str, Any]]:
+        """Of all trials of a built-in search; for Optuna the ends of each hyperparameter."""
+        if self.arguments.search not in BUILT_IN:
+            first = {one.name: one.ends[0] for one in self.space}
+            return [first | {one.name: end} for one in self.space for end in one.ends]
+        plan = planned(
+            self.arguments.search,
+            self.values,
+            n_trials=self.drawn,
+            seed=self.base.training.seed,
+            points=self.arguments.grid_points,
+        )
+        return [trial.params for trial in plan]
+
+    def _checked(self, params: dict[str, Any]) -> TrainArguments:
+        try:
+            return self.of_trial(params)
+        except UserError as error:
+            raise _cannot_run(params, error) from error
+
+    def _parsed(self, flags: dict[str, list[str]]) -> TrainArguments:
+        argv = [word for name, values in flags.items() for word in (f"--{name}", *values)]
+        return parse(argv, demo_flags, command="sweep", more=(SweepArguments,))
+
+
+def _split(argv: list[str]) -> tuple[SweepArguments, dict[str, list[str]]]:
+    """The sweep's own flags, and the others by name."""
+    parser = HfArgumentParser(
+        SweepArguments,  # type: ignore[arg-type]
+        prog="nlp-adv sweep",
+        usage="nlp-adv sweep [flags]   (nlp-adv sweep --help lists them)",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    arguments, rest = parser.parse_args_into_dataclasses(
+        argv, look_for_args_file=False, return_remaining_strings=True
+    )
+    flags: dict[str, list[str]] = {}
+    for word in rest:
+        if word.startswith("--"):
+            name, equals, value = word.removeprefix("--").partition("=")
+            values = flags[name.replace("-", "_")] = [value] if equals else []
+        elif flags:
+            values.append(word)
+        else:
+            raise UserError(f"There is no flag {word}; see --help.")
+    return arguments, flags
+
+
+def _check_optuna() -> None:
+    try:
+        import_module("optuna.storages.journal")
+    except ImportError:
+        raise UserError(
+            "--search optuna needs Optuna, version 4 or later, which is not installed: pip install "
+            "optuna, or use --search random."
+        ) from None
+
+
+def _words(params: dict[str, Any]) -> dict[str, list[str]]:
+    return {name: [str(value)] for name, value in params.items()}
+
+
+def _cannot_run(params: dict[str, Any], error: UserError) -> UserError:
+    shown = ", ".join(f"{name} {value}" for name, value in params.items())
+    return UserError(f"The trial with {shown} cannot run: {error}")

@@ -1,0 +1,56 @@
+"""What the tests of the command line share: a quiet Trainer, tiny data, an empty folder."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import transformers
+from commands import SPLITS, write
+from transformers import BertConfig, BertModel
+
+from nlp_adv.text.demo import demo_tokenizer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        cache = str(tmp_path_factory.mktemp("cache"))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
+        yield
+        datasets.enable_progress_bars()
+        transformers.utils.logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> dict[str, str]:
+    """A model folder and one file a split, by flag."""
+    folder = tmp_path_factory.mktemp("given")
+    tokenizer = demo_tokenizer([row["text"] for rows in SPLITS.values() for row in rows])
+    tokenizer.save_pretrained(folder / "model")
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder / "model")
+    return {
+        "model_name_or_path": str(folder / "model"),
+        **{f"{name}_file": write(folder / f"{name}.jsonl", SPLITS[name]) for name in SPLITS},
+    }
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch) -> Path:
+    """An empty current directory."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
