@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.perturbation import Ball, Objective
+from nlp_adv.perturbation import Ball, Objective, Output, ascend
 
 
 class StepReport(NamedTuple):
@@ -67,6 +67,11 @@ def mixed(clean_weight: float, clean: Tensor | None, adversarial: Tensor) -> Ste
     return StepReport(loss, adversarial=adversarial, clean=clean)
 
 
+def detached(*losses: Tensor) -> tuple[Tensor, ...]:
+    """The same numbers without their graphs."""
+    return tuple(loss.detach() for loss in losses)
+
+
 def random_start(objective: Objective, ball: Ball, magnitude: float) -> Tensor:
     """δ ~ U(−m, m) / ‖1‖ on the free coordinates, projected: m is the norm of the cube's corner.
 
@@ -78,6 +83,34 @@ def random_start(objective: Objective, ball: Ball, magnitude: float) -> Tensor:
     cube = torch.empty_like(mask, memory_format=torch.contiguous_format)
     cube.uniform_(-magnitude, magnitude, generator=objective.generator)
     return ball.project(cube * mask / ball.norm(mask).clamp_min(1))
+
+
+def farthest(
+    objective: Objective,
+    clean: Output,
+    *,
+    ball: Ball,
+    step_size: float | Tensor,
+    steps: int,
+    init_magnitude: float,
+    symmetric: bool = False,
+) -> Tensor:
+    """Where δ moves the output away from the clean one: K ascents of D(f(x), f(x + δ)).
+
+    From a random start, since at δ = 0 the divergence is least and has no gradient.
+    """
+    target = clean.detached()
+
+    def divergence(output: Output) -> Tensor:
+        return objective.divergence(target, output, symmetric=symmetric)
+
+    return ascend(
+        lambda delta: objective.gradient(delta, divergence),
+        random_start(objective, ball, init_magnitude),
+        ball=ball,
+        step_size=step_size,
+        steps=steps,
+    )
 
 
 def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:

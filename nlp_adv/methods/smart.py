@@ -21,12 +21,13 @@ from nlp_adv.methods.method import (
     check_nonnegative,
     check_off_centre,
     check_steps,
-    random_start,
+    detached,
+    farthest,
     replaced,
     trained_weights,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, LInfBall, Objective, Output, ascend
+from nlp_adv.perturbation import Ball, LInfBall, Objective, Output
 
 
 @runtime_checkable
@@ -96,17 +97,14 @@ class SMART:
         """One step of SMART."""
         past = self._at_average(objective) if self.proximal_weight > 0 else None
         clean = objective.forward()
-        target = clean.detached()
-
-        def divergence(output: Output) -> Tensor:
-            return objective.divergence(target, output, symmetric=True)
-
-        delta = ascend(
-            lambda delta: objective.gradient(delta, divergence),
-            random_start(objective, self.ball, self.init_magnitude),
+        delta = farthest(
+            objective,
+            clean,
             ball=self.ball,
             step_size=self.step_size,
             steps=self.steps,
+            init_magnitude=self.init_magnitude,
+            symmetric=True,
         )
         adversarial = objective.forward(delta)
         moved = objective.divergence(clean, adversarial, symmetric=True)
@@ -115,9 +113,7 @@ class SMART:
             drift = objective.divergence(clean, past, symmetric=True)
             loss = loss + self.proximal_weight * drift
         objective.backward(loss)
-        return StepReport(
-            loss.detach(), adversarial.loss.detach(), target.loss, divergence=moved.detach()
-        )
+        return StepReport(*detached(loss, adversarial.loss, clean.loss, moved))
 
     def _at_average(self, objective: Objective) -> Output:
         """f̃(x), after the average has taken in the weights of this optimizer step."""

@@ -16,10 +16,11 @@ from nlp_adv.methods.method import (
     check_nonnegative,
     check_off_centre,
     check_steps,
-    random_start,
+    detached,
+    farthest,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, Output, ascend
+from nlp_adv.perturbation import Ball, L2Ball, Objective
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,19 @@ class TRADES:
     def step(self, objective: Objective) -> StepReport:
         """One step of TRADES."""
         clean = objective.forward()
-        target = clean.detached()
-
-        def divergence(output: Output) -> Tensor:
-            return objective.divergence(target, output)
-
-        delta = ascend(
-            lambda delta: objective.gradient(delta, divergence),
-            random_start(objective, self.ball, self.init_magnitude),
+        delta = farthest(
+            objective,
+            clean,
             ball=self.ball,
             step_size=self.step_size,
             steps=self.steps,
+            init_magnitude=self.init_magnitude,
         )
         adversarial = objective.forward(delta)
         moved = objective.divergence(clean, adversarial)
         loss = clean.loss + self.beta * moved
         objective.backward(loss)
-        return StepReport(
-            loss.detach(), adversarial.loss.detach(), target.loss, divergence=moved.detach()
-        )
+        return StepReport(*detached(loss, adversarial.loss, clean.loss, moved))
 
     @classmethod
     def preset(cls) -> Scaled:
