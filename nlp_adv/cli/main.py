@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"nlp-adv: there is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
-    command: Callable[[list[str]], None] = import_module(COMMANDS[name][0]).main
     try:
+        command: Callable[[list[str]], None] = import_module(COMMANDS[name][0]).main
         command(rest)
     except UserError as error:
         print(f"nlp-adv {name}: error: {error}", file=sys.stderr)

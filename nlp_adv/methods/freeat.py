@@ -23,7 +23,8 @@ class FreeAT:
     """Train on the current δ and move it, one pass for both.
 
     A Trainer repeats its batches and divides the epochs by m, so that a run makes as many optimizer
-    steps as ordinary training; a loop of one's own does it by `memory.replay`.
+    steps as ordinary training (what it calls an epoch then takes m times as long); a loop of one's
+    own does it by `memory.replay`.
 
     Args:
         ball: the constraint on δ; the paper's is L∞.

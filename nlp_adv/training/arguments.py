@@ -55,7 +55,10 @@ def _documented(method: Any) -> dict[str, str]:
     return {name: f"{sentence}." for name, sentence in sentences.items()}
 
 
-_METHOD_FLAGS = _method_flags()
+try:
+    _METHOD_FLAGS = _method_flags()
+except ValueError as error:  # a method of another package
+    raise UserError(str(error)) from error
 _MethodArguments: Any = make_dataclass(
     "_MethodArguments",
     [(name, kind, default) for name, (kind, default) in _METHOD_FLAGS.items()],

@@ -118,8 +118,7 @@ class ReplayMixin(_Trainer):
 def _is_replayed(dataloader: Any) -> bool:
     sampler = getattr(dataloader, "batch_sampler", None)
     while sampler is not None and not isinstance(sampler, ReplaySampler):
-        inner = getattr(
-            sampler, "batch_sampler", None
-        )  # of one process's share, or of a resumed run
+        # One process's share and a resumed run wrap a batch sampler, which wraps a sampler.
+        inner = getattr(sampler, "batch_sampler", None)
         sampler = getattr(sampler, "sampler", None) if inner is None else inner
     return sampler is not None

@@ -1,9 +1,11 @@
 """The text objective: δ in the shape, the mask and the orientation that each model needs."""
 
 import contextlib
+import copy
 
 import pytest
 import torch
+import transformers
 from models import ARCHITECTURES, LENGTHS, TOKENS, VOCAB, batch, example, gradients, pad_id, tiny
 from torch import Tensor, nn
 
@@ -361,3 +363,138 @@ def test_one_sentence_alone_gives_its_own_row():
         alone = text_objective(model, example(full, row, trimmed=True), seed=0)
         assert alone.x.shape == (1, length, 16)
         torch.testing.assert_close(alone.x[0], whole.x[row, :length])
+
+
+# --- what divergences compare
+
+
+def moved(objective):
+    """The clean output and one at a δ."""
+    return objective.forward(), objective.forward(noise(objective.mask))
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(P ‖ Q) of one row of logits."""
+    p, q = p.softmax(-1), q.softmax(-1)
+    return (p * (p / q).log()).sum()
+
+
+def tiny_bert(cls: str, **settings) -> nn.Module:
+    config = copy.deepcopy(tiny("bert").config)
+    config.update(settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return getattr(transformers, cls)(config).double()
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "bert_choice", "bart", "xlnet"])
+def test_one_output_a_sentence_is_compared_by_sentence(name):
+    objective = text_objective(tiny(name), batch(name), seed=0)
+    clean, other = moved(objective)
+    assert objective.outputs(clean.logits) == "classes"
+    rows = [kl(p, q) for p, q in zip(clean.logits, other.logits, strict=True)]
+    want = sum(rows) / 3
+    assert want > 1e-4
+    torch.testing.assert_close(objective.divergence(clean, other), want, rtol=1e-8, atol=0)
+
+
+def test_labelled_tokens_alone_are_compared():
+    full = batch("t5_token")
+    full["labels"][0, 1:] = -100  # one, three and three labelled tokens
+    objective = text_objective(tiny("t5_token"), full, seed=0)
+    counted = full["labels"] != -100
+    assert torch.equal(objective.counted, counted)
+    clean, other = moved(objective)
+    rows = []
+    for p, q, which in zip(clean.logits, other.logits, counted, strict=True):
+        tokens = [kl(p[t], q[t]) for t in which.nonzero().flatten()]
+        rows.append(sum(tokens) / len(tokens))
+    assert [int(row.sum()) for row in counted] == [1, 3, 3]
+    want = sum(rows) / 3
+    torch.testing.assert_close(objective.divergence(clean, other), want, rtol=1e-6, atol=0)
+
+
+def test_a_language_models_tokens_are_those_whose_next_one_is_labelled():
+    full = batch("gpt2_lm", padding=2)
+    full["labels"][1, :3] = -100  # a prompt
+    objective = text_objective(tiny("gpt2_lm"), full, seed=0)
+    assert objective.counted.sum(1).tolist() == [4, 4, 3]
+    assert not objective.counted[:, -1].any()
+    clean, other = moved(objective)
+    # The loss is the mean over the same tokens.
+    logits, labels = clean.logits[:, :-1], full["labels"][:, 1:]
+    each = nn.functional.cross_entropy(logits.mT, labels, reduction="none")
+    assert torch.equal(each != 0, objective.counted[:, :-1])
+    mean = (each * objective.counted[:, :-1]).sum() / objective.counted.sum()
+    torch.testing.assert_close(clean.loss, mean, check_dtype=False, rtol=1e-6, atol=0)
+    rows = []
+    for p, q, which in zip(clean.logits, other.logits, objective.counted, strict=True):
+        tokens = [kl(p[t], q[t]) for t in which.nonzero().flatten()]
+        rows.append(sum(tokens) / len(tokens))
+    got = objective.divergence(clean, other)
+    torch.testing.assert_close(got, sum(rows) / 3, rtol=1e-6, atol=0)
+
+
+def test_a_pair_of_encoder_and_decoder_predicts_its_labels_in_place():
+    full = batch("t5", padding=2)
+    full["labels"] = batch("t5")["labels"]
+    objective = text_objective(tiny("t5"), full, seed=0)
+    assert torch.equal(objective.counted, full["labels"] != -100)
+    clean, other = moved(objective)
+    assert clean.logits.shape[:2] == objective.counted.shape
+    assert objective.divergence(clean, other) > 1e-4
+
+
+def test_a_sentence_without_labelled_tokens_weighs_nothing():
+    full = batch("t5_token")
+    full["labels"][0] = -100
+    objective = text_objective(tiny("t5_token"), full, seed=0)
+    clean, other = moved(objective)
+    whole = objective.divergence(clean, other)
+    delta = torch.zeros_like(objective.mask)
+    delta[0] = noise(delta[0])
+    assert objective.divergence(clean, objective.forward(delta)) == 0
+    assert whole > 0
+
+
+def test_regression_is_compared_by_its_squared_difference():
+    model = tiny_bert("BertForSequenceClassification", num_labels=1)
+    full = batch("bert") | {"labels": torch.tensor([0.1, 0.7, -0.2], dtype=torch.float64)}
+    objective = text_objective(model, full, seed=0)
+    clean, other = moved(objective)
+    assert objective.outputs(clean.logits) == "scores"
+    want = (clean.logits - other.logits).square().mean()
+    for symmetric in (False, True):
+        got = objective.divergence(clean, other, symmetric=symmetric)
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+
+
+def test_several_labels_are_compared_label_by_label():
+    model = tiny_bert("BertForSequenceClassification", num_labels=TOKENS)  # as many as tokens
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.rand((3, TOKENS), generator=generator, dtype=torch.float64).round()
+    objective = text_objective(model, batch("bert") | {"labels": labels}, seed=0)
+    clean, other = moved(objective)
+    assert objective.outputs(clean.logits) == "labels"
+    p, q = clean.logits.sigmoid(), other.logits.sigmoid()
+    each = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    got = objective.divergence(clean, other)
+    torch.testing.assert_close(got, each.sum(1).mean(), rtol=1e-8, atol=0)
+
+
+def test_the_share_multiplies_a_divergence():
+    objective = text_objective(tiny("bert"), batch("bert"), seed=0)
+    half = text_objective(tiny("bert"), batch("bert"), seed=0, share=0.5)
+    clean, other = moved(objective)
+    assert half.divergence(clean, other) == 0.5 * objective.divergence(clean, other)
+
+
+def test_a_model_without_logits_has_nothing_to_compare():
+    model = tiny_bert("BertForQuestionAnswering")
+    full = batch("bert")
+    del full["labels"]
+    full |= {"start_positions": torch.tensor([0, 1, 1]), "end_positions": torch.tensor([2, 2, 3])}
+    objective = text_objective(model, full, seed=0)
+    with pytest.raises(ValueError, match="compares logits, and the model returns none") as caught:
+        objective.divergence(*moved(objective))
+    assert str(caught.value).endswith(".")

@@ -12,15 +12,36 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `models`, as under pytest
 
+import pytest
 import torch
 from models import tiny
-from tiny_training import METHODS, Call, Watched, rows, trained, weights
+from tiny_training import (
+    METHODS,
+    STILL,
+    Call,
+    Watched,
+    build,
+    rows,
+    still_starts,
+    trained,
+    weights,
+)
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 
+from nlp_adv.training.replays import ReplaySampler
+
+RUNS = METHODS | {f"still-{name}": method for name, method in STILL.items()}
 NAMES = ("none", "fgm", "pgd", "pgd-clean", "freelb", "freelb-clean", "fgm_matrix", "freelb-random")
+NAMES += ("freelb-reuse", "freeat", "yopo", "tavat-random", "vat", "rdrop", "awp")
+NAMES += tuple(name for name in RUNS if name.startswith("still-"))
 CASES = [(name, accumulation) for name in NAMES for accumulation in (1, 2)]
+# Where the Trainer multiplies the gradient by the processes, and where the model divides.
+WEIGHTED = [
+    (kind, accumulation) for kind in ("unmended", "language model") for accumulation in (1, 2)
+]
+RESUMED = ("freeat", "freeat by length", "tavat-random", "freelb-reuse", "smart-past")
 STEPS = 2
 ROWS_PER_STEP = 8  # of one accumulation step, over all processes
 
@@ -35,8 +56,12 @@ class Counting(Watched):
         self.add_callback(Call("on_train_begin", self._listen))
         self.add_callback(Call("on_step_end", self._note))
 
-    def _get_train_sampler(self, *args: Any) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
+    def _get_train_sampler(self, *args: Any) -> Sampler:
+        sampler, in_order = super()._get_train_sampler(*args), SequentialSampler(self.train_dataset)
+        if not isinstance(sampler, ReplaySampler):
+            return in_order
+        sampler.sampler = in_order
+        return sampler
 
     def _listen(self, state: Any) -> None:
         if isinstance(self.model_wrapped, DistributedDataParallel):
@@ -53,35 +78,71 @@ class Counting(Watched):
         self._count = 0
 
 
-def run(name: str, accumulation: int, *, processes: int) -> dict[str, Any]:
-    """Weights, logs, gradient exchanges per step and seeds of one run."""
-    with tempfile.TemporaryDirectory() as folder:
+def run(name: str, accumulation: int, *, processes: int, **flags: Any) -> dict[str, Any]:
+    """Weights, logs, gradient exchanges per step, seeds and words of one run."""
+    language = flags.pop("language", False)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        if name.startswith("still-"):
+            still_starts(patch)
         trainer = trained(
             Path(folder),
             Counting,
-            model=tiny("bert"),  # no dropout: each process has its own masks
-            data=rows(ROWS_PER_STEP * accumulation * STEPS),
-            options={} if name == "none" else {"method": METHODS[name]},
+            # No dropout: each process has its own masks.
+            model=tiny("gpt2_lm" if language else "bert"),
+            data=rows(ROWS_PER_STEP * accumulation * STEPS, language=language),
+            options={} if name == "none" else {"method": RUNS[name]},
             max_steps=STEPS,
             per_device_train_batch_size=ROWS_PER_STEP // processes,
             gradient_accumulation_steps=accumulation,
-            adv_mend_loss_scaling=True,
             optim="sgd",
-            learning_rate=0.1,
             max_grad_norm=0,
+            **{"learning_rate": 0.1, "adv_mend_loss_scaling": True, **flags},
         )
     return {
         "weights": weights(trainer),
         "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
         "exchanges": trainer.exchanges,
         "seeds": [micro.seed for micro in trainer.micro_batches],
+        "words": [micro.inputs["input_ids"].tolist() for micro in trainer.micro_batches],
         "processes": trainer.args.world_size,
+    }
+
+
+def weighted(kind: str, accumulation: int, *, processes: int) -> dict[str, Any]:
+    """A run with a divergence; without mending a second process is a second learning rate."""
+    if kind == "language model":
+        flags = {"language": True}
+    else:
+        flags = {"adv_mend_loss_scaling": False, "learning_rate": 0.2 / processes}
+    return run("still-trades", accumulation, processes=processes, **flags)
+
+
+def resumed(name: str, folder: Path) -> dict[str, Any]:
+    """A run of two processes, and the same one resumed in its second epoch."""
+    method, _, by_length = name.partition(" ")
+    flags = {"data": rows(16), "max_steps": 7, "options": {"method": METHODS[method]}}
+    if by_length:
+        flags["train_sampling_strategy"] = "group_by_length"
+    whole = trained(folder, Watched, **flags, save_strategy="steps", save_steps=5)
+    torch.distributed.barrier()
+    again = build(folder / "again", Watched, **flags)
+    again.train(resume_from_checkpoint=str(folder / "checkpoint-5"))
+    return {
+        "whole": weights(whole),
+        "again": weights(again),
+        "words": [micro.inputs["input_ids"].tolist() for micro in whole.micro_batches],
+        "words again": [micro.inputs["input_ids"].tolist() for micro in again.micro_batches],
+        "kept": dict(whole._memory.tensors),
+        "kept again": dict(again._memory.tensors),
+        "files": sorted(file.name for file in (folder / "checkpoint-5").glob("adversarial_*.pt")),
     }
 
 
 def main(folder: str) -> None:
     torch.set_num_threads(1)
-    found = {case: run(*case, processes=2) for case in CASES}
+    found: dict[Any, Any] = {case: run(*case, processes=2) for case in CASES}
+    found |= {("weighted", *case): weighted(*case, processes=2) for case in WEIGHTED}
+    found |= {("resumed", name): resumed(name, Path(folder) / name) for name in RESUMED}
     rank = torch.distributed.get_rank()
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     torch.distributed.barrier()

@@ -1,6 +1,8 @@
 """The flags: what the command line gives, what is refused, what the method becomes."""
 
-from dataclasses import dataclass
+import inspect
+import re
+from dataclasses import dataclass, replace
 
 import pytest
 from tiny_training import assert_one_sentence, build
@@ -12,8 +14,24 @@ from nlp_adv import (
     AdversarialTrainingArguments,
     UserError,
 )
-from nlp_adv.methods import FGM, FGSM, PGD, FGMMatrix, FreeLB, NoAttack, Noise, Scaled, WarmUp
+from nlp_adv.methods import (
+    AWP,
+    FGM,
+    METHODS,
+    PGD,
+    VAT,
+    YOPO,
+    FGMMatrix,
+    FreeLB,
+    NoAttack,
+    Scaled,
+    WarmUp,
+    bare,
+    own_settings,
+    registry,
+)
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
+from nlp_adv.training import arguments
 
 
 @dataclass
@@ -41,19 +59,119 @@ def test_without_flags_training_is_ordinary():
     assert parse().adversarial_schedule() == WarmUp(NoAttack(), 0, 0)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bare_name_is_the_preset(name):
+    assert method_of("--adv", name) == METHODS[name].preset()
+
+
 @pytest.mark.parametrize(
     ("name", "cls"),
-    [
-        ("noise", Noise),
-        ("fgsm", FGSM),
-        ("fgm", FGM),
-        ("fgm_matrix", FGMMatrix),
-        ("pgd", PGD),
-        ("freelb", FreeLB),
-    ],
+    [("fgm_matrix", FGMMatrix), ("freelb", FreeLB), ("awp", AWP), ("vat", VAT), ("yopo", YOPO)],
 )
-def test_a_bare_name_is_the_preset(name, cls):
-    assert method_of("--adv", name) == cls.preset()
+def test_names_are_those_of_the_papers(name, cls):
+    assert type(bare(method_of("--adv", name))) is cls
+
+
+# A flag for every field of every method.
+
+
+FIELDS = [(name, key) for name, cls in METHODS.items() for key in own_settings(cls)]
+
+
+def actions():
+    """What the parser knows of each flag."""
+    parser = HfArgumentParser(AdversarialTrainingArguments)
+    return {action.dest: action for action in parser._actions}
+
+
+def test_every_method_with_settings_is_there():
+    assert {name for name, _ in FIELDS} == set(METHODS) - {"none", "fgm_matrix"}
+
+
+def test_every_field_has_a_help_that_is_its_line_in_the_docstring():
+    known = actions()
+    for name, key in FIELDS:
+        text = known[f"adv_{key}"].help
+        assert "See " not in text, (name, key)
+        lines = inspect.getdoc(METHODS[name]).splitlines()
+        line = next(line for line in lines if line.startswith(f"    {key}: "))
+        sentence = re.split(r"[.;](?:\s|$)", line.split(": ", 1)[1])[0]
+        entry = rf"\b{name}(, \w+)*: {re.escape(sentence)}"  # behind the methods that have it
+        assert re.search(entry, text.replace("%%", "%")), (name, key)
+
+
+def test_the_help_can_be_printed(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = capsys.readouterr().out
+    assert "YOPO" not in text  # names, as they are given
+    for name, key in FIELDS:
+        assert f"--adv_{key}" in text, name
+    for flag in ("adv", "adv_first_block", "adv_epsilon", "adv_mend_loss_scaling"):
+        assert f"--{flag} " in text
+
+
+def test_every_flag_of_a_method_is_a_field_of_one():
+    named = {"adv", "adv_start_step", "adv_ramp_steps", "adv_exclude_special_tokens"}
+    named |= {"adv_embedding", "adv_first_block", "adv_seed", "adv_mend_loss_scaling"}
+    named |= {f"adv_{key}" for key in ("epsilon", "norm", "per", "unit")}
+    fields = {f"adv_{key}" for _, key in FIELDS}
+    assert {dest for dest in actions() if dest.startswith("adv")} == named | fields
+
+
+@pytest.mark.parametrize(("name", "key"), FIELDS)
+def test_a_flag_alone_changes_its_field_alone(name, key):
+    preset = METHODS[name].preset()
+    kind = own_settings(METHODS[name])[key]
+    before = getattr(bare(preset), key)
+    value = {bool: not before, int: 5, float: 0.25}.get(kind, 0.25)
+    changed = method_of("--adv", name, f"--adv_{key}", str(value))
+    want = replace(bare(preset), **{key: value})
+    assert bare(changed) == want != bare(preset)
+    assert type(getattr(bare(changed), key)) is type(value)
+    assert type(changed) is type(preset)
+
+
+@pytest.mark.parametrize(("name", "key"), FIELDS)
+def test_a_flag_of_another_method_is_refused(name, key):
+    other = next(m for m in METHODS if key not in own_settings(METHODS[m]))
+    value = {bool: "true", int: "5"}.get(own_settings(METHODS[name])[key], "0.25")
+    with pytest.raises(UserError, match=f"{other} has no {key}") as caught:
+        parse("--adv", other, f"--adv_{key}", value)
+    assert_one_sentence(caught.value)
+
+
+@dataclass(frozen=True)
+class Clashing:
+    """A method.
+
+    Args:
+        steps: not a number.
+    """
+
+    steps: str = "many"
+    name = "clashing"
+    passes = 1
+    inner_passes = 0
+
+    def step(self, objective):
+        raise NotImplementedError
+
+    @classmethod
+    def preset(cls):
+        return cls()
+
+
+def test_a_field_whose_type_clashes_with_another_methods_is_refused(monkeypatch):
+    monkeypatch.setattr(registry, "_others", {"clashing": Clashing})
+    with pytest.raises(UserError, match="clashing has a field steps of type") as caught:
+        arguments._method_flags()
+    assert_one_sentence(caught.value)
+
+
+def test_a_length_that_may_be_a_tensor_and_one_that_may_not_share_a_flag():
+    assert own_settings(FreeLB)["step_size"] != own_settings(PGD)["step_size"]
+    assert actions()["adv_step_size"].type is float
 
 
 def test_all_flags_of_a_method():
@@ -166,6 +284,21 @@ def test_the_arguments_survive_a_round_trip_through_their_dict():
         ({"adv": "fgm", "adv_per": "word"}, "per"),
         ({"adv": "fgm", "adv_start_step": -1}, "start_step"),
         ({"adv": "fgm", "adv_ramp_steps": -1}, "ramp_steps"),
+        ({"adv": "freeat", "adv_replays": 0}, "replays"),
+        ({"adv": "freeat", "adv_epsilon": -1.0}, "epsilon"),
+        ({"adv": "yopo", "adv_rounds": 0}, "rounds"),
+        ({"adv": "yopo", "adv_steps": 0}, "steps"),
+        ({"adv": "tavat", "adv_steps": 0}, "steps"),
+        ({"adv": "vat", "adv_epsilon": float("inf")}, "epsilon"),
+        ({"adv": "vat", "adv_xi": -0.1}, "xi"),
+        ({"adv": "smart", "adv_init_magnitude": 0.0}, "init_magnitude"),
+        ({"adv": "smart", "adv_decay": 1.5}, "decay"),
+        ({"adv": "smart", "adv_proximal_weight": -1.0}, "proximal_weight"),
+        ({"adv": "trades", "adv_beta": -1.0}, "beta"),
+        ({"adv": "trades", "adv_init_magnitude": 0.0}, "init_magnitude"),
+        ({"adv": "rdrop", "adv_epsilon": 0.1}, "epsilon"),
+        ({"adv": "rdrop", "adv_ramp_steps": 2}, "ramp"),
+        ({"adv": "awp", "adv_gamma": -0.1}, "gamma"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -11,8 +11,10 @@ import torch
 from models import tiny
 from tiny_training import distance
 
-# "fgm_matrix" takes one norm of each process's batch, and a random start is drawn by process.
-NOT_ONE_PROCESS = ("fgm_matrix", "freelb-random")
+# "fgm_matrix" and "awp" take norms of each process's batch, a random start is drawn by process, and
+# each process keeps its own table of tokens.
+NOT_ONE_PROCESS = ("fgm_matrix", "awp", "freelb-random", "vat", "tavat-random")
+KEYS = ("loss", "adv_loss", "clean_loss", "adv_divergence", "delta_norm", "delta_relative")
 
 
 def two_processes(folder):
@@ -37,7 +39,7 @@ def assert_same(case, two, one):
     assert (one["processes"], two["processes"]) == (1, 2)
     assert distance(two["weights"], one["weights"]) <= 1e-10, case
     assert distance(one["weights"], tiny("bert").state_dict()) > 1e-3
-    for key in ("loss", "adv_loss", "clean_loss", "delta_norm", "delta_relative"):
+    for key in KEYS:
         got, want = ([entry.get(key) for entry in run["logs"]] for run in (two, one))
         assert [value is None for value in got] == [value is None for value in want], (case, key)
         if None not in want:
@@ -47,7 +49,9 @@ def assert_same(case, two, one):
 # One test: the two processes cost more than all that is asked of them.
 def test_two_processes_train_as_one(tmp_path):
     first, second = two_processes(tmp_path)
-    assert set(first) == set(second) == set(ddp_runs.CASES)
+    others = {("weighted", *case) for case in ddp_runs.WEIGHTED}
+    others |= {("resumed", name) for name in ddp_runs.RESUMED}
+    assert set(first) == set(second) == set(ddp_runs.CASES) | others
     for case in ddp_runs.CASES:
         name, accumulation = case
         if name not in NOT_ONE_PROCESS:
@@ -63,3 +67,38 @@ def test_two_processes_train_as_one(tmp_path):
     for accumulation in (1, 2):
         seeds = [rank["freelb-random", accumulation]["seeds"] for rank in (first, second)]
         assert len({*seeds[0], *seeds[1]}) == 2 * accumulation * ddp_runs.STEPS
+
+        # Replays come to the same process, and no example to both.
+        words = [rank["freeat", accumulation]["words"] for rank in (first, second)]
+        for own in words:
+            assert own[:accumulation] == own[accumulation:]
+        seen = [tuple(row) for own in words for batch in own[:accumulation] for row in batch]
+        assert len(set(seen)) == len(seen) == ddp_runs.ROWS_PER_STEP * accumulation
+
+    for case in ddp_runs.WEIGHTED:
+        two, one = first[("weighted", *case)], ddp_runs.weighted(*case, processes=1)
+        # The language model's loss is summed in float32.
+        close = 1e-5 if case[0] == "language model" else 1e-10
+        assert distance(two["weights"], one["weights"]) <= close, case
+        assert two["exchanges"] == first["none", case[1]]["exchanges"] or close > 1e-10
+
+    for name in ddp_runs.RESUMED:
+        for rank in (first, second):
+            run = rank["resumed", name]
+            assert run["words again"] == run["words"][-len(run["words again"]) :], name
+            assert distance(run["again"], run["whole"]) == 0, name
+            assert run["kept again"].keys() == run["kept"].keys()
+            assert distance(run["kept again"], run["kept"]) == 0, name
+            files = [f"adversarial_memory_{rank}_of_2.pt" for rank in (0, 1)]
+            assert run["files"] == files
+        words = [rank["resumed", name]["words"] for rank in (first, second)]
+        if name.startswith("freeat"):
+            assert all(own[i] == own[i + 1] for own in words for i in (0, 2, 4))
+            once = [tuple(row) for own in words for i in (0, 2) for row in own[i]]
+            assert len(set(once)) == len(once) == 16  # an epoch
+    same = [
+        distance(r["resumed", n]["again"], first["resumed", n]["again"])
+        for r in (second,)
+        for n in ddp_runs.RESUMED
+    ]
+    assert max(same) == 0

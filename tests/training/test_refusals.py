@@ -10,6 +10,8 @@ from torch import nn
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
 
 from nlp_adv import UserError
+from nlp_adv.methods import FGM, METHODS
+from nlp_adv.perturbation import L2Ball
 from nlp_adv.training.refusals import refuse_unsupported
 
 FLAGS = {"adv": "fgm", "max_steps": 1}
@@ -25,7 +27,7 @@ def refused(trainer):
 
 
 def test_an_ordinary_set_up_is_not_refused(tmp_path):
-    assert refuse_unsupported(build(tmp_path, **FLAGS)) is None
+    assert refuse_unsupported(build(tmp_path, **FLAGS), FGM(L2Ball(0.1))) is None
 
 
 def test_data_parallel(tmp_path, monkeypatch):
@@ -42,7 +44,7 @@ def test_sharded_training(tmp_path, attribute, name):
     trainer = build(tmp_path, **FLAGS)
     setattr(trainer, attribute, True)
     with pytest.raises(UserError, match=name) as caught:
-        refuse_unsupported(trainer)
+        refuse_unsupported(trainer, FGM(L2Ball(0.1)))
     assert "DDP" in str(caught.value)
     assert str(caught.value).endswith(".")
 
@@ -51,7 +53,7 @@ def test_sharded_training(tmp_path, attribute, name):
 def test_optimizers_that_step_inside_the_backward_pass(tmp_path, optimizer):
     trainer = build(tmp_path, **FLAGS, optim=optimizer)
     with pytest.raises(UserError, match="optimizer") as caught:
-        refuse_unsupported(trainer)
+        refuse_unsupported(trainer, FGM(L2Ball(0.1)))
     assert_one_sentence(caught.value)
 
 
@@ -65,7 +67,7 @@ def test_one_example_over_several_processes(tmp_path, kind):
     fake = SimpleNamespace(**{kind: True})
     trainer.accelerator = SimpleNamespace(parallelism_config=fake)
     with pytest.raises(UserError, match="parallelism"):
-        refuse_unsupported(trainer)
+        refuse_unsupported(trainer, FGM(L2Ball(0.1)))
 
 
 def test_ordinary_training_is_never_refused(tmp_path, monkeypatch):
@@ -134,6 +136,26 @@ def test_a_module_that_the_model_does_not_run(tmp_path):
     with pytest.raises(RuntimeError, match="did not run"):
         build(tmp_path, model=model, adv_embedding="unused", **FLAGS).train()
     assert hooks(model) == 0
+
+
+def test_yopo_in_a_compiled_model(tmp_path):
+    assert "--torch_compile" in refused(build(tmp_path, adv="yopo", torch_compile=True))
+    compiled = build(tmp_path, torch_compile=True, **FLAGS)
+    for name in sorted(set(METHODS) - {"yopo"}):
+        assert refuse_unsupported(compiled, METHODS[name].preset()) is None
+    once = METHODS["yopo"](L2Ball(0.1), 0.1, rounds=3, steps=1)  # never runs the block alone
+    assert refuse_unsupported(compiled, once) is None
+
+
+def test_yopo_in_a_model_without_blocks(tmp_path):
+    text = refused(build(tmp_path, model=WithoutEmbedding(), adv="yopo", adv_embedding="words"))
+    assert "--adv_first_block" in text
+    assert "WithoutEmbedding" in text
+
+
+def test_yopo_with_a_name_that_is_no_block(tmp_path):
+    text = refused(build(tmp_path, adv="yopo", adv_first_block="bert.encoder.layer.7"))
+    assert "bert.encoder.layer.7" in text
 
 
 def test_an_attack_that_would_begin_after_the_run(tmp_path):

@@ -11,17 +11,22 @@ import torch
 from accelerate import Accelerator
 from models import gradients, tiny
 from tiny_training import (
+    DIVERGENCES,
     METHODS,
+    STILL,
     Call,
     Counts,
     Recorder,
     Watched,
     build,
     distance,
+    forwards,
     hooks,
     l2,
     logged,
     rows,
+    slowly,
+    still_starts,
     trained,
     weights,
 )
@@ -29,12 +34,14 @@ from torch import nn
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 
 from nlp_adv import AdversarialArguments, AdversarialMixin, AdversarialTrainer, text_objective
-from nlp_adv.methods import FGM, WarmUp
-from nlp_adv.perturbation import Output
+from nlp_adv.methods import FGM, RDrop, WarmUp, bare
+from nlp_adv.perturbation import Memory, Output
 from nlp_adv.training.records import ConstantPredictionAlarm
 
 EXACT = 1e-12
-NAMES = ("noise", "fgsm", "fgm", "fgm_matrix", "pgd", "freelb")
+# All but "rdrop", which moves no δ: without its β it still trains on two dropout masks.
+OLDER = ("noise", "fgsm", "fgm", "fgm_matrix", "pgd", "freelb")
+NAMES = (*OLDER, "freeat", "yopo", "tavat", "vat", "smart", "trades", "awp")
 LOGGER = "nlp_adv.training"
 
 
@@ -45,12 +52,15 @@ def plain_loss(outputs, labels, num_items_in_batch=None):
     return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
-def bare_gradients(micro_batches, method, *, model=None, forward=None, backward=None, scale=1.0):
-    """Σ scale·∇θ over the micro-batches, in a loop without the Trainer."""
+def bare_gradients(
+    micro_batches, method, *, model=None, forward=None, backward=None, scale=1.0, share=1.0
+):
+    """Σ scale·∇θ over the micro-batches of one step, in a loop without the Trainer."""
     model = tiny("bert", dropout=0.1) if model is None else model
     options = {} if forward is None else {"forward": forward}
     back = torch.autograd.backward if backward is None else backward
-    for micro in micro_batches:
+    memory = Memory()
+    for memory.slot, micro in enumerate(micro_batches):
         torch.set_rng_state(micro.random_state)
         method.step(
             text_objective(
@@ -58,6 +68,8 @@ def bare_gradients(micro_batches, method, *, model=None, forward=None, backward=
                 micro.inputs,
                 seed=micro.seed,
                 backward=lambda loss: back(scale * loss),
+                memory=memory,
+                share=share,
                 **options,
             )
         )
@@ -70,6 +82,13 @@ def clean_gradients(micro_batches):
         torch.set_rng_state(micro.random_state)
         model(**micro.inputs).loss.backward()
     return gradients(model)
+
+
+def partial_runs(method, *, steps=1):
+    """Runs of the word embedding that end at it, at the first block, or in it."""
+    method = bare(method)
+    splits = method.name == "yopo" and method.rounds > 1
+    return steps * (1 + getattr(method, "prefix_passes", 0)) + splits  # that one finds the block
 
 
 # No attack: the stock Trainer.
@@ -99,7 +118,11 @@ def test_a_step_is_the_bare_loop_and_the_one_with_accelerate(tmp_path, name):
     trainer = trained(tmp_path, Watched, options={"method": method}, max_steps=1, max_grad_norm=0)
     (got,), batches = trainer.gradients, trainer.micro_batches
     assert len(batches) == 1
-    assert distance(got, clean_gradients(batches)) > 1e-5  # the attack does something
+    away = distance(got, clean_gradients(batches))
+    if name == "freeat":  # which sees a batch at δ = 0 first; its replays are in test_freeat.py
+        assert away <= EXACT
+    else:
+        assert away > 1e-5  # the attack does something
     assert distance(got, bare_gradients(batches, method)) <= EXACT
 
     accelerator = Accelerator(cpu=True)
@@ -108,7 +131,10 @@ def test_a_step_is_the_bare_loop_and_the_one_with_accelerate(tmp_path, name):
     assert distance(got, with_accelerate) <= EXACT
 
 
-@pytest.mark.parametrize("name", ["noise", "pgd-random", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    ["noise", "pgd-random", "freelb-random", "yopo-clean", "tavat-random", "trades", "rdrop"],
+)
 def test_the_seed_decides_the_random_start_and_nothing_else(tmp_path, name):
     def run(**flags):
         options = {"method": METHODS[name]}
@@ -135,7 +161,13 @@ def test_every_micro_batch_has_a_random_start_of_its_own(tmp_path):
     assert seeds[0] == seeds[1]
 
 
-@pytest.mark.parametrize("name", ["fgm_matrix", "pgd-random-clean", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fgm_matrix", "pgd-random-clean", "freelb-random", "yopo", "smart-past", "rdrop", "awp"),
+        *slowly("freelb-reuse", "tavat-random", "vat", "alum", "smart", "trades", "relative-yopo"),
+    ],
+)
 def test_the_random_stream_continues_as_after_ordinary_training(tmp_path, name):
     trained(tmp_path, Trainer, max_steps=3)
     stock = torch.get_rng_state()
@@ -147,11 +179,19 @@ def test_the_random_stream_continues_as_after_ordinary_training(tmp_path, name):
 
 
 def zero(name):
-    return {"adv": name, "adv_epsilon": 0.0}
+    """No δ; of the methods that move more than δ, or see batches in another order, not that."""
+    rest = {"awp": {"adv_gamma": 0.0}, "freeat": {"adv_replays": 1}}
+    return {"adv": name, "adv_epsilon": 0.0, **rest.get(name, {})}
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "accumulation"),
+    [
+        *((name, 1) for name in NAMES),
+        *((name, 2) for name in (*OLDER, "trades")),
+        *slowly(*((name, 2) for name in NAMES if name not in (*OLDER, "trades"))),
+    ],
+)
 def test_no_radius_is_ordinary_training(tmp_path, name, accumulation):
     flags = {"max_steps": 3, "gradient_accumulation_steps": accumulation}
     stock = trained(tmp_path, Trainer, **flags)
@@ -162,7 +202,9 @@ def test_no_radius_is_ordinary_training(tmp_path, name, accumulation):
 
 
 @pytest.mark.parametrize("kind", ["label smoothing", "loss function", "language model"])
-@pytest.mark.parametrize("name", ["fgm", "pgd", "freelb"])
+@pytest.mark.parametrize(
+    "name", ["fgm", "pgd", "freelb", "trades", *slowly("yopo", "tavat", "vat", "awp")]
+)
 def test_no_radius_is_ordinary_training_whoever_computes_the_loss(tmp_path, name, kind):
     # Two passes: halves are exact in the float32 in which smoothing and language models sum.
     flags = {"max_steps": 3, "gradient_accumulation_steps": 2}
@@ -175,7 +217,7 @@ def test_no_radius_is_ordinary_training_whoever_computes_the_loss(tmp_path, name
         given["data"] = rows(language=True)
     language = kind == "language model"
     models = [tiny("gpt2_lm" if language else "bert", dropout=0.1) for _ in range(2)]
-    extra = {"adv_steps": 2} if name == "freelb" else {}
+    extra = {"freelb": {"adv_steps": 2}, "yopo": {"adv_rounds": 2}}.get(name, {})
     stock = trained(tmp_path, Trainer, model=models[0], **given, **flags)
     ours = trained(tmp_path, model=models[1], **given, **flags, **zero(name), **extra)
     assert distance(weights(ours), weights(stock)) <= 1e-10
@@ -186,7 +228,19 @@ def test_no_radius_is_ordinary_training_whoever_computes_the_loss(tmp_path, name
 # Accumulation.
 
 
-@pytest.mark.parametrize("name", ["fgm", "fgm_matrix", "pgd-random-clean", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fgm",
+        "fgm_matrix",
+        "pgd-random-clean",
+        "freelb-random",
+        "tavat-random",
+        "smart-past",
+        "trades",
+        *slowly("freelb-reuse", "yopo-clean", "vat", "alum", "smart", "rdrop", "awp"),
+    ],
+)
 @pytest.mark.parametrize("mended", [False, True])
 def test_accumulated_gradients_add_up_as_the_stock_trainers_do(tmp_path, name, mended):
     # BERT ignores num_items_in_batch, so the Trainer adds the micro-batches where it should
@@ -206,7 +260,13 @@ def test_accumulated_gradients_add_up_as_the_stock_trainers_do(tmp_path, name, m
     assert distance(trainer.gradients[0], want) <= EXACT
 
 
-@pytest.mark.parametrize("name", ["fgm", "pgd-clean", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fgm", "pgd-clean", "freelb-random", "yopo-clean", "smart-past", "rdrop"),
+        *slowly("tavat-random", "awp", "vat", "alum", "smart", "trades"),
+    ],
+)
 def test_num_items_in_batch_reaches_every_pass(tmp_path, name):
     method = METHODS[name]
     trainer = trained(
@@ -228,11 +288,15 @@ def test_num_items_in_batch_reaches_every_pass(tmp_path, name):
         return Output(outputs.loss, outputs.logits)
 
     model = tiny("gpt2_lm", dropout=0.1)
-    want = bare_gradients(trainer.micro_batches, method, model=model, forward=forward)
+    want = bare_gradients(trainer.micro_batches, method, model=model, forward=forward, share=0.5)
     assert distance(trainer.gradients[0], want) <= EXACT
 
 
-@pytest.mark.parametrize("name", ["none", "fgsm", "fgm", "pgd-clean", "freelb", "freelb-clean"])
+# The rest draw by micro-batch (random starts), look at all of one (fgm_matrix, awp), or change
+# between two (tavat's table).
+@pytest.mark.parametrize(
+    "name", ["none", "fgsm", "fgm", "pgd-clean", "freelb", "freelb-clean", "freelb-reuse", "yopo"]
+)
 def test_mended_micro_batches_equal_the_whole_batch(tmp_path, name):
     options = {} if name == "none" else {"method": METHODS[name]}
 
@@ -254,6 +318,85 @@ def test_mended_micro_batches_equal_the_whole_batch(tmp_path, name):
     assert distance(gradient(4, 2, mended=True), whole) <= EXACT
     doubled = {key: 2 * value for key, value in whole.items()}
     assert distance(gradient(4, 2, mended=False), doubled) <= EXACT
+
+
+FACTORS = {
+    "ignored": 2,  # the clean loss and the divergence alike
+    "mended": 1,
+    "label smoothing": 1,
+    "loss function": 1,
+    "language model": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("trades", kind) for kind in FACTORS),
+        ("vat", "language model"),
+        *slowly(*((name, kind) for name in ("vat", "alum", "smart") for kind in FACTORS)),
+    ],
+)
+def test_a_divergence_is_weighted_under_accumulation_as_the_loss_is(
+    tmp_path, monkeypatch, name, kind
+):
+    factor = FACTORS[kind]
+    still_starts(monkeypatch)
+    language = kind == "language model"
+    flags = {"adv_mend_loss_scaling": kind == "mended"}
+    flags |= {"label_smoothing_factor": 0.1} if kind == "label smoothing" else {}
+    own_loss = {"compute_loss_func": plain_loss} if kind == "loss function" else {}
+
+    def gradient(method, size, accumulation):
+        return trained(
+            tmp_path,
+            Watched,
+            model=tiny("gpt2_lm" if language else "bert"),
+            data=rows(padded=False, language=language),
+            options={**own_loss, **({"method": method} if method else {})},
+            max_steps=1,
+            max_grad_norm=0,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            **flags,
+        ).gradients[0]
+
+    # Language models and smoothing sum in float32.
+    close = 1e-5 if kind in ("language model", "label smoothing") else EXACT
+    whole, clean = gradient(STILL[name], 8, 1), gradient(None, 8, 1)
+    apart = {key: whole[key] - clean[key] for key in whole}
+    assert max(float(value.abs().max()) for value in apart.values()) > 1e-3
+    clean_part = gradient(None, 4, 2)
+    assert distance(clean_part, {key: factor * value for key, value in clean.items()}) <= close
+    accumulated = gradient(STILL[name], 4, 2)
+    assert distance(accumulated, {key: factor * value for key, value in whole.items()}) <= close
+
+
+def test_the_weight_of_a_divergence_in_a_step_of_fewer_micro_batches(tmp_path, monkeypatch):
+    """The epoch's last step has one micro-batch where the others have two."""
+    still_starts(monkeypatch)
+    trainer = trained(
+        tmp_path,
+        Watched,
+        model=tiny("gpt2_lm"),
+        data=rows(12, padded=False, language=True),
+        options={"method": STILL["trades"]},
+        max_steps=2,
+        learning_rate=0,
+        max_grad_norm=0,
+        gradient_accumulation_steps=2,
+    )
+    first, second = trainer.micro_batches[:2], trainer.micro_batches[2:]
+    assert len(second) == 1
+    for micro_batches, got in zip((first, second), trainer.gradients, strict=True):
+        items = micro_batches[0].items
+
+        def forward(model, batch, items=items):
+            outputs = model(**batch, num_items_in_batch=items)
+            return Output(outputs.loss, outputs.logits)
+
+        given = {"model": tiny("gpt2_lm"), "forward": forward, "share": 1 / len(micro_batches)}
+        assert distance(got, bare_gradients(micro_batches, STILL["trades"], **given)) <= EXACT
 
 
 @pytest.mark.parametrize("name", ["fgm", "freelb"])
@@ -331,7 +474,19 @@ class SubclassOfOurs(CountsCalls, AdversarialTrainer):
         return self._custom(model, inputs, return_outputs)
 
 
-@pytest.mark.parametrize("name", ["noise-clean", "fgm", "fgm_matrix", "pgd", "pgd-random-clean"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "noise-clean",
+        "fgm",
+        "fgm_matrix",
+        "pgd",
+        "pgd-random-clean",
+        "yopo",
+        "smart-past",
+        *slowly("tavat-random", "alum", "trades", "rdrop", "awp"),
+    ],
+)
 @pytest.mark.parametrize("cls", [MixinFirst, SubclassOfOurs])
 def test_a_users_loss_is_used_in_every_pass(tmp_path, cls, name):
     method = METHODS[name]
@@ -340,10 +495,10 @@ def test_a_users_loss_is_used_in_every_pass(tmp_path, cls, name):
     counts = Counts(model)
     options = {"method": method}
     trainer = trained(tmp_path, watched, model=model, options=options, max_steps=1, max_grad_norm=0)
-    passes = method.passes + method.inner_passes
+    passes, partial = forwards(method), partial_runs(method)
     assert counts.heads == passes
-    assert counts.embeddings == passes + 1  # one look-up, stopped at the embedding
-    assert watched.calls == passes + 1
+    assert counts.embeddings == passes + partial  # one look-up, stopped at the embedding
+    assert watched.calls == passes + partial
 
     def forward(model, batch):
         labels = batch.pop("labels")
@@ -360,9 +515,8 @@ def test_forward_passes_are_those_declared(tmp_path, name):
     method, model = METHODS[name], tiny("bert")
     counts = Counts(model)
     trained(tmp_path, model=model, options={"method": method}, max_steps=2)
-    passes = method.passes + method.inner_passes
-    assert counts.heads == 2 * passes
-    assert counts.embeddings == 2 * (passes + 1)
+    assert counts.heads == 2 * forwards(method)
+    assert counts.embeddings == 2 * forwards(method) + partial_runs(method, steps=2)
 
 
 def test_a_training_step_that_asks_for_other_losses_is_refused(tmp_path):
@@ -446,7 +600,13 @@ def assert_untouched(trainer):
     assert "compute_loss" not in vars(trainer)
 
 
-@pytest.mark.parametrize("name", ["fgm_matrix", "pgd-clean", "freelb"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fgm_matrix", "pgd-clean", "freelb", "yopo", "smart-past", "rdrop", "awp"),
+        *slowly("freeat", "freelb-reuse", "tavat-random", "vat", "trades", "relative-yopo"),
+    ],
+)
 def test_no_hook_is_left(tmp_path, name):
     seen = []
     trainer = build(tmp_path, options={"method": METHODS[name]})
@@ -467,10 +627,19 @@ def test_no_hook_is_left_by_a_callback_that_fails(tmp_path):
     assert_untouched(trainer)
 
 
-@pytest.mark.parametrize("at", range(1, 5))
-def test_no_hook_is_left_by_a_pass_that_fails(tmp_path, at):
-    method = METHODS["pgd-clean"]  # the clean pass, two inner ones, the adversarial one
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        (name, at)
+        # A clean pass, two inner ones and the adversarial one; the others' passes differ in kind.
+        for name in ("pgd-clean", "yopo-clean", "vat", "smart-past", "rdrop", "awp")
+        for at in range(1, 1 + forwards(METHODS[name]))
+    ],
+)
+def test_no_hook_is_left_by_a_pass_that_fails(tmp_path, name, at):
+    method = METHODS[name]
     model, calls = tiny("bert", dropout=0.1), []
+    places = [parameter.data_ptr() for parameter in model.parameters()]
 
     def fail(*args):
         calls.append(1)
@@ -484,17 +653,37 @@ def test_no_hook_is_left_by_a_pass_that_fails(tmp_path, at):
     handle.remove()
     assert len(calls) == at
     assert_untouched(trainer)
+    assert [parameter.data_ptr() for parameter in model.parameters()] == places
+    assert distance(model.state_dict(), tiny("bert").state_dict()) == 0
 
 
-def test_a_matrix_attack_that_fails_puts_the_matrix_back(tmp_path):
+def test_the_first_block_that_fails_alone_leaves_no_hook(tmp_path):
+    model, calls = tiny("bert", dropout=0.1), []
+
+    def fail(*args):
+        calls.append(1)
+        if len(calls) == 2:  # the full pass has run, the first block runs alone
+            raise Stop
+
+    trainer = build(tmp_path, model=model, options={"method": METHODS["yopo"]})
+    handle = model.bert.encoder.layer[0].attention.register_forward_pre_hook(fail)
+    with pytest.raises(Stop):
+        trainer.train()
+    handle.remove()
+    assert_untouched(trainer)
+
+
+@pytest.mark.parametrize(("name", "at"), [("fgm_matrix", 2), ("awp", 3)])
+def test_an_attack_on_weights_that_fails_puts_them_back(tmp_path, name, at):
     model, calls = tiny("bert"), []
 
     def fail(*args):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == at:
+            assert distance(model.state_dict(), tiny("bert").state_dict()) > 0
             raise Stop
 
-    trainer = build(tmp_path, model=model, options={"method": METHODS["fgm_matrix"]})
+    trainer = build(tmp_path, model=model, options={"method": METHODS[name]})
     handle = model.classifier.register_forward_pre_hook(fail)
     with pytest.raises(Stop):
         trainer.train()
@@ -502,7 +691,7 @@ def test_a_matrix_attack_that_fails_puts_the_matrix_back(tmp_path):
     assert distance(model.state_dict(), tiny("bert").state_dict()) == 0
 
 
-@pytest.mark.parametrize("name", ["fgm_matrix", "freelb-random"])
+@pytest.mark.parametrize("name", ["fgm_matrix", "freelb-random", "yopo", "smart-past", "awp"])
 def test_evaluation_within_training_sees_no_perturbation(tmp_path, name):
     options = {"method": METHODS[name], "eval_dataset": rows(8)}
     flags = {"eval_strategy": "steps", "eval_steps": 1}
@@ -524,7 +713,13 @@ class Switching(torch.optim.SGD):
         self.mode = "eval"
 
 
-@pytest.mark.parametrize("name", ["noise", "fgm_matrix", "pgd"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("noise", "fgm_matrix", "pgd", "yopo", "smart-past"),
+        *slowly("vat", "trades", "rdrop", "awp"),
+    ],
+)
 def test_every_pass_is_in_training_mode_also_after_an_evaluation(tmp_path, name):
     model, modes = tiny("bert", dropout=0.1), []
     optimizer = Switching(model.parameters(), lr=0.1)
@@ -546,12 +741,16 @@ def test_every_pass_is_in_training_mode_also_after_an_evaluation(tmp_path, name)
             lambda module, args: modes.append((model.training, optimizer.mode))
         )
     trainer.train()
-    passes = METHODS[name].passes + METHODS[name].inner_passes
+    runs = 2 * forwards(METHODS[name]) + partial_runs(METHODS[name])
+    first, later = ([(True, "train")] * count for count in (runs, runs - (name == "yopo")))
     evaluation = [(False, "eval")] * 2
-    assert modes == ([(True, "train")] * (2 * passes + 1) + evaluation) * 3
+    assert modes == first + evaluation + (later + evaluation) * 2
 
 
-@pytest.mark.parametrize("name", ["pgd-clean", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    ["pgd-clean", "freelb-random", *slowly("freeat", "tavat-random", "smart-past", "rdrop")],
+)
 def test_evaluation_within_training_changes_nothing(tmp_path, name):
     def run(**flags):
         # No dropout: the stock evaluation's data loader draws from the random stream.
@@ -700,13 +899,50 @@ def test_logged_averages(tmp_path, name, mended):
     assert logged(trainer, "loss") == pytest.approx(mixed, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["noise", "fgsm", "fgm", "pgd", "freelb"])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_the_logged_divergence_is_unweighted_and_of_a_micro_batch(tmp_path, name):
+    recorder = Recorder(METHODS[name])
+    trainer = trained(
+        tmp_path,
+        options={"method": recorder},
+        max_steps=4,
+        logging_steps=2,
+        gradient_accumulation_steps=2,
+    )
+    reports = [step["report"] for step in recorder.steps]
+    want = [sum(float(r.divergence) for r in half) / 4 for half in (reports[:4], reports[4:])]
+    assert logged(trainer, "adv_divergence") == pytest.approx(want, rel=1e-5)
+    assert min(want) > 1e-4
+    losses = [sum(float(r.loss) for r in half) / 2 for half in (reports[:4], reports[4:])]
+    assert logged(trainer, "loss") == pytest.approx(losses, rel=1e-5)
+    if name == "smart-past":  # whose loss has a third term
+        return
+    beta = METHODS[name].beta * (0.5 if name == "rdrop" else 1)
+    for report in reports:
+        total = float(report.clean) + beta * float(report.divergence)
+        assert float(report.loss) == pytest.approx(total, rel=1e-9)
+
+
+def test_consistency_under_dropout_logs_no_delta_and_no_adversarial_loss(tmp_path):
+    trainer = trained(tmp_path, options={"method": RDrop()})
+    assert logged(trainer, "delta_norm") == logged(trainer, "adv_loss") == []
+    assert len(logged(trainer, "clean_loss")) == len(logged(trainer, "adv_divergence")) == 2
+
+
+def test_methods_without_a_divergence_log_none(tmp_path):
+    trainer = trained(tmp_path, options={"method": METHODS["pgd-clean"]})
+    assert logged(trainer, "adv_divergence") == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "fgm_matrix"])
 def test_the_logged_size_of_delta_is_within_epsilon(tmp_path, name):
     trainer = trained(tmp_path, adv=name, adv_epsilon=0.2)
     sizes = logged(trainer, "delta_relative")
     assert len(sizes) == 2
+    if name == "freeat":
+        assert sizes.pop(0) == 0  # a batch's first sight
     assert all(0 < size <= 0.2 * (1 + 1e-6) for size in sizes)
-    if name in ("fgsm", "fgm"):
+    if name in ("fgsm", "fgm", "vat"):
         assert sizes == pytest.approx([0.2, 0.2], rel=1e-6)
 
 
@@ -755,7 +991,20 @@ def with_bad_gradients(word):
     return model
 
 
-@pytest.mark.parametrize("name", ["fgm", "pgd", "pgd-clean", "freelb", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fgm",
+        "pgd",
+        "pgd-clean",
+        "freelb",
+        "freelb-random",
+        "yopo",
+        "vat",
+        "trades",
+        *slowly("freelb-reuse", "tavat", "tavat-random", "smart", "awp"),
+    ],
+)
 def test_a_gradient_that_is_no_number_is_counted_and_does_no_harm(tmp_path, name):
     data = rows(16)
     for index, row in enumerate(data):
@@ -772,7 +1021,7 @@ def test_a_gradient_that_is_no_number_is_counted_and_does_no_harm(tmp_path, name
     assert logged(trainer, "nonfinite_share") == [0.25]  # one micro-batch of four
     assert all(value.isfinite().all() for value in weights(trainer).values())
     assert all(step["delta"].isfinite().all() for step in recorder.steps)
-    if "random" not in name:
+    if "random" not in name and name not in ("smart", "trades"):  # which start at random
         still = [int((step["delta"] == 0).all(2).all(1).sum()) for step in recorder.steps]
         assert sorted(still) == [0, 0, 0, 1]  # that sentence alone stays where it was
 
@@ -785,7 +1034,10 @@ def test_without_bad_gradients_that_model_counts_none(tmp_path):
     assert logged(trainer, "nonfinite_share") == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["fgm_matrix", "fgm", "freelb"])
+@pytest.mark.parametrize(
+    "name",
+    ["fgm_matrix", "fgm", "freelb", "trades", "awp", *slowly("yopo", "tavat", "vat", "smart-past")],
+)
 def test_a_loss_that_is_no_number_is_counted(tmp_path, name):
     model = tiny("bert")
     calls = []
@@ -931,6 +1183,7 @@ def test_every_checkpoint_holds_the_method_and_its_numbers(tmp_path):
         "steps": 2,
         "init_magnitude": 0.2,
         "clean_weight": 0.0,
+        "reuse": False,
         "start_step": 1,
         "ramp_steps": 2,
         "exclude_special_tokens": False,
@@ -959,13 +1212,26 @@ RESUMED = {
     "pgd": {"adv": "pgd", "adv_random_start": True},
     "freelb": {"adv": "freelb"},
     "freelb-accumulated": {"adv": "freelb", "gradient_accumulation_steps": 2},
+    "yopo": {"adv": "yopo", "adv_random_start": True},
+    "tavat": {"adv": "tavat"},
+    "vat": {"adv": "vat"},
+    "smart": {"adv": "smart", "adv_proximal_weight": 1.0},
+    "trades": {"adv": "trades"},
+    "awp": {"adv": "awp"},
+    "rdrop": {"adv": "rdrop", "adv_ramp_steps": 0, "adv_epsilon": None},  # no ball, no ramp
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("noise", "pgd", "freelb", "freelb-accumulated", "yopo", "rdrop"),
+        *slowly("tavat", "vat", "smart", "trades", "awp"),
+    ],
+)
 def test_resuming_within_an_epoch_gives_the_same_bits(tmp_path, name):
     accumulated = "gradient_accumulation_steps" in RESUMED[name]
-    flags = RESUMED[name] | WARM_UP | {"adv_epsilon": 0.3, "max_steps": 5}
+    flags = WARM_UP | {"adv_epsilon": 0.3, "max_steps": 5} | RESUMED[name]
     flags |= {"save_strategy": "steps", "save_steps": 2}
     data = rows(64 if accumulated else 32)
     whole = trained(tmp_path, Watched, data=data, **flags)
@@ -995,6 +1261,16 @@ def test_resuming_within_an_epoch_gives_the_same_bits(tmp_path, name):
         ({"adv": "pgd", "adv_random_start": True}, 4),
         ({"adv": "freelb", "adv_steps": 5}, 5),
         ({"adv": "freelb", "adv_start_step": 1}, 2),  # of two steps: 1 and 3
+        ({"adv": "freeat"}, 1),
+        ({"adv": "yopo", "adv_rounds": 4}, 4),
+        ({"adv": "yopo", "adv_clean_weight": 0.5}, 4),
+        ({"adv": "tavat"}, 2),
+        ({"adv": "vat", "adv_steps": 2}, 10 / 3),
+        ({"adv": "smart"}, 8 / 3),
+        ({"adv": "smart", "adv_proximal_weight": 1.0}, 3),
+        ({"adv": "trades"}, 4),
+        ({"adv": "rdrop"}, 2),
+        ({"adv": "awp", "adv_steps": 2}, 10 / 3),
     ],
 )
 def test_floating_point_operations_count_every_pass(tmp_path, flags, cost):
@@ -1006,12 +1282,18 @@ def test_floating_point_operations_count_every_pass(tmp_path, flags, cost):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # the flag's name is about to change
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("name", ["pgd-clean", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pgd-clean", "freelb-random", "yopo", "smart-past"),
+        *slowly("vat", "trades", "rdrop", "awp"),
+    ],
+)
 def test_gradient_checkpointing_changes_nothing(tmp_path, name, reentrant):
     options = {"method": METHODS[name]}
     plain = trained(tmp_path, Watched, options=options)
     model = tiny("bert", dropout=0.1)
-    forwards = Counts(model)
+    counts = Counts(model)
     layers = []
     model.bert.encoder.layer[0].attention.register_forward_pre_hook(lambda *a: layers.append(1))
     checkpointed = trained(
@@ -1022,12 +1304,18 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, name, reentrant):
         gradient_checkpointing=True,
         gradient_checkpointing_kwargs={"use_reentrant": reentrant},
     )
-    assert len(layers) == 2 * forwards.heads  # layers ran again in every backward pass
+    once = 2 * getattr(options["method"], "forward_passes", 0)
+    if name == "yopo":  # which takes the first block out of its checkpoint to watch it, or alone
+        once = 2 * (METHODS[name].rounds - 1 - METHODS[name].prefix_passes)
+    assert len(layers) == 2 * counts.heads - once  # layers ran again in every backward pass
     for got, want in zip(checkpointed.gradients, plain.gradients, strict=True):
         assert distance(got, want) <= EXACT
 
 
-@pytest.mark.parametrize("name", ["pgd-clean", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    ["pgd-clean", "freelb-random", "trades", *slowly("yopo-clean", "vat", "smart-past", "awp")],
+)
 def test_bf16_stays_close(tmp_path, name):
     options = {"method": METHODS[name]}
     full = trained(tmp_path, Watched, model=tiny("bert").float(), options=options)
@@ -1041,7 +1329,10 @@ def test_bf16_stays_close(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fgm_matrix", "pgd-clean", "freelb-random"])
+@pytest.mark.parametrize(
+    "name",
+    ["fgm_matrix", "pgd-clean", "freelb-random", "tavat", "vat", "smart-past", "trades", "awp"],
+)
 def test_a_compiled_model_gives_the_same_losses(tmp_path, name):
     torch._dynamo.reset()
     flags = {"options": {"method": METHODS[name]}, "max_steps": 4}
@@ -1072,7 +1363,9 @@ def inputs_of_norm(model):
 
 
 @pytest.mark.parametrize("excluded", [False, True])
-@pytest.mark.parametrize("name", ["noise", "fgsm", "pgd-random", "freelb-random"])
+@pytest.mark.parametrize(
+    "name", ["noise", "fgsm", "pgd-random", "freelb-random", "tavat-random", "vat", "trades"]
+)
 def test_special_tokens_stay_where_they_are(tmp_path, name, excluded):
     data = rows(4)
     for row in data:

@@ -1,17 +1,35 @@
 """Trainer runs of a fraction of a second: tiny float64 models, rows that need no data set."""
 
 import gc
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from models import VOCAB, gradients, tiny
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from nlp_adv import AdversarialTrainer, AdversarialTrainingArguments
-from nlp_adv.methods import FGM, FGSM, PGD, FGMMatrix, FreeLB, Noise, Scaled
+from nlp_adv.methods import (
+    AWP,
+    FGM,
+    FGSM,
+    PGD,
+    SMART,
+    TAVAT,
+    TRADES,
+    VAT,
+    YOPO,
+    FGMMatrix,
+    FreeAT,
+    FreeLB,
+    Noise,
+    RDrop,
+    Scaled,
+)
 from nlp_adv.perturbation import L2Ball, LInfBall
 
 # The Trainer collects garbage when it ends; most of a run's time would go into looking through
@@ -33,8 +51,60 @@ METHODS = {
     "freelb": FreeLB(l2, step_size=0.2, steps=3),
     "freelb-random": FreeLB(l2, step_size=0.2, steps=3, init_magnitude=0.4),
     "freelb-clean": FreeLB(l2, step_size=0.2, steps=3, clean_weight=0.25),
+    "freelb-reuse": FreeLB(l2, step_size=0.2, steps=2, reuse=True),
+    "freeat": FreeAT(l2, step_size=0.3, replays=2),
+    "yopo": YOPO(l2, step_size=0.2, rounds=2, steps=3),
+    "yopo-clean": YOPO(l2, 0.2, rounds=2, steps=2, random_start=True, clean_weight=0.25),
+    "tavat": TAVAT(l2, step_size=0.2, steps=2),
+    "tavat-random": TAVAT(l2, step_size=0.2, steps=2, init_magnitude=0.4, clean_weight=0.25),
+    "vat": VAT(l2, xi=0.1),
+    "alum": VAT(l2, xi=0.1, steps=2, beta=2.0, symmetric=True),
+    "smart": SMART(LInfBall(0.1), 0.05, steps=1, beta=1.0, init_magnitude=0.2),
+    "smart-past": SMART(l2, 0.2, 1, 1.0, 0.2, proximal_weight=3.0, decay=0.5),
+    "trades": TRADES(l2, step_size=0.2, steps=2, beta=6.0, init_magnitude=0.2),
+    "rdrop": RDrop(beta=2.0),
+    "awp": AWP(l2, step_size=0.4, steps=1, gamma=0.05),
     "relative": Scaled(FreeLB(L2Ball(0.3), 0.1, 2, init_magnitude=0.1), unit="relative"),
+    "relative-yopo": Scaled(YOPO(L2Ball(0.3), 0.1, rounds=2, steps=2), unit="relative"),
+    "relative-tavat": Scaled(TAVAT(L2Ball(0.3), 0.1, 2, init_magnitude=0.1), unit="relative"),
 }
+DIVERGENCES = ("vat", "alum", "smart", "smart-past", "trades", "rdrop")
+JOINT = ("smart", "smart-past", "trades", "rdrop")  # one backward pass over two forward passes
+KEEPING = ("freelb-reuse", "freeat", "tavat", "tavat-random", "smart-past", "relative-tavat")
+
+
+def start_of_its_own(objective: Any, *args: Any) -> Tensor:
+    """A start that depends on the example alone, not on where in a batch it stands."""
+    return 0.05 * objective.x.detach().sin() * objective.mask
+
+
+class StillVAT(VAT):
+    """A direction that depends on the example alone."""
+
+    def _worst(self, objective: Any, divergence: Any) -> Tensor:
+        return start_of_its_own(objective)
+
+
+# These, within `still_starts`, find the same δ however the examples are batched.
+STILL = {
+    "vat": StillVAT(l2, xi=0.1, beta=3.0),
+    "alum": StillVAT(l2, xi=0.1, beta=3.0, symmetric=True),
+    "smart": SMART(l2, 0.2, 1, 3.0, 0.1, proximal_weight=2.0, decay=0.5),
+    "trades": TRADES(l2, 0.2, 1, 3.0, 0.1),
+}
+
+
+def still_starts(monkeypatch: Any) -> None:
+    """No random numbers in the starts of smart and trades."""
+    used = [m for name, m in sys.modules.items() if name.startswith("nlp_adv.methods.")]
+    for module in used:
+        if hasattr(module, "random_start"):  # wherever these two draw theirs
+            monkeypatch.setattr(module, "random_start", start_of_its_own)
+
+
+def forwards(method: Any) -> int:
+    """Passes through the whole model that a step declares."""
+    return method.passes + method.inner_passes + getattr(method, "forward_passes", 0)
 
 
 def rows(
@@ -194,6 +264,12 @@ class Counts:
 
     def _head(self, *args: Any) -> None:
         self.heads += 1
+
+
+def slowly(*cases: Any) -> list[Any]:
+    """Cases of a parametrized test that only run with the slow ones."""
+    slow = pytest.mark.slow
+    return [pytest.param(*(c if isinstance(c, tuple) else (c,)), marks=slow) for c in cases]
 
 
 def assert_one_sentence(error: BaseException) -> None:
