@@ -34,6 +34,11 @@ class WeightObjective(Objective, Protocol):
         """The model."""
         ...
 
+    @property
+    def table(self) -> nn.Parameter | None:
+        """The matrix that x is looked up in, where there is one."""
+        ...
+
     def weight_gradient(self, delta: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
         """∇w L at δ, leaving every `.grad` as it is."""
         ...
@@ -53,7 +58,9 @@ class AWP:
     Deviations: the released code makes an SGD step on a copy of the model and takes its direction,
     which is this; it perturbs tensors of more than one dimension whose name holds "weight", here
     all trained ones of more than one dimension. Popular copies for text clip each coordinate to
-    ±ε·|w| instead. The batch shares one v, and each DDP process moves by its own.
+    ±ε·|w| instead. The embedding matrix stays where it is (and a head tied to it): only a batch's
+    rows have a gradient, and γ of the whole matrix's norm would move those few far. The batch
+    shares one v, and each DDP process moves by its own.
 
     Cost: ⅔K + 2, and a copy of the weights.
     """
@@ -87,9 +94,11 @@ class AWP:
             step_size=self.step_size,
             steps=self.steps,
         )
-        weights = [w for w in trained_weights(objective.model).values() if w.ndim > 1]
+        trained = trained_weights(objective.model).values()
+        weights = [w for w in trained if w.ndim > 1 and w is not objective.table]
         grads = objective.weight_gradient(delta, weights)
         moved = [self._moved(w.detach(), g) for w, g in zip(weights, grads, strict=True)]
+        del grads  # as large as the weights
         with replaced(weights, moved):
             loss = full_pass(objective, delta).loss
         return StepReport(loss, adversarial=loss)

@@ -43,6 +43,11 @@ class VocabularyObjective(Objective, Protocol):
         """Its rows that x holds, (B, T)."""
         ...
 
+    @property
+    def unit(self) -> Tensor | float:
+        """How long a δ of 1 is in the table's own length, a number or (B, 1, 1)."""
+        ...
+
 
 @dataclass(frozen=True)
 class TAVAT:
@@ -88,10 +93,10 @@ class TAVAT:
 
     def step(self, objective: Objective) -> StepReport:
         """One step of TAVAT."""
-        table, ids = self._vocabulary(objective)
+        vocabulary = self._vocabulary(objective)
         w, clean = self.clean_weight, None
         sentence = random_start(objective, self.ball, self.init_magnitude)
-        token = table[ids] * objective.mask
+        token = vocabulary.look_up(objective.mask)
         if w > 0:
             clean = full_pass(objective, torch.zeros_like(sentence), weight=w).loss
         sentence, token = self._shrunk(sentence, token)
@@ -102,7 +107,7 @@ class TAVAT:
             token = self._token_step(token, grad)
             sentence = sentence + self.step_size * self.ball.steepest(grad)
             sentence, token = self._shrunk(sentence, token)
-        _assign(table, ids, token, objective.mask)
+        vocabulary.assign(token, objective.mask)
         return mixed(w, clean, torch.stack(losses).mean())
 
     def _token_step(self, token: Tensor, grad: Tensor) -> Tensor:
@@ -120,19 +125,21 @@ class TAVAT:
         factor = torch.where(norm > self.ball.epsilon, self.ball.epsilon / norm, 1.0)
         return sentence * factor, token * factor
 
-    def _vocabulary(self, objective: Objective) -> tuple[Tensor, Tensor]:
-        """The table V, made at the first step, and the batch's ids."""
+    def _vocabulary(self, objective: Objective) -> "_Vocabulary":
+        """The table, made at the first step."""
         if not isinstance(objective, VocabularyObjective) or objective.table is None:
             raise ValueError("tavat needs inputs that are looked up in an embedding matrix.")
         assert objective.ids is not None
-        kept = objective.memory.tensors
+        kept, mask = objective.memory.tensors, objective.mask
         if "tavat/table" not in kept:
-            size = (len(objective.table) + 1, objective.mask.shape[-1])
-            table = objective.mask.new_empty(size)
-            bound = self.init_magnitude / size[1] ** 0.5
+            # The last row takes what is not free.
+            table = mask.new_empty(len(objective.table) + 1, mask.shape[-1])
+            bound = self.init_magnitude / mask.shape[-1] ** 0.5
             kept["tavat/table"] = table.uniform_(-bound, bound, generator=objective.generator)
-        kept["tavat/table"] = kept["tavat/table"].to(objective.mask)
-        return kept["tavat/table"], objective.ids
+            kept["tavat/seen"] = torch.zeros_like(table[:, :1], dtype=torch.bool)
+        for key in ("tavat/table", "tavat/seen"):
+            kept[key] = kept[key].to(mask.device)
+        return _Vocabulary(kept["tavat/table"], kept["tavat/seen"], objective.ids, objective.unit)
 
     @classmethod
     def preset(cls) -> Scaled:
@@ -144,13 +151,27 @@ class TAVAT:
         return Scaled(cls(ball, step_size=0.015, steps=2, init_magnitude=0.015), unit="relative")
 
 
-def _assign(table: Tensor, ids: Tensor, token: Tensor, mask: Tensor) -> None:
-    """V[token] ← the mean of η over the token's free occurrences, in place."""
-    spare = len(table) - 1  # the row that takes what is not free
-    free = mask.amax(-1).flatten() > 0
-    rows = torch.where(free, ids.flatten(), spare)
-    counts = table.new_zeros(len(table)).index_add_(
-        0, rows, torch.ones_like(rows, dtype=table.dtype)
-    )
-    table.index_fill_(0, rows, 0.0)
-    table.index_add_(0, rows, token.flatten(0, 1) / counts[rows, None])
+@dataclass
+class _Vocabulary:
+    """V, in absolute lengths for words that were seen; others keep their start, in units of δ."""
+
+    table: Tensor
+    seen: Tensor
+    ids: Tensor
+    unit: Tensor | float
+
+    def look_up(self, mask: Tensor) -> Tensor:
+        """η (B, T, D), in units of δ."""
+        rows = self.table[self.ids]
+        return torch.where(self.seen[self.ids], rows / self.unit, rows) * mask
+
+    def assign(self, token: Tensor, mask: Tensor) -> None:
+        """V[token] ← the mean of η over the token's free occurrences."""
+        free = mask.amax(-1).flatten() > 0
+        rows = torch.where(free, self.ids.flatten(), len(self.table) - 1)
+        ones = torch.ones_like(rows, dtype=self.table.dtype)
+        counts = torch.zeros_like(self.table[:, 0]).index_add_(0, rows, ones)
+        values = (token * self.unit).flatten(0, 1) / counts[rows, None]
+        self.table.index_fill_(0, rows, 0.0)
+        self.table.index_add_(0, rows, values.to(self.table.dtype))
+        self.seen[rows] = True

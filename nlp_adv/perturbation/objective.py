@@ -123,6 +123,8 @@ class ModelObjective:
     ids: Tensor | None = None
     first_block: FirstBlock | Callable[[], FirstBlock] | None = None
 
+    unit: float = field(default=1.0, init=False)
+    """How long a δ of 1 is: this objective's lengths are absolute."""
     delta: Tensor | None = field(default=None, init=False)
     """The last δ that a forward pass saw, detached and masked."""
     nonfinite: Tensor = field(init=False)

@@ -78,13 +78,14 @@ class ScaledObjective:
         return self._more.ids
 
     @property
+    def unit(self) -> Tensor | float:
+        """How long a δ′ of 1 is in absolute units."""
+        return self.scale * self._more.unit
+
+    @property
     def model(self) -> nn.Module:
         """The objective's model."""
         return self._more.model
-
-    def note(self, value: Tensor) -> None:
-        """The objective's."""
-        self._more.note(value)
 
     def example_names(self) -> list[str]:
         """The objective's."""

@@ -54,6 +54,7 @@ class Spy:
         self.table, self.ids, self.model = objective.table, objective.ids, objective.model
         self.divergence, self.backward = objective.divergence, objective.backward
         self.note, self.example_names = objective.note, objective.example_names
+        self.unit = objective.unit
         self.deltas: list[Tensor] = []
 
     def _see(self, delta):
