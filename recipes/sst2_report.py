@@ -13,7 +13,9 @@ from scipy.stats import binomtest
 
 RESULTS = Path(__file__).parent / "results"
 Runs = dict[int, dict[str, Any]]  # by seed
+TEST_SENTENCES = 1821  # SST-2's, for the intervals
 
+COMMAND = "python recipes/sst2_methods.py --model_name_or_path MODEL --dataset_name SST2_FOLDER"
 TITLES = {
     "epochs": "At equal epochs",
     "time": "At equal time",
@@ -114,7 +116,7 @@ def write_results(
     done = [run for methods in cells.values() for runs in methods.values() for run in runs.values()]
     if not done:
         raise SystemExit("No cell has been run yet.")
-    rows, examples = 1821, done[0]["attacked_examples"]
+    rows, examples = TEST_SENTENCES, done[0]["attacked_examples"]
     parts = []
     for budget, methods in cells.items():
         if any(methods.values()):
@@ -137,8 +139,7 @@ Model: {args.title or Path(args.model_name_or_path).name}. Training rows:
 {training["max_train_samples"]}, drawn by the seed. {platform.machine()} CPU,
 torch {torch.__version__}, transformers {transformers.__version__}.
 
-    python recipes/sst2_methods.py --model_name_or_path MODEL --dataset_name SST2_FOLDER \\
-        {" ".join(args.extra)}
+    {" ".join([COMMAND, *args.extra])}
 
 One cell of it:
 

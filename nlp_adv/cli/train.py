@@ -17,7 +17,7 @@ from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.report import RunResult, measure, print_report, write_report
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
-from nlp_adv.methods import METHODS, describe, floor_cost
+from nlp_adv.methods import all_methods, describe, floor_cost
 from nlp_adv.text.embeddings import find_embedding
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.metrics import compute_metrics_for, metric_names
@@ -45,7 +45,8 @@ _DEMO_BALL = {"adv_epsilon": "0.1", "adv_ramp_steps": "0.3"}
 def demo_flags(adv: str) -> list[str]:
     """The demo's defaults, found by measurement; the flags that the user gives win over them."""
     settings = _DEMO_RUN | (_DEMO_START if adv != "none" else {})
-    if adv in METHODS and hasattr(METHODS[adv].preset(), "ball"):
+    method = all_methods().get(adv)
+    if method is not None and hasattr(method.preset(), "ball"):
         settings |= _DEMO_BALL
     return [part for name, value in settings.items() for part in (f"--{name}", value)]
 

@@ -22,7 +22,7 @@ from nlp_adv.methods.method import (
     trained_weights,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, ascend, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, Objective, StepError, ascend, full_pass
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ class AWP:
     def step(self, objective: Objective) -> StepReport:
         """One step of AT-AWP."""
         if not isinstance(objective, WeightObjective):
-            raise ValueError("awp needs an objective that differentiates by the weights.")
+            raise StepError("awp needs an objective that differentiates by the weights.")
         delta = ascend(
             objective.gradient,
             torch.zeros_like(objective.mask),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.methods.method import StepReport, check_nonnegative, replaced
-from nlp_adv.perturbation import Objective
+from nlp_adv.perturbation import Objective, StepError
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class FGMMatrix:
     rate keeps its meaning. It reads W.grad, which holds earlier micro-batches when gradients are
     accumulated; here G is this batch's. Each DDP process perturbs by its own G.
 
-    Errors: ValueError where the embedding is frozen or x is not looked up in a matrix.
+    Errors: StepError where the embedding is frozen or x is not looked up in a matrix.
 
     Cost: 2, and copies of W and of its gradient.
     """
@@ -88,9 +88,9 @@ class FGMMatrix:
 
 def _table_of(objective: Objective) -> tuple[TableObjective, nn.Parameter]:
     if not isinstance(objective, TableObjective) or objective.table is None:
-        raise ValueError("fgm_matrix needs inputs that are looked up in an embedding matrix.")
+        raise StepError("fgm_matrix needs inputs that are looked up in an embedding matrix.")
     if not objective.table.requires_grad:
-        raise ValueError(
+        raise StepError(
             "fgm_matrix perturbs the embedding matrix, which is frozen in this model; use fgm."
         )
     return objective, objective.table

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nlp_adv.methods.method import StepReport, check_nonnegative, check_steps
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, advance, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, Memory, Objective, StepError, advance, full_pass
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class FreeAT:
             as those of images do. False starts every minibatch at δ = 0: sentences of other words
             and lengths have no use for the last ones' δ.
 
-    Errors: ValueError when δ shall be carried to a minibatch of another shape.
+    Errors: StepError when δ shall be carried to a minibatch of another shape.
 
     Deviations: none with `carry`; the FreeLB authors' text version resets δ as `carry=False` does,
     divides the loss by 1 + m, and lets the learning-rate schedule count minibatches, so that it
-    makes m times the steps that its schedule knows; here the schedule counts replays.
+    makes m times the steps that its schedule knows; here the schedule counts replays. The Trainer
+    drops the rows that do not fill a last optimizer step, and replays batches in a warm-up as well.
 
     Cost: 1 a replay.
     """
@@ -62,9 +63,21 @@ class FreeAT:
         key = f"freeat/{memory.slot}"
         delta, unused = self._start(objective, memory.tensors.get(key))
         loss, grad = full_pass(objective, delta)
+        self._check_replays(objective.memory)
         moved = advance(delta, grad, ball=self.ball, step_size=self.step_size)
         memory.tensors[key] = torch.cat([moved, unused])
         return StepReport(loss, adversarial=loss)
+
+    def _check_replays(self, memory: Memory) -> None:
+        """Without replays every δ would be thrown away, and this would be ordinary training."""
+        key = f"freeat/{memory.slot}/replay"
+        last = memory.tensors.get(key)
+        if self.replays > 1 and not self.carry and memory.replay == 0 and last == 0:
+            raise StepError(
+                f"freeat was given two minibatches in a row as their first replay: give each "
+                f"{self.replays} times, and count memory.replay = 0, 1, …."
+            )
+        memory.tensors[key] = torch.tensor(memory.replay)
 
     def _start(self, objective: Objective, kept: Tensor | None) -> tuple[Tensor, Tensor]:
         """Where the last replay, or with `carry` the last minibatch, left δ; and rows of it left.
@@ -80,7 +93,7 @@ class FreeAT:
             fresh = zero[: max(0, rows - len(kept))]
             used = torch.cat([kept[:rows], fresh])
             return self.ball.project(used * objective.mask), kept[rows:]
-        raise ValueError(
+        raise StepError(
             f"freeat's δ of shape {tuple(kept.shape)} does not fit this batch of shape "
             f"{tuple(zero.shape)}; use carry=False (--adv_carry false)."
         )

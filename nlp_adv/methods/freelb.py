@@ -23,7 +23,7 @@ from nlp_adv.methods.method import (
     random_start,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, advance, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, Objective, StepError, advance, full_pass
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,11 @@ class FreeLB:
     and no ball, `epsilon=inf`: its code takes K = 30 on AG News, with α = 0.03 and m = 0.05 in
     absolute units.
 
-    Cost: K; with a clean term K + 1. With `reuse`, δ of every example is kept in main memory, as
-    large as all its embeddings, and saved with checkpoints.
+    Errors: StepError for `reuse` without a memory.
+
+    Cost: K; with a clean term K + 1. With `reuse` δ of every example is kept in main memory, as
+    large as all its embeddings, and saved with checkpoints; on an accelerator it travels there and
+    back. A DDP process knows the examples that it has seen itself, of one epoch or an earlier one.
     """
 
     ball: Ball
@@ -118,5 +121,5 @@ class NamedExamples(Objective, Protocol):
 
 def _names(objective: Objective) -> list[str]:
     if not isinstance(objective, NamedExamples):
-        raise ValueError("reuse needs an objective that names its examples.")
+        raise StepError("reuse needs an objective that names its examples.")
     return objective.example_names()

@@ -1,5 +1,6 @@
 """What every training method is: a frozen dataclass that takes one step on an objective."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
@@ -116,7 +117,7 @@ def farthest(
 def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters by name, the same whether the model is wrapped for several processes."""
     return {
-        name.removeprefix("module."): parameter
+        re.sub(r"^((module|_orig_mod)\.)+", "", name): parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }

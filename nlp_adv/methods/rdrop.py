@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from nlp_adv.methods.method import StepReport, check_nonnegative
-from nlp_adv.perturbation import Objective, Output
+from nlp_adv.perturbation import Objective, Output, StepError
 
 
 @runtime_checkable
@@ -32,7 +32,7 @@ class RDrop:
     Deviations: the paper adds up the two losses; here the whole is halved, so that the learning
     rate keeps its meaning. The released code doubles the batch, which draws the masks differently.
     Its regression branch uses one pass and no divergence; here (f₁ − f₂)² stands for the sum of
-    the two.
+    the two. On a model without dropout both passes are the same, and this is ordinary training.
 
     Cost: 2; the graphs of two passes are held at once.
     """
@@ -49,7 +49,7 @@ class RDrop:
     def step(self, objective: Objective) -> StepReport:
         """One step of R-Drop."""
         if not isinstance(objective, RedrawnObjective):
-            raise ValueError("rdrop needs an objective that can draw a second dropout mask.")
+            raise StepError("rdrop needs an objective that can draw a second dropout mask.")
         second = objective.forward_redrawn()
         first = objective.forward()
         clean = 0.5 * (first.loss + second.loss)

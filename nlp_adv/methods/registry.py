@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -63,7 +64,8 @@ def register(method: MethodClass) -> MethodClass:
     A method is a frozen dataclass with a `name`, `passes`, `inner_passes`, `step(objective)` and a
     class method `preset()`, which returns it at its default setting, in `Scaled` where its lengths
     have a unit. A field `ball` is set by `--adv_epsilon`, `--adv_norm`, `--adv_per` and
-    `--adv_unit`; step_size, init_magnitude and xi are lengths, which follow ε.
+    `--adv_unit`; step_size, init_magnitude and xi are lengths, which follow ε; a field `replays`
+    makes the Trainer give each batch so many times in a row.
 
     Register before `AdversarialTrainingArguments` is imported, or as an entry point of the group
     "nlp_adv.methods", so that the flags can be made.
@@ -139,7 +141,9 @@ def build(
     """
     known = all_methods()
     if name not in known:
-        raise ValueError(f"Unknown method {name!r}; choose from {', '.join(known)}.")
+        close = get_close_matches(name.lower(), known, n=1)
+        meant = f", did you mean {close[0]}" if close else ""
+        raise ValueError(f"Unknown method {name!r}{meant}; choose from {', '.join(known)}.")
     preset = known[name].preset()
     own_unit = preset.unit if isinstance(preset, Scaled) else "absolute"
     method = bare(preset)
@@ -210,6 +214,8 @@ def _norm_name(ball: Ball) -> str:
 def _refuse_unknown(method: Any, given: dict[str, Any]) -> None:
     known = [field.name for field in fields(method)]
     unknown = sorted(set(given) - set(known) | set(given) & {"ball"})
+    if unknown and isinstance(method, NoAttack):
+        raise ValueError(f"{', '.join(unknown)} needs a method: name one with --adv.")
     if unknown:
         shown = ", ".join("epsilon, norm, per, unit" if key == "ball" else key for key in known)
         raise ValueError(

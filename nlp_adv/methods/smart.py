@@ -27,7 +27,7 @@ from nlp_adv.methods.method import (
     trained_weights,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, LInfBall, Objective, Output
+from nlp_adv.perturbation import Ball, LInfBall, Objective, Output, StepError
 
 
 @runtime_checkable
@@ -118,7 +118,7 @@ class SMART:
     def _at_average(self, objective: Objective) -> Output:
         """f̃(x), after the average has taken in the weights of this optimizer step."""
         if not isinstance(objective, ModelledObjective):
-            raise ValueError("The proximal term needs an objective that shows its model.")
+            raise StepError("The proximal term needs an objective that shows its model.")
         weights = trained_weights(objective.model)
         kept, first_slot = objective.memory.tensors, objective.memory.slot == 0
         average = []

@@ -26,7 +26,7 @@ from nlp_adv.methods.method import (
     random_start,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, Objective, StepError, full_pass
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class TAVAT:
         init_magnitude: m, the size of the random start of δ and of the table (see `FreeLB`).
         clean_weight: w adds a clean pass of weight w, and gives the K others 1 − w.
 
-    Errors: ValueError where x is not looked up in a table.
+    Errors: StepError where x is not looked up in a table.
 
     Deviations: n_i is that of η after its step, as in the released code. That code divides no loss
     by K; adds η to the table, summed over a token's occurrences and over padding, where the paper
@@ -128,7 +128,7 @@ class TAVAT:
     def _vocabulary(self, objective: Objective) -> "_Vocabulary":
         """The table, made at the first step."""
         if not isinstance(objective, VocabularyObjective) or objective.table is None:
-            raise ValueError("tavat needs inputs that are looked up in an embedding matrix.")
+            raise StepError("tavat needs inputs that are looked up in an embedding matrix.")
         assert objective.ids is not None
         kept, mask = objective.memory.tensors, objective.mask
         if "tavat/table" not in kept:

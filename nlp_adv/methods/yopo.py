@@ -30,6 +30,7 @@ from nlp_adv.perturbation import (
     L2Ball,
     Objective,
     SplitPass,
+    StepError,
     advance,
     ascend,
     full_pass,
@@ -64,7 +65,7 @@ class YOPO:
         random_start: start uniformly in the ball, as the paper does.
         clean_weight: w adds a clean pass of weight w, and gives the m others 1 − w.
 
-    Errors: ValueError where the model's first block is unknown.
+    Errors: StepError where the model's first block is unknown.
 
     Deviations: the paper sums the m losses, and its code divides the learning rate instead. It
     takes the first block's parameter gradient at the δ after the ascents; here all parameters get
@@ -106,7 +107,7 @@ class YOPO:
     def step(self, objective: Objective) -> StepReport:
         """One step of YOPO-m-n."""
         if not isinstance(objective, SplitObjective):
-            raise ValueError("yopo needs an objective that can stop after the first block.")
+            raise StepError("yopo needs an objective that can stop after the first block.")
         w, clean = self.clean_weight, None
         delta = torch.zeros_like(objective.mask)
         if w > 0:

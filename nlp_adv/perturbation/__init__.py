@@ -5,7 +5,7 @@ from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, Pe
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
-from nlp_adv.perturbation.memory import Memory
+from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.objective import (
     ModelObjective,
     Objective,
@@ -27,6 +27,7 @@ __all__ = [
     "LInfBall",
     "Memory",
     "ModelObjective",
+    "NoMemory",
     "Objective",
     "Output",
     "Outputs",
@@ -34,6 +35,7 @@ __all__ = [
     "Per",
     "ScaledObjective",
     "SplitPass",
+    "StepError",
     "Unit",
     "WithinBox",
     "advance",

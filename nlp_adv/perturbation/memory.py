@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
+
+
+class StepError(ValueError):
+    """A method cannot make a step on this minibatch; one sentence says why and what to do."""
 
 
 @dataclass
@@ -25,14 +28,34 @@ class Memory:
 
     def keep(self, names: list[str], delta: Tensor, mask: Tensor) -> None:
         """Keep each example's δ under its name, its free coordinates alone, on the CPU."""
-        for name, one, free in zip(names, delta.detach(), mask > 0, strict=True):
-            self.tensors[f"delta/{name}"] = one[free].cpu()
+        delta, free = delta.detach().cpu(), mask.cpu() > 0
+        for name, one, where in zip(names, delta, free, strict=True):
+            self.tensors[f"delta/{name}"] = one[where]
 
     def recall(self, names: list[str], start: Tensor, mask: Tensor) -> Tensor:
         """Each example's kept δ; `start` where there is none, or of another length."""
-        delta = start.clone(memory_format=torch.contiguous_format)
-        for one, name, free in zip(delta, names, mask > 0, strict=True):
+        delta, free = start.detach().cpu().clone(), mask.cpu() > 0
+        for one, name, where in zip(delta, names, free, strict=True):
             kept = self.tensors.get(f"delta/{name}")
-            if kept is not None and len(kept) == int(free.sum()):
-                one[free] = kept.to(one)
-        return delta
+            if kept is not None and len(kept) == int(where.sum()):
+                one[where] = kept.to(one.dtype)
+        return delta.to(start.device)
+
+
+class NoMemory(Memory):
+    """What an objective has that was given none: asking for something kept is an error."""
+
+    def __init__(self) -> None:
+        self.slot = self.replay = 0
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """Nothing was kept, and nothing would be.
+
+        Raises:
+            StepError: always.
+        """
+        raise StepError(
+            "This method keeps something from step to step: give every objective of the run the "
+            "same memory=Memory()."
+        )

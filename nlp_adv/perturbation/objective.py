@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
-from nlp_adv.perturbation.memory import Memory
+from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
 
@@ -96,7 +96,8 @@ class ModelObjective:
             last one is known; 0 exchanges gradients at every pass, which is correct and slower.
         loss_scale: the factor fp16 training multiplies its losses by, so that an inner pass does
             not underflow.
-        memory: what the method keeps from step to step; a fresh one where none is given.
+        memory: what the method keeps from step to step, the same one for all of a run; methods
+            that keep something refuse to go without.
         outputs: logits → what they hold (see `divergences`), for methods that compare outputs.
         counted: (B, T), true where a token's output counts in such a comparison; None is all.
         share: this minibatch's share in the loss of an accumulated step, for such comparisons; 1
@@ -115,7 +116,7 @@ class ModelObjective:
     unsynced: Callable[[], AbstractContextManager[None]] = nullcontext
     passes: int = 0
     loss_scale: Tensor | float = 1.0
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory = field(default_factory=NoMemory)
     outputs: Callable[[Tensor], Outputs] = field(default=lambda logits: "classes")
     counted: Tensor | None = None
     share: Tensor | float = 1.0
@@ -178,14 +179,19 @@ class ModelObjective:
         """D(p, q), the mean over examples (and over an example's counted tokens).
 
         Raises:
-            ValueError: the model returns no logits.
+            StepError: the model returns no logits, or other tokens than the batch has.
         """
         if p.logits is None or q.logits is None:
-            raise ValueError("This method compares logits, and the model returns none.")
+            raise StepError("This method compares logits, and the model returns none.")
         kind = self.outputs(p.logits)
         values = divergence(p.logits, q.logits, kind, symmetric=symmetric)
-        fits = self.counted is not None and self.counted.shape == values.shape
-        return self.share * mean_over_examples(values, self.counted if fits else None)
+        counted = None if values.ndim == 1 else self.counted
+        if counted is not None and counted.shape != values.shape:
+            raise StepError(
+                f"This method compares outputs token by token, and the model returns "
+                f"{tuple(values.shape)} of them for {tuple(counted.shape)} in the batch."
+            )
+        return self.share * mean_over_examples(values, counted)
 
     def split_pass(self, delta: Tensor, *, weight: float = 1.0) -> "SplitPass":
         """A full pass that also keeps p = ∂L/∂h at the output h of the first block."""
@@ -224,24 +230,26 @@ class ModelObjective:
                 self.note(loss)
                 with self._frozen_dropout.restored_on_error():
                     torch.autograd.backward(loss * self.loss_scale)
-            return [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+            grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+            for grad in grads:
+                self.note(torch.linalg.vector_norm(grad))
+            return grads
         finally:
             for parameter, grad in zip(parameters, kept, strict=True):
                 parameter.grad = grad
 
     def example_names(self) -> list[str]:
         """A name for each example that stays the same from epoch to epoch: what it consists of."""
-        content = self.x if self.ids is None else self.ids
         if self.ids is not None:
-            free = self.mask.flatten(2).amax(2) > 0
-            rows = [row[kept].tolist() for row, kept in zip(content, free, strict=True)]
+            free = (self.mask.flatten(2).amax(2) > 0).cpu()
+            rows = [row[kept].tolist() for row, kept in zip(self.ids.cpu(), free, strict=True)]
         else:
-            rows = content.flatten(1).tolist()
+            rows = self.x.flatten(1).tolist()
         return [hashlib.blake2b(repr(row).encode(), digest_size=12).hexdigest() for row in rows]
 
     def _block(self) -> FirstBlock:
         if self.first_block is None:
-            raise ValueError("This method needs to know the model's first block.")
+            raise StepError("This method needs to know the model's first block.")
         if isinstance(self.first_block, FirstBlock):
             return self.first_block
         self.first_block = self.first_block()

@@ -14,6 +14,7 @@ from nlp_adv.perturbation import (
     FrozenDropout,
     Memory,
     ModelObjective,
+    NoMemory,
     Output,
     Outputs,
     find_first_block,
@@ -126,8 +127,8 @@ def text_objective(
         unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
         loss_scale=loss_scale,
-        memory=Memory() if memory is None else memory,
-        outputs=lambda logits: _outputs(model, logits),
+        memory=NoMemory() if memory is None else memory,
+        outputs=lambda logits: _outputs(model, batch, logits),
         counted=_counted(batch, model, mask),
         share=share,
         table=weight if isinstance(weight, nn.Parameter) else None,
@@ -136,12 +137,17 @@ def text_objective(
     )
 
 
-def _outputs(model: nn.Module, logits: Tensor) -> Outputs:
-    """What the logits hold; a Hugging Face model has settled it in its first forward pass."""
+def _outputs(model: nn.Module, batch: Mapping[str, Any], logits: Tensor) -> Outputs:
+    """What the logits hold; a Hugging Face model settles it when it computes its own loss."""
+    labels = batch.get("labels")
     problem = getattr(getattr(unwrapped(model), "config", None), "problem_type", None)
     if problem == "multi_label_classification":
         return "labels"
-    return "scores" if problem == "regression" or logits.shape[-1] == 1 else "classes"
+    if problem == "regression" or logits.shape[-1] == 1:
+        return "scores"
+    if isinstance(labels, Tensor) and labels.is_floating_point() and labels.shape == logits.shape:
+        return "labels"
+    return "classes"
 
 
 def _counted(batch: Mapping[str, Any], model: nn.Module, mask: Tensor) -> Tensor:

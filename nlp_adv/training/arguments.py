@@ -38,7 +38,7 @@ def _method_flags() -> dict[str, tuple[Any, Any]]:
             helps.setdefault(name, {}).setdefault(text, []).append(method.name)
     return {
         f"adv_{name}": (
-            kind | None,
+            kind if kind is bool else kind | None,  # a bare --adv_reuse is true
             _flag(" ".join(f"{', '.join(who)}: {text}" for text, who in helps[name].items())),
         )
         for name, kind in types.items()

@@ -56,8 +56,12 @@ def share_of_a_mean(trainer: Any, num_items: Tensor | int | None, *, ignored: bo
     divided by `num_items_in_batch` already, or should have been.
     """
     args = trainer.args
-    divides = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func
-    if num_items is None or not divides:
+    # As the stock step decides whether to divide by the accumulation steps.
+    scaled = getattr(trainer, "loss_is_scaled_for_ga", None)
+    if scaled is None:
+        counts = trainer.model_accepts_loss_kwargs and num_items is not None
+        scaled = counts or trainer.compute_loss_func is not None
+    if not scaled:
         return 1.0
     if ignored:  # as the loss: the Trainer multiplies by the processes
         return float(args.world_size) if args.average_tokens_across_devices else 1.0

@@ -55,7 +55,7 @@ class StepLog:
         if report.clean is not None:
             self._sum("clean_loss", report.clean * scale)
         if report.divergence is not None:
-            self._sum("adv_divergence", report.divergence)
+            self._sum("adv_divergence", report.divergence / objective.share)
         ball = getattr(method, "ball", None)
         if ball is not None and objective.delta is not None:
             norm = ball.norm(objective.delta)

@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, WarmUp, bare, floor_cost
-from nlp_adv.perturbation import Memory, ModelObjective
+from nlp_adv.perturbation import Memory, ModelObjective, StepError
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 from nlp_adv.text.objective import text_objective
 from nlp_adv.training.kept import MemoryMixin
@@ -45,6 +45,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         args, kwargs: the Trainer's.
 
     Logs, beside the Trainer's: `adv_loss`, `clean_loss` where the method passes there,
+    `adv_divergence` where it compares outputs,
     `delta_norm` and `delta_relative` (in units of the embedding norm), averaged over batch, steps
     and processes, the largest token counting for per="token"; `nonfinite_share`, the share of
     micro-batches with an inf or a nan.
@@ -103,7 +104,10 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         passes = StockPasses(self, super().training_step, model, inputs, num_items_in_batch)
         share = share_of_a_mean(self, num_items_in_batch, ignored=self._ignores_num_items)
         objective = self._objective(model, inputs, passes, method.passes, share)
-        report = method.step(objective)
+        try:
+            report = method.step(objective)
+        except StepError as error:
+            raise UserError(str(error)) from error
         self._step_log.add(step, report, passes.scale, objective, method)
         self._alarm.add(passes.logits, inputs.get("labels"))
         self._embedding_dtype = objective.x.dtype

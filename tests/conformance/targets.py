@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nlp_adv.perturbation import FirstBlock, ModelObjective, Output
+from nlp_adv.perturbation import FirstBlock, Memory, ModelObjective, Output
 from nlp_adv.text.objective import text_objective
 
 Batch = dict[str, Tensor]
@@ -37,7 +37,7 @@ class TextTarget:
         return models.example(batch, row, trimmed=trimmed)
 
     def objective(self, model: nn.Module, batch: Batch, **options) -> ModelObjective:
-        return text_objective(model, batch, **{"seed": 0, **options})
+        return text_objective(model, batch, **{"seed": 0, "memory": Memory(), **options})
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of ordinary training."""
@@ -91,7 +91,7 @@ class PixelTarget:
             logits = model(x if delta is None else (x + delta).clamp(0, 1))
             return Output(cross_entropy(logits, batch["labels"]), logits)
 
-        options = {"seed": 0, **options}
+        options = {"seed": 0, "memory": Memory(), **options}
         options["first_block"] = FirstBlock(model.first, run)
         return ModelObjective(run=run, x=x, mask=torch.ones_like(x), model=model, **options)
 

@@ -30,7 +30,7 @@ from nlp_adv.methods import (
     floor_cost,
     own_settings,
 )
-from nlp_adv.perturbation import BALLS, L1Ball, L2Ball, LInfBall
+from nlp_adv.perturbation import BALLS, L1Ball, L2Ball, LInfBall, Memory
 from nlp_adv.text.objective import text_objective
 
 LENGTHS = ("step_size", "init_magnitude", "xi")
@@ -147,7 +147,7 @@ def test_an_infinite_epsilon_keeps_the_presets_lengths(name):
 @without_bound
 def test_a_step_without_a_ball_is_finite(name):
     method, model = build(name, epsilon=math.inf, unit="absolute"), tiny("bert")
-    objective = text_objective(model, batch("bert"), seed=0)
+    objective = text_objective(model, batch("bert"), seed=0, memory=Memory())
     if name == "freeat":  # whose first replay is at the clean point
         method.step(objective)
         objective.memory.replay = 1
@@ -294,8 +294,9 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
     ids=str,
 )
 def test_a_setting_that_the_method_does_not_have_is_refused(name, settings):
-    message = refusal(name, **settings)
-    assert f"{name} has no {next(iter(settings))}" in message
+    message, setting = refusal(name, **settings), next(iter(settings))
+    wanted = f"{setting} needs a method" if name == "none" else f"{name} has no {setting}"
+    assert wanted in message
 
 
 def test_a_refusal_lists_the_settings_there_are():

@@ -7,12 +7,15 @@ import torch
 from models import LinearClassifier, gradients, linear_objective
 from torch import Tensor, nn
 
+from nlp_adv.methods import FreeAT, FreeLB
 from nlp_adv.perturbation import (
     FirstBlock,
     L2Ball,
+    Memory,
     ModelObjective,
     Output,
     ScaledObjective,
+    StepError,
     divergence,
     full_pass,
 )
@@ -317,6 +320,39 @@ def test_the_weights_gradient_is_counted_when_it_is_not_finite():
     assert objective.nonfinite
 
 
+def test_a_nonfinite_gradient_of_a_weight_is_counted():
+    net = Net()
+    objective = objective_of(net)
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    objective.weight_gradient(DELTA, weights)
+    assert not objective.nonfinite
+    weights[0].register_hook(lambda grad: grad * torch.inf)
+    objective.weight_gradient(DELTA, weights)
+    assert objective.nonfinite
+
+
+def test_a_method_that_keeps_something_refuses_to_go_without_a_memory():
+    objective = objective_of(Net())
+    with pytest.raises(StepError, match="memory=Memory"):
+        FreeAT(L2Ball(0.5), 0.5, replays=2).step(objective)
+    with pytest.raises(StepError, match="memory=Memory"):
+        FreeLB(L2Ball(0.5), 0.5, 2, reuse=True).step(objective)
+
+
+def test_freeat_refuses_a_replay_that_is_never_counted():
+    memory, method = Memory(), FreeAT(L2Ball(0.5), 0.5, replays=2)
+    method.step(objective_of(Net(), memory=memory))
+    with pytest.raises(StepError, match=r"memory\.replay"):
+        method.step(objective_of(Net(), memory=memory))
+
+
+def test_outputs_for_other_tokens_than_the_batchs_are_not_compared():
+    objective = objective_of(Net(), counted=torch.ones(2, 5, dtype=torch.bool))
+    output = Output(torch.zeros(()), torch.randn(2, 7, 3))
+    with pytest.raises(StepError, match=r"\(2, 7\) of them for \(2, 5\)"):
+        objective.divergence(output, output)
+
+
 # --- what an example is called
 
 
@@ -486,8 +522,6 @@ def test_a_scaled_objective_shows_what_its_objective_has():
     assert scaled.ids is ids
     assert scaled.generator is objective.generator
     assert scaled.example_names() == objective.example_names()
-    scaled.note(torch.tensor(torch.nan))
-    assert objective.nonfinite
 
 
 def test_the_direction_of_an_ascent_does_not_depend_on_the_unit():

@@ -29,6 +29,7 @@ def given(folder: Path, *extra: str) -> argparse.Namespace:
         output_dir=str(folder),
         extra=list(extra),
         title="A model",
+        seeds=[0, 1, 2],
     )
 
 
