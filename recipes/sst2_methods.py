@@ -31,8 +31,8 @@ TIME = 3  # the equal-time budget, in epochs of plain training
 START = {"adv_start_step": "0.1"}
 RAMP = START | {"adv_ramp_steps": "0.3"}
 
-# Radii are shares of the embedding norm; all else is the preset. Noise, the control, gets three times
-# the attacks' radius, so that it has a chance.
+# Radii are shares of the embedding norm; all else is the preset. Noise, the control, gets three
+# times the attacks' radius, so that it has a chance.
 METHODS: dict[str, dict[str, str]] = {
     "none": {"adv": "none"},
     "noise": {"adv": "noise", "adv_epsilon": "0.1"} | RAMP,
@@ -119,7 +119,7 @@ def report_of(
         return None
     run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"][-1]
     state = json.loads((path.parent / "trainer_state.json").read_text(encoding="utf-8"))
-    return run | {"steps": state["global_step"]}
+    return run | {"optimizer_steps": state["global_step"]}
 
 
 def main() -> None:

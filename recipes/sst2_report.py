@@ -62,7 +62,7 @@ def table(cells: dict[str, Runs], epsilons: tuple[float, ...], rows: int, exampl
         first = next(iter(runs.values()))
         row = [method, setting(first), str(len(runs)), shown(accuracies(runs, None), rows)]
         row += [shown(accuracies(runs, epsilon), examples) for epsilon in epsilons]
-        row.append(str(first["steps"]))
+        row.append(str(first["optimizer_steps"]))
         times = ratios(runs, plain)
         row.append(f"{statistics.mean(times):.2f}" if times else "")
         lines.append(f"| {' | '.join(row)} |")

@@ -47,16 +47,16 @@ def run(accuracy: float, under: list[float], seconds: float, steps: int = 225, *
         "metrics": {"test_accuracy": accuracy},
         "attacked_examples": 100,
         "accuracy_under_attack": dict(zip(map(str, recipe.EPSILONS), under, strict=True)),
-        "steps": steps,
+        "optimizer_steps": steps,
     }
 
 
 def write_cell(args: argparse.Namespace, method: str, budget: str, seed: int, cell: dict) -> None:
     folder = recipe.folder(args, method, budget, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    runs = [run(0, [0, 0, 0], 1), {k: v for k, v in cell.items() if k != "steps"}]
+    runs = [run(0, [0, 0, 0], 1), {k: v for k, v in cell.items() if k != "optimizer_steps"}]
     (folder / "nlp_adv_report.json").write_text(json.dumps({"runs": runs}), encoding="utf-8")
-    state = json.dumps({"global_step": cell["steps"]})
+    state = json.dumps({"global_step": cell["optimizer_steps"]})
     (folder / "trainer_state.json").write_text(state, encoding="utf-8")
 
 
@@ -126,7 +126,7 @@ def test_a_cell_is_the_last_run_of_its_report(tmp_path):
     assert recipe.report_of(args, "pgd", "time", 1) is None
     write_cell(args, "pgd", "time", 1, run(0.7, [0.5, 0.3, 0.1], 4.0, steps=9))
     found = recipe.report_of(args, "pgd", "time", 1)
-    assert (found["train_seconds"], found["steps"]) == (4.0, 9)
+    assert (found["train_seconds"], found["optimizer_steps"]) == (4.0, 9)
 
 
 def test_a_table_of_means_spreads_intervals_and_ratios():
