@@ -48,6 +48,9 @@ class NoMemory(Memory):
     def __init__(self) -> None:
         self.slot = self.replay = 0
 
+    def __repr__(self) -> str:
+        return "NoMemory()"
+
     @property
     def tensors(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Nothing was kept, and nothing would be.
