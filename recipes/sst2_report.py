@@ -75,15 +75,20 @@ def draw(cells: dict[str, dict[str, Runs]], epsilon: float, path: Path) -> None:
 
     budgets = [budget for budget, methods in cells.items() if any(methods.values())]
     figure, axes = plt.subplots(
-        1, len(budgets), figsize=(5.6 * len(budgets), 5.2), layout="constrained", squeeze=False
+        1,
+        len(budgets),
+        figsize=(4.8 * len(budgets) + 1.6, 4.6),
+        layout="constrained",
+        squeeze=False,
     )
+    points = {}
     for axis, budget in zip(axes[0], budgets, strict=True):
         for number, (method, runs) in enumerate(cells[budget].items()):
             if not runs:
                 continue
             clean, robust = accuracies(runs, None), accuracies(runs, epsilon)
             x, y = statistics.mean(clean), statistics.mean(robust)
-            axis.errorbar(
+            points["plain" if method == "none" else method] = axis.errorbar(
                 x,
                 y,
                 xerr=[[x - min(clean)], [max(clean) - x]],
@@ -92,14 +97,13 @@ def draw(cells: dict[str, dict[str, Runs]], epsilon: float, path: Path) -> None:
                 color=f"C{number % 10}",
                 elinewidth=0.6,
             )
-            place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 8}
-            axis.annotate("plain" if method == "none" else method, (x, y), **place)
         axis.set(
             title=TITLES[budget],
             xlabel="clean accuracy, %",
             ylabel=f"accuracy under PGD, ε = {epsilon}, %",
         )
         axis.grid(alpha=0.3)
+    figure.legend(points.values(), points.keys(), loc="outside right center", fontsize=8)
     figure.savefig(path, metadata={"Date": None})
 
 

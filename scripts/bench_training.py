@@ -182,10 +182,9 @@ class Bench:
             self._clean()
 
     def _ours(self, method: Method) -> None:
-        objective = text_objective(
-            self.model, self.batch, tap=self.tap, seed=0, memory=self.memories[method.name]
-        )
-        method.step(objective)
+        memory = self.memories[repr(method)]
+        method.step(text_objective(self.model, self.batch, tap=self.tap, seed=0, memory=memory))
+        memory.replay = (memory.replay + 1) % getattr(method, "replays", 1)
 
     def run(self, name: str) -> float:
         """Seconds of one step: CPU seconds of all threads, or wall clock on an accelerator."""

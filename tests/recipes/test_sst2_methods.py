@@ -199,12 +199,13 @@ def test_without_a_cell_there_are_no_results(tmp_path):
         recipe.write(given(tmp_path))
 
 
-def test_the_figure_shows_each_method_once_a_budget(tmp_path):
+def test_the_figure_names_each_method_that_was_run(tmp_path):
     pytest.importorskip("matplotlib").use("svg")
     one = {0: run(0.8, [0.5, 0.3, 0.1], 10), 1: run(0.82, [0.5, 0.3, 0.2], 10)}
     cells = {"epochs": {"none": one, "fgm": one, "pgd": {}}, "time": {"none": one}}
     report.draw(cells, recipe.EPSILONS[-1], tmp_path / "figure.svg")
     drawing = (tmp_path / "figure.svg").read_text(encoding="utf-8")
     assert "At equal epochs" in drawing
-    assert drawing.count("<!-- plain -->") == 2
+    assert drawing.count("<!-- plain -->") == 1  # one legend for both budgets
     assert drawing.count("<!-- fgm -->") == 1
+    assert "<!-- pgd -->" not in drawing
