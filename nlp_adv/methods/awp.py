@@ -5,7 +5,7 @@ https://arxiv.org/abs/2004.05884. First an attack on the input, then one on the 
 normalised step for each matrix w:
 
     δ = argmax_{‖δ‖ ≤ ε} L(θ, x + δ, y),   v_w = γ·‖w‖·g_w/‖g_w‖,   g = ∇θ L(θ, x + δ, y)
-    g_θ = ∇θ L(θ + v, x + δ, y),   applied to θ
+    g_θ = w·∇θ L(θ, x, y) + (1−w)·∇θ L(θ + v, x + δ, y),   applied to θ
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,13 @@ from nlp_adv.methods.method import (
     StepReport,
     check_nonnegative,
     check_steps,
+    check_weight,
+    mixed,
     replaced,
     trained_weights,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, StepError, ascend, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, Objective, StepError, advance, ascend, full_pass
 
 
 @runtime_checkable
@@ -54,6 +56,7 @@ class AWP:
         steps: K ascents of δ from the clean point; 0 perturbs the weights alone.
         gamma: γ, the length of each matrix's step as a share of its norm; a warm-up that lets ε
             grow leaves it as it is.
+        clean_weight: w, the share of the clean loss; the paper has none.
 
     Deviations: the released code makes an SGD step on a copy of the model and takes its direction,
     which is this; it perturbs tensors of more than one dimension whose name holds "weight", here
@@ -62,46 +65,54 @@ class AWP:
     rows have a gradient, and γ of the whole matrix's norm would move those few far. The batch
     shares one v, and each DDP process moves by its own.
 
-    Cost: ⅔K + 2, and a copy of the weights.
+    Cost: ⅔K + 2, with a clean term ⅔K + 2⅓, and a copy of the weights.
     """
 
     ball: Ball
     step_size: float | Tensor
     steps: int
     gamma: float
+    clean_weight: float = 0.0
 
     name: ClassVar[str] = "awp"
-    passes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         check_nonnegative("step_size", self.step_size)
         check_steps(self.steps, at_least=0)
         check_nonnegative("gamma", self.gamma)
+        check_weight(self.clean_weight)
+
+    @property
+    def passes(self) -> int:
+        """One by the weights alone, one that trains, and a clean one when it has weight."""
+        return 2 + (self.clean_weight > 0)
 
     @property
     def inner_passes(self) -> int:
-        """K."""
-        return self.steps
+        """K, less the one that a clean pass gives away."""
+        return self.steps - (self.clean_weight > 0 and self.steps > 0)
 
     def step(self, objective: Objective) -> StepReport:
         """One step of AT-AWP."""
         if not isinstance(objective, WeightObjective):
             raise StepError("awp needs an objective that differentiates by the weights.")
-        delta = ascend(
-            objective.gradient,
-            torch.zeros_like(objective.mask),
-            ball=self.ball,
-            step_size=self.step_size,
-            steps=self.steps,
-        )
+        w, clean = self.clean_weight, None
+        ball, step_size = self.ball, self.step_size
+        delta = torch.zeros_like(objective.mask)
+        if w > 0:
+            clean, grad = full_pass(objective, delta, weight=w)
+            if self.steps > 0:
+                delta = advance(delta, grad, ball=ball, step_size=step_size)
+        steps = self.inner_passes
+        delta = ascend(objective.gradient, delta, ball=ball, step_size=step_size, steps=steps)
         trained = trained_weights(objective.model).values()
         weights = [w for w in trained if w.ndim > 1 and w is not objective.table]
         grads = objective.weight_gradient(delta, weights)
         moved = [self._moved(w.detach(), g) for w, g in zip(weights, grads, strict=True)]
         del grads  # as large as the weights
         with replaced(weights, moved):
-            loss = full_pass(objective, delta).loss
-        return StepReport(loss, adversarial=loss)
+            adversarial = full_pass(objective, delta, weight=1 - w).loss
+        return mixed(w, clean, adversarial)
 
     def _moved(self, weight: Tensor, grad: Tensor) -> Tensor:
         """w + v_w; w where the gradient is 0 or not finite."""
@@ -113,5 +124,9 @@ class AWP:
 
     @classmethod
     def preset(cls) -> Scaled:
-        """γ = 0.005 as in the authors' TRADES runs; one ascent of full length."""
-        return Scaled(cls(L2Ball(0.03), step_size=0.03, steps=1, gamma=0.005), unit="relative")
+        """γ = 0.005 as in the authors' TRADES runs; one ascent of full length.
+
+        Half the loss is clean: without it a fresh classification head learnt a constant answer.
+        """
+        method = cls(L2Ball(0.03), step_size=0.03, steps=1, gamma=0.005, clean_weight=0.5)
+        return Scaled(method, unit="relative")

@@ -114,6 +114,7 @@ ABSOLUTE = [
     comparing("trades", TRADES(l2, 0.4, 2, 6.0, init_magnitude=0.5), finds_divergence=True),
     comparing("trades-token", TRADES(tokens, 0.2, 2, 6.0, 0.5), text_only=True),
     comparing("awp", AWP(l2, step_size=0.4, steps=2, gamma=0.01), couples_examples=True),
+    comparing("awp-clean", AWP(l2, 0.4, 2, 0.01, clean_weight=0.5), couples_examples=True),
     comparing("awp-weights", AWP(l2, 0.4, steps=0, gamma=0.01), couples_examples=True),
     Case("pgd-token", PGD(tokens, 0.1, 2), text_only=True, finds_maximum=True),
     Case("freelb-token", FreeLB(tokens, step_size=0.2, steps=2), text_only=True),
