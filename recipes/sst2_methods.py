@@ -3,8 +3,9 @@
     python recipes/sst2_methods.py --model_name_or_path MODEL --dataset_name SST2_FOLDER
 
 Every cell (method × budget × seed) is one `nlp-adv train` command, printed before it runs; a cell
-whose report is there already is not run again, so a stopped recipe goes on where it was. The tables
-and the numbers of every cell end in `recipes/results/`. Several processes may share the work
+whose report is there already, in the output folder or among the published results, is not run
+again, so a stopped recipe goes on where it was (`--results NEW_FILE` begins anew). The tables and
+the numbers of every cell end in `recipes/results/`. Several processes may share the work
 (`--methods` or `--seeds` of their own); `--table_only` makes the tables of what there is.
 The figures need `nlp_adv[plots]`.
 """
@@ -16,7 +17,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from sst2_report import write_results
+from sst2_report import RESULTS, write_results
 
 from nlp_adv.cli.main import main as nlp_adv
 from nlp_adv.methods import build, floor_cost
@@ -116,10 +117,23 @@ def report_of(
 ) -> dict[str, Any] | None:
     path = folder(args, method, budget, seed) / "nlp_adv_report.json"
     if not path.exists():
-        return None
+        return published(args.results).get(key(method, budget, seed))
     run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"][-1]
     state = json.loads((path.parent / "trainer_state.json").read_text(encoding="utf-8"))
     return run | {"optimizer_steps": state["global_step"]}
+
+
+def key(method: str, budget: str, seed: int) -> str:
+    """A cell's place in the published numbers."""
+    return str(folder(argparse.Namespace(output_dir="."), method, budget, seed))
+
+
+def published(path: Path) -> dict[str, dict[str, Any]]:
+    """Cells of the results, by key, where they were trained as this recipe trains."""
+    if not path.exists():
+        return {}
+    results = json.loads(path.read_text(encoding="utf-8"))
+    return results["cells"] if results.get("training") == TRAINING else {}
 
 
 def main() -> None:
@@ -131,6 +145,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output_dir", default="runs/sst2_methods")
     parser.add_argument("--title", help="the model's name in the results")
+    parser.add_argument("--results", type=Path, default=RESULTS / "sst2_methods.json")
     parser.add_argument("--table_only", action="store_true")
     args, args.extra = parser.parse_known_args()  # the rest goes to every nlp-adv train
     for seed in [] if args.table_only else args.seeds:
@@ -165,6 +180,15 @@ def write(args: argparse.Namespace) -> None:
         f"of plain training do, counted in passes (`floor_cost`). All attacks begin after a tenth "
         f"of the steps and grow over three tenths (fgm_matrix and rdrop do not grow)."
     )
+    kept = {
+        key(method, budget, seed): run
+        for budget, methods in cells.items()
+        for method, runs in methods.items()
+        for seed, run in runs.items()
+    }
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"training": TRAINING, "cells": kept}, indent=1)
+    args.results.write_text(content + "\n", encoding="utf-8")
     write_results(cells, EPSILONS, TRAINING, args, example=example, note=note)
 
 

@@ -1,7 +1,6 @@
 """Tables and figures of `sst2_methods.py`."""
 
 import argparse
-import json
 import platform
 import statistics
 from pathlib import Path
@@ -116,7 +115,7 @@ def write_results(
     example: str,
     note: str,
 ) -> None:
-    """`results/sst2_methods.md`, `.json` and `.svg`."""
+    """`results/sst2_methods.md` and `.svg`."""
     done = [run for methods in cells.values() for runs in methods.values() for run in runs.values()]
     if not done:
         raise SystemExit("No cell has been run yet.")
@@ -151,6 +150,5 @@ One cell of it:
 """
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "sst2_methods.md").write_text(text, encoding="utf-8")
-    (RESULTS / "sst2_methods.json").write_text(json.dumps(cells, indent=1) + "\n", "utf-8")
     draw(cells, epsilons[-1], RESULTS / "sst2_methods.svg")
     print(tables)

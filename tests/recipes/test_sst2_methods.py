@@ -30,6 +30,7 @@ def given(folder: Path, *extra: str) -> argparse.Namespace:
         extra=list(extra),
         title="A model",
         seeds=[0, 1, 2],
+        results=folder / "published.json",
     )
 
 
@@ -187,11 +188,25 @@ def test_results_name_no_path_of_this_machine(tmp_path, monkeypatch, capsys):
     (shown,) = (line for line in page.splitlines() if "nlp-adv train --" in line)
     argv = shown.split("nlp-adv ", 1)[1].split()
     assert parsed(argv).training.adv == "freelb"
-    saved = json.loads((tmp_path / "results" / "sst2_methods.json").read_text(encoding="utf-8"))
-    assert saved["epochs"]["freelb"]["0"]["train_seconds"] == 10.0
+    cell = recipe.published(args.results)[recipe.key("freelb", "epochs", 0)]
+    assert cell["train_seconds"] == 10.0
     assert "| freelb |" in capsys.readouterr().out
     assert drawn == [tmp_path / "results" / "sst2_methods.svg"]
     assert f"]({drawn[0].name})" in page
+
+
+def test_a_published_cell_is_not_run_again_unless_it_was_trained_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "draw", lambda cells, epsilon, path: None)
+    first = given(tmp_path / "runs")
+    write_cell(first, "pgd", "time", 1, run(0.7, [0.5, 0.3, 0.1], 4.0, steps=9))
+    recipe.write(first)
+    elsewhere = given(tmp_path / "other")
+    elsewhere.results = first.results
+    assert recipe.report_of(elsewhere, "pgd", "time", 1)["optimizer_steps"] == 9
+    assert recipe.report_of(elsewhere, "pgd", "epochs", 1) is None
+    monkeypatch.setitem(recipe.TRAINING, "learning_rate", "1e-3")
+    assert recipe.report_of(elsewhere, "pgd", "time", 1) is None
 
 
 def test_without_a_cell_there_are_no_results(tmp_path):
