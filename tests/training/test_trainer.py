@@ -1270,7 +1270,8 @@ def test_resuming_within_an_epoch_gives_the_same_bits(tmp_path, name):
         ({"adv": "smart", "adv_proximal_weight": 1.0}, 3),
         ({"adv": "trades"}, 4),
         ({"adv": "rdrop"}, 2),
-        ({"adv": "awp", "adv_steps": 2}, 10 / 3),
+        ({"adv": "awp", "adv_steps": 2}, 11 / 3),
+        ({"adv": "awp", "adv_steps": 2, "adv_clean_weight": 0.0}, 10 / 3),
     ],
 )
 def test_floating_point_operations_count_every_pass(tmp_path, flags, cost):
