@@ -235,8 +235,8 @@ class ModelObjective:
                 self.note(torch.linalg.vector_norm(grad))
             return grads
         finally:
-            for parameter, grad in zip(parameters, kept, strict=True):
-                parameter.grad = grad
+            for parameter, before in zip(parameters, kept, strict=True):
+                parameter.grad = before
 
     def example_names(self) -> list[str]:
         """A name for each example that stays the same from epoch to epoch: what it consists of."""
