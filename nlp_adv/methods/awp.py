@@ -126,7 +126,8 @@ class AWP:
     def preset(cls) -> Scaled:
         """γ = 0.005 as in the authors' TRADES runs; one ascent of full length.
 
-        Half the loss is clean: without it a fresh classification head learnt a constant answer.
+        Half the loss is clean. With it as without it, a fresh classification head learnt a constant
+        answer at this γ (recipes/README.md): search a smaller one before relying on it.
         """
         method = cls(L2Ball(0.03), step_size=0.03, steps=1, gamma=0.005, clean_weight=0.5)
         return Scaled(method, unit="relative")
