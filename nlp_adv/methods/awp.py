@@ -36,11 +36,6 @@ class WeightObjective(Objective, Protocol):
         """The model."""
         ...
 
-    @property
-    def table(self) -> nn.Parameter | None:
-        """The matrix that x is looked up in, where there is one."""
-        ...
-
     def weight_gradient(self, delta: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
         """∇w L at δ, leaving every `.grad` as it is."""
         ...
@@ -61,7 +56,7 @@ class AWP:
     Deviations: the released code makes an SGD step on a copy of the model and takes its direction,
     which is this; it perturbs tensors of more than one dimension whose name holds "weight", here
     all trained ones of more than one dimension. Popular copies for text clip each coordinate to
-    ±ε·|w| instead. The embedding matrix stays where it is (and a head tied to it): only a batch's
+    ±ε·|w| instead. Embedding matrices stay where they are (and a head tied to one): only a batch's
     rows have a gradient, and γ of the whole matrix's norm would move those few far. The batch
     shares one v, and each DDP process moves by its own.
 
@@ -105,8 +100,7 @@ class AWP:
                 delta = advance(delta, grad, ball=ball, step_size=step_size)
         steps = self.inner_passes
         delta = ascend(objective.gradient, delta, ball=ball, step_size=step_size, steps=steps)
-        trained = trained_weights(objective.model).values()
-        weights = [w for w in trained if w.ndim > 1 and w is not objective.table]
+        weights = _matrices(objective.model)
         grads = objective.weight_gradient(delta, weights)
         moved = [self._moved(w.detach(), g) for w, g in zip(weights, grads, strict=True)]
         del grads  # as large as the weights
@@ -124,10 +118,18 @@ class AWP:
 
     @classmethod
     def preset(cls) -> Scaled:
-        """γ = 0.005 as in the authors' TRADES runs; one ascent of full length.
+        """One ascent of full length, half the loss clean, and γ = 0.0002.
 
-        Half the loss is clean. With it as without it, a fresh classification head learnt a constant
-        answer at this γ (recipes/README.md): search a smaller one before relying on it.
+        The authors train image classifiers with 0.005. Fine-tuning itself moves the weights by no
+        more than that: a fresh classification head on a pretrained encoder learnt a constant answer
+        (recipes/README.md), and little at 0.001.
         """
-        method = cls(L2Ball(0.03), step_size=0.03, steps=1, gamma=0.005, clean_weight=0.5)
+        method = cls(L2Ball(0.03), step_size=0.03, steps=1, gamma=0.0002, clean_weight=0.5)
         return Scaled(method, unit="relative")
+
+
+def _matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The trained weights of more than one dimension that no embedding looks up."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    trained = trained_weights(model).values()
+    return [w for w in trained if w.ndim > 1 and id(w) not in tables]

@@ -242,7 +242,7 @@ def yopo(
 def awp(model: nn.Module, batch: Batch, *, gamma: float, **attack) -> Tensor:
     """Wu et al., NeurIPS 2020: the released class, a proxy that ascends by one step of SGD.
 
-    The embedding matrix, which image models do not have, is left out.
+    Embedding matrices, which image models do not have, are left out.
     """
     delta = pgd_attack(model, batch, **attack)
     proxy = copy.deepcopy(model)
@@ -252,7 +252,7 @@ def awp(model: nn.Module, batch: Batch, *, gamma: float, **attack) -> Tensor:
     optimizer.step()
     moved, difference = proxy.state_dict(), {}
     for name, weight in model.state_dict().items():
-        if weight.dim() > 1 and "weight" in name and "word_embeddings" not in name:
+        if weight.dim() > 1 and "weight" in name and "embeddings" not in name:
             step = moved[name] - weight
             difference[name] = weight.norm() / (step.norm() + 1e-20) * step
     add(model, gamma, difference)
