@@ -91,6 +91,10 @@ class ReportArguments:
     )
     attack_steps: int = _flag("Steps of that attack.", 20)
     attack_examples: int = _flag("Attack the first so many rows of the evaluation split.", 500)
+    watch_epsilon: float | None = _flag(
+        "Measure accuracy under that attack at this radius at every evaluation; "
+        "--metric_for_best_model robust_accuracy then keeps the most robust checkpoint."
+    )
     compare_plain: bool = _flag(
         "Train without attack from the same initialisation as well, for the table.", False
     )
@@ -99,15 +103,25 @@ class ReportArguments:
     def __post_init__(self) -> None:
         if self.attack_examples < 1:
             raise UserError(f"--attack_examples is {self.attack_examples}; give at least 1.")
-        if self.attack_epsilons:
-            self.attack()
+        for epsilons in (self.attack_epsilons, [self.watch_epsilon]):
+            if epsilons and epsilons != [None]:
+                self._attack(epsilons)
 
     def attack(self) -> EmbeddingPGD:
         """The attack that the report is about."""
+        return self._attack(self.attack_epsilons)
+
+    def watched(self) -> EmbeddingPGD:
+        """The attack of every evaluation."""
+        return self._attack([self.watch_epsilon])
+
+    def _attack(self, epsilons: list[Any]) -> EmbeddingPGD:
         try:
-            return EmbeddingPGD(tuple(self.attack_epsilons), steps=self.attack_steps)
+            return EmbeddingPGD(tuple(epsilons), steps=self.attack_steps)
         except ValueError as error:
-            raise UserError(f"--attack_epsilons, --attack_steps: {error}") from error
+            raise UserError(
+                f"--attack_epsilons, --watch_epsilon, --attack_steps: {error}"
+            ) from error
 
 
 class TrainArguments(NamedTuple):
@@ -171,14 +185,15 @@ def parse(
         raise UserError(" ".join(str(error).split())) from error
     model, data, report, training, unknown = parsed[len(more) :]
     if unknown:
-        raise UserError(_unknown(unknown[0], parser))
+        raise UserError(unknown_flag(unknown[0], parser))
     if "output_dir" not in named:
         name = "demo" if demo else "run"
         training.output_dir = _unused_folder(f"runs/{name}-{training.adv}")
     return TrainArguments(model, data, report, training, demo)
 
 
-def _unknown(flag: str, parser: HfArgumentParser) -> str:
+def unknown_flag(flag: str, parser: HfArgumentParser) -> str:
+    """What to say of a flag that a parser does not know."""
     known = [name for action in parser._actions for name in action.option_strings]
     close = difflib.get_close_matches(flag, known, n=1)
     return f"There is no flag {flag}; {f'did you mean {close[0]}?' if close else 'see --help.'}"

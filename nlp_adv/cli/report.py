@@ -66,13 +66,17 @@ def attacked(
     embedding: str | None,
     progress: str | None,
 ) -> EmbeddingRobustness:
-    """What the attack does on tokenized rows, like lengths together to spare padding."""
+    """What the attack does on tokenized rows."""
+    batches = attack_batches(rows, tokenizer)
+    return embedding_robustness(model, batches, attack, embedding=embedding, progress=progress)
+
+
+def attack_batches(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> DataLoader[Any]:
+    """Tokenized rows as batches, like lengths together to spare padding."""
     lengths = [len(ids) for ids in rows["input_ids"]]
     rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
-    batches = DataLoader(
-        rows.with_format("torch"), batch_size=64, collate_fn=DataCollatorWithPadding(tokenizer)
-    )
-    return embedding_robustness(model, batches, attack, embedding=embedding, progress=progress)
+    collate = DataCollatorWithPadding(tokenizer)
+    return DataLoader(rows.with_format("torch"), batch_size=64, collate_fn=collate)
 
 
 def print_report(results: list[RunResult], report: ReportArguments, *, demo: bool) -> None:

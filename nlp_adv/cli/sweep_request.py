@@ -14,7 +14,7 @@ from nlp_adv.training.search import BUILT_IN
 from nlp_adv.training.trials import planned
 
 # A sweep keeps numbers, not models, and goes on by itself.
-_REFUSED = ("resume_from_checkpoint", "load_best_model_at_end", "push_to_hub")
+_REFUSED = ("resume_from_checkpoint", "load_best_model_at_end", "push_to_hub", "watch_epsilon")
 # Flags that may change before a sweep goes on.
 _NEUTRAL = ("output_dir", "overwrite_output_dir", "disable_tqdm", "report_to", "log_level")
 # Trials are scored once, at their end.
@@ -84,7 +84,9 @@ class SweepRequest:
         self.arguments, self._flags = _split(argv)
         refused = sorted(set(self._flags) & set(_REFUSED))
         if refused:
-            raise UserError(f"--{refused[0]} is not for a sweep, which keeps no checkpoints.")
+            raise UserError(
+                f"--{refused[0]} is not for a sweep, which keeps no checkpoints and scores its trials at their end."
+            )
         adv = self._flags.get("adv", ["none"])
         self.output_dir = (self._flags.get("output_dir") or [f"runs/sweep-{'-'.join(adv)}"])[-1]
         self.space = self._space()

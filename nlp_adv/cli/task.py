@@ -101,7 +101,7 @@ def _tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
             name, cache_dir=model.cache_dir, revision=model.model_revision
         )
     except (OSError, ValueError) as error:
-        raise _not_found("tokenizer", name, error) from error
+        raise not_found("tokenizer", name, error) from error
     if tokenizer.pad_token is None:  # decoder-only models come without one
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -128,13 +128,14 @@ def _pretrained(
             name, config=config, **source
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise _not_found("model", name, error) from error
+        raise not_found("model", name, error) from error
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = tokenizer.pad_token_id
     return loaded
 
 
-def _not_found(what: str, name: str | None, error: Exception) -> UserError:
+def not_found(what: str, name: str | None, error: Exception) -> UserError:
+    """What to say when a model or a tokenizer cannot be loaded."""
     if "mismatch" in str(error):
         return UserError(
             f"The {what} {name!r} has a head for other labels than the data; give the folder or "

@@ -12,14 +12,16 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from nlp_adv.cli.arguments import TrainArguments, parse
+from nlp_adv.cli.arguments import ReportArguments, TrainArguments, parse
 from nlp_adv.cli.radius import radius_in_words
-from nlp_adv.cli.report import RunResult, measure, print_report, write_report
+from nlp_adv.cli.report import RunResult, attack_batches, measure, print_report, write_report
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
 from nlp_adv.methods import all_methods, describe, floor_cost
+from nlp_adv.robustness.evaluator import embedding_evaluator
 from nlp_adv.text.embeddings import find_embedding
 from nlp_adv.training.arguments import AdversarialTrainingArguments
+from nlp_adv.training.callbacks import RobustnessCallback
 from nlp_adv.training.metrics import compute_metrics_for, metric_names
 from nlp_adv.training.records import run_description
 from nlp_adv.training.trainer import AdversarialTrainer
@@ -66,9 +68,9 @@ def main(argv: list[str]) -> None:
         task = load_task(arguments)
     _check_before_training(arguments, task)
     attacked = bool(arguments.report.attack_epsilons)
-    results = [_train(task, training, attacked=attacked)]
+    results = [_train(task, training, arguments.report)]
     if arguments.report.compare_plain and training.adv != "none":
-        results.insert(0, _train(task, _plain(training), attacked=attacked))
+        results.insert(0, _train(task, _plain(training), arguments.report))
     if attacked:
         for one in results:
             rows = task.attacked(arguments.report.attack_examples)
@@ -125,10 +127,17 @@ def _check_before_training(arguments: TrainArguments, task: Task) -> None:
         raise UserError("--eval_strategy needs a validation split (--validation_file).")
     if task.data.label_names is None and arguments.report.attack_epsilons:
         raise UserError("--attack_epsilons measures accuracy; regression has none.")
+    watched = arguments.report.watch_epsilon is not None
+    if watched and (training.eval_strategy == "no" or task.data.label_names is None):
+        raise UserError(
+            "--watch_epsilon measures accuracy under attack at every evaluation: it needs classes, "
+            "and --eval_strategy epoch or steps."
+        )
     best = (training.metric_for_best_model or "loss").removeprefix("eval_")
-    if best not in ("loss", *metric_names(task.task_name, task.data.label_names)):
-        names = ", ".join(metric_names(task.task_name, task.data.label_names))
-        raise UserError(f"There is no metric {best!r}; --metric_for_best_model can be {names}.")
+    names = metric_names(task.task_name, task.data.label_names) + ["robust_accuracy"] * watched
+    if best not in ("loss", *names):
+        listed = ", ".join(names)
+        raise UserError(f"There is no metric {best!r}; --metric_for_best_model can be {listed}.")
     check_length(task, training)
 
 
@@ -160,12 +169,15 @@ def _steps(task: Task, training: AdversarialTrainingArguments) -> int:
     return math.ceil(steps)
 
 
-def _train(task: Task, training: AdversarialTrainingArguments, *, attacked: bool) -> RunResult:
+def _train(
+    task: Task, training: AdversarialTrainingArguments, report: ReportArguments
+) -> RunResult:
     schedule = training.adversarial_schedule()
+    watched = report.watch_epsilon is not None
     method = schedule.method
     set_seed(training.seed)  # the same head and the same order of batches in every run
     model = task.new_model()
-    if attacked or method.name != "none":
+    if report.attack_epsilons or watched or method.name != "none":
         find_embedding(model, training.adv_embedding)  # refused now, not after the training
     if training.process_index == 0:
         numbers = {k: v for k, v in describe(method).items() if k != "method"}
@@ -187,6 +199,11 @@ def _train(task: Task, training: AdversarialTrainingArguments, *, attacked: bool
         )
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
+    if watched:
+        rows = task.attacked(report.attack_examples, "validation")
+        batches = attack_batches(rows, task.tokenizer)
+        evaluator = embedding_evaluator(batches, report.watched(), embedding=training.adv_embedding)
+        trainer.add_callback(RobustnessCallback(trainer, evaluator))
     if training.process_index == 0:
         radius = radius_in_words(method, model, task.tokenizer, task.splits["train"], training)
         print(radius or "", end="\n" * bool(radius), file=sys.stderr)

@@ -15,7 +15,16 @@ from nlp_adv.text.sources import GLUE_TASKS, DataSource, read_splits
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["GLUE_TASKS", "DataSource", "TextData", "count_overlap", "load_text_data", "tokenized"]
+__all__ = [
+    "GLUE_TASKS",
+    "DataSource",
+    "TextData",
+    "check_rows",
+    "count_overlap",
+    "find_columns",
+    "load_text_data",
+    "tokenized",
+]
 
 _PAIRS = (
     ("sentence1", "sentence2"),
@@ -69,11 +78,11 @@ def load_text_data(source: DataSource) -> TextData:
             f"There is no train split (found: {', '.join(raw) or 'none'}); name a train file or "
             "a data set that has that split."
         )
-    texts, label = _columns(raw["train"].column_names, source)
+    texts, label = find_columns(raw["train"].column_names, source)
     unlabelled = tuple(name for name in raw if is_unlabelled(name, raw, label))
     kept = {name: split for name, split in raw.items() if name not in unlabelled}
     for name, split in kept.items():
-        _check_split(name, split, texts, label)
+        check_rows(name, split, (*texts, label), texts)
     labels, names = encode_labels(kept, label, source)
     feature = Value("float32") if names is None else ClassLabel(names=list(names))
     splits = {
@@ -107,6 +116,56 @@ def count_overlap(data: TextData) -> dict[str, int]:
     }
 
 
+def find_columns(columns: Sequence[str], source: DataSource) -> tuple[tuple[str, ...], str]:
+    """Return the text columns and the label column: those that are named, else the usual ones.
+
+    Raises:
+        UserError: they are not there.
+    """
+    listed = ", ".join(columns)
+    label = source.label_column or next((name for name in _LABELS if name in columns), None)
+    if label is None:
+        raise UserError(f"No label column found among {listed}; name it as label_column.")
+    texts = source.text_columns or next(
+        (names for names in (*_PAIRS, *((name,) for name in _SINGLES)) if {*names} <= {*columns}),
+        (),
+    )
+    if not texts:
+        raise UserError(f"No text column found among {listed}; name it as text_columns.")
+    for name in (*texts, label):
+        if name not in columns:
+            raise UserError(f"There is no column {name!r}; the data has the columns {listed}.")
+    if len(texts) > 2 or len({*texts, label}) != len(texts) + 1:
+        raise UserError("Name one or two different text columns, none of them the label column.")
+    if "label" in texts:
+        raise UserError("A text column cannot be called 'label'; rename it in the data.")
+    return texts, label
+
+
+def check_rows(name: str, split: Dataset, columns: Iterable[str], texts: Iterable[str]) -> None:
+    """Make sure that a split has rows and columns, and text in every row.
+
+    Raises:
+        UserError: it has not; the message names the row.
+    """
+    for column in columns:
+        if column not in split.column_names:
+            raise UserError(
+                f"The {name} split has no column {column!r}, only "
+                f"{', '.join(split.column_names)}; give it the columns of the train split."
+            )
+    if len(split) == 0:
+        raise UserError(f"The {name} split is empty; give it at least one row.")
+    for column in texts:
+        for row, text in enumerate(split[column][:], 1):
+            if not isinstance(text, str):
+                what = "missing" if text is None else f"not text but {type(text).__name__}"
+                raise UserError(
+                    f"Row {row} of the {name} split: {column!r} is {what}; write a string there "
+                    "or remove the row."
+                )
+
+
 def tokenized(
     data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> dict[str, Dataset]:
@@ -134,46 +193,6 @@ def tokenized(
         ).rename_column("label", "labels")
         for name, split in data.splits.items()
     }
-
-
-def _columns(columns: Sequence[str], source: DataSource) -> tuple[tuple[str, ...], str]:
-    listed = ", ".join(columns)
-    label = source.label_column or next((name for name in _LABELS if name in columns), None)
-    if label is None:
-        raise UserError(f"No label column found among {listed}; name it as label_column.")
-    texts = source.text_columns or next(
-        (names for names in (*_PAIRS, *((name,) for name in _SINGLES)) if {*names} <= {*columns}),
-        (),
-    )
-    if not texts:
-        raise UserError(f"No text column found among {listed}; name it as text_columns.")
-    for name in (*texts, label):
-        if name not in columns:
-            raise UserError(f"There is no column {name!r}; the data has the columns {listed}.")
-    if len(texts) > 2 or len({*texts, label}) != len(texts) + 1:
-        raise UserError("Name one or two different text columns, none of them the label column.")
-    if "label" in texts:
-        raise UserError("A text column cannot be called 'label'; rename it in the data.")
-    return texts, label
-
-
-def _check_split(name: str, split: Dataset, texts: Iterable[str], label: str) -> None:
-    for column in (*texts, label):
-        if column not in split.column_names:
-            raise UserError(
-                f"The {name} split has no column {column!r}, only "
-                f"{', '.join(split.column_names)}; give it the columns of the train split."
-            )
-    if len(split) == 0:
-        raise UserError(f"The {name} split is empty; give it at least one row.")
-    for column in texts:
-        for row, text in enumerate(split[column][:], 1):
-            if not isinstance(text, str):
-                what = "missing" if text is None else f"not text but {type(text).__name__}"
-                raise UserError(
-                    f"Row {row} of the {name} split: {column!r} is {what}; write a string there "
-                    "or remove the row."
-                )
 
 
 def _limited(split: Dataset, name: str, source: DataSource) -> Dataset:

@@ -1,0 +1,170 @@
+"""`nlp-adv compare RECIPE`: train and evaluate methods × seeds, cell by cell, and report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nlp_adv.cli import evaluate, train
+from nlp_adv.cli.evaluations import command_line, one_report, summary_table
+from nlp_adv.cli.recipe import Control, Recipe, read_recipe
+from nlp_adv.cli.report import REPORT_NAME
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.report import write_report
+from nlp_adv.robustness.saved import HEADER, load
+
+
+def main(argv: list[str]) -> None:
+    """Run what is missing of a recipe and write the report of what is there."""
+    options, overrides = _parse(argv)
+    recipe = read_recipe(Path(options.recipe), overrides)
+    for name in options.methods or ():
+        if name not in recipe.methods:
+            raise UserError(f"The recipe has no method {name!r}, only {', '.join(recipe.methods)}.")
+    folder = Path(options.output_dir or f"runs/{Path(options.recipe).stem}")
+    cells = list(_cells(recipe, folder, options.methods, options.seeds))
+    elsewhere = [] if options.report_only else [cell for cell in cells if not _run(recipe, cell)]
+    if elsewhere:
+        names = ", ".join(cell.title for cell in elsewhere)
+        print(f"Another process is at {names}: run this again, with --report_only, at its end.")
+    _report(recipe, folder, command_line("compare", argv))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method trained with one seed, and its evaluation."""
+
+    method: str
+    seed: int
+    folder: Path  # of the cell
+    model: Path  # of its weights: another cell's for a control
+
+    @property
+    def title(self) -> str:
+        """In messages."""
+        return f"{self.method}, seed {self.seed}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights are there, whole: the report is written last."""
+        return (self.model / REPORT_NAME).exists()
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the evaluation is there, whole."""
+        header = self.folder / HEADER
+        return header.exists() and "found" in json.loads(header.read_text(encoding="utf-8"))
+
+
+def _cells(
+    recipe: Recipe, folder: Path, methods: Sequence[str] | None, seeds: Sequence[int] | None
+) -> Iterator[Cell]:
+    """Seed by seed, so that a run that is stopped has compared all methods on the first."""
+    for seed in seeds or recipe.seeds:
+        for name in methods or recipe.methods:
+            own = recipe.methods[name]
+            source = own.of if isinstance(own, Control) else name
+            yield Cell(
+                name, seed, folder / f"{name}-seed{seed}", folder / f"{source}-seed{seed}" / "model"
+            )
+
+
+def _run(recipe: Recipe, cell: Cell) -> bool:
+    """Train and evaluate what is missing; False if another process is at it."""
+    if cell.evaluated:
+        return True
+    own = recipe.methods[cell.method]
+    baseline = _baseline(recipe, cell)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # The lock ends with the process that holds it, however that ends.
+        with FileLock(cell.model.parent / ".lock", timeout=0):
+            if not cell.trained and isinstance(own, Control):
+                raise UserError(f"{cell.title} needs the model of {own.of}: run that method first.")
+            if not cell.trained:
+                shutil.rmtree(cell.model, ignore_errors=True)  # begun and not finished
+                flags = recipe.train_flags(cell.method, cell.seed, cell.model)
+                _say(cell, command_line("train", flags))
+                train.main(flags)
+            if not cell.evaluated:
+                flags = recipe.attack_flags(cell.model, cell.folder)
+                _say(cell, command_line("evaluate", flags))
+                transfer = [] if baseline is None else load(baseline.folder).records
+                times = own.logits_times if isinstance(own, Control) else 1.0
+                evaluate.run(flags, transfer=transfer, logits_times=times)
+    except Timeout:
+        return False
+    return True
+
+
+def _baseline(recipe: Recipe, cell: Cell) -> Cell | None:
+    """The first method's cell of the same seed, where its adversarial texts are there to try."""
+    first = next(iter(recipe.methods))
+    folder = cell.folder.parent / f"{first}-seed{cell.seed}"
+    baseline = Cell(first, cell.seed, folder, folder / "model")
+    return baseline if cell.method != first and baseline.evaluated else None
+
+
+def _say(cell: Cell, command: str) -> None:
+    print(f"\n=== {cell.title}\n{command}", file=sys.stderr, flush=True)
+
+
+def _report(recipe: Recipe, folder: Path, command: str) -> None:
+    evaluations, results = [], []
+    for cell in sorted(
+        _cells(recipe, folder, None, None), key=lambda c: list(recipe.methods).index(c.method)
+    ):
+        if cell.evaluated:
+            evaluation = load(cell.folder)
+            evaluations.append(evaluation)
+            results.append(evaluation.result(cell.method, cell.seed, _training(cell)))
+    if not results:
+        raise UserError(f"{folder} holds no finished cell yet; run the recipe first.")
+    report = one_report(
+        evaluations, results, title=recipe.title, commands=[command], published=recipe.published
+    )
+    written = write_report(report, folder)
+    print(summary_table(results))
+    print(f"The report is {written[0]}.")
+
+
+def _training(cell: Cell) -> dict[str, Any]:
+    """How the cell's model was trained, as its run wrote it down."""
+    run: dict[str, Any] = json.loads((cell.model / REPORT_NAME).read_text(encoding="utf-8"))[
+        "runs"
+    ][-1]
+    hidden = ("metrics", "accuracy_under_attack", "accuracy_without_attack", "attacked_examples")
+    return {key: value for key, value in run.items() if key not in hidden}
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    parser = argparse.ArgumentParser(
+        prog="nlp-adv compare",
+        allow_abbrev=False,
+        description="Train and evaluate the methods of a recipe. All other flags are those of "
+        "nlp-adv train and nlp-adv evaluate, and win over the recipe's.",
+    )
+    parser.add_argument("recipe", help="a YAML file")
+    parser.add_argument("--output_dir", help="cells and report; runs/RECIPE by default")
+    parser.add_argument("--methods", nargs="+", help="of the recipe; all by default")
+    parser.add_argument("--seeds", nargs="+", type=int, help="all of the recipe by default")
+    parser.add_argument("--report_only", action="store_true", help="of the cells that are there")
+    options, rest = parser.parse_known_args(argv)
+    overrides: dict[str, Any] = {}
+    for word in rest:
+        if word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            overrides[key] = [value] if equals else []
+        elif not overrides:
+            raise UserError(f"nlp-adv compare takes one recipe; {word!r} is one too many.")
+        else:
+            overrides[list(overrides)[-1]].append(word)
+    return options, {key: values or ["true"] for key, values in overrides.items()}

@@ -1,0 +1,39 @@
+"""`nlp-adv evaluate`: attacks on words and on embeddings, and the checks that they could see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nlp_adv.cli.attack import attacked
+from nlp_adv.cli.attack_arguments import (
+    AttackArguments,
+    EmbeddingArguments,
+    VictimArguments,
+    parse,
+)
+from nlp_adv.cli.evaluations import command_line, finish
+from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.saved import Evaluation
+
+
+def main(argv: list[str]) -> None:
+    """Evaluate a saved classifier."""
+    run(argv)
+
+
+def run(
+    argv: list[str], *, transfer: Sequence[Record] = (), logits_times: float = 1.0
+) -> Evaluation:
+    """The same, with what only a comparison of several models has.
+
+    Args:
+        argv: the command line after `evaluate`.
+        transfer: records of attacks on another model, to try their texts on this one.
+        logits_times: what the logits are multiplied by.
+    """
+    victim, attack, embedding = parse(
+        argv, "evaluate", VictimArguments, AttackArguments, EmbeddingArguments
+    )
+    evaluation = attacked(victim, attack, embedding, transfer=transfer, logits_times=logits_times)
+    finish(evaluation, attack.output_dir, command_line("evaluate", argv))
+    return evaluation

@@ -1,0 +1,159 @@
+"""From saved evaluations to one report: `nlp-adv report`, and the end of the other commands."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nlp_adv.cli.report import table
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.report import ModelResult, PublishedValue, Report, write_report
+from nlp_adv.robustness.saved import Evaluation, load, save
+from nlp_adv.robustness.statistics import Share, summarise
+
+
+def main(argv: list[str]) -> None:
+    """Put finished evaluations, or shards of one, into one report."""
+    parser = argparse.ArgumentParser(prog="nlp-adv report", allow_abbrev=False)
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        help="of nlp-adv attack or evaluate; the first one's model is the baseline",
+    )
+    parser.add_argument("--shards", action="store_true", help="the folders are shards of one run")
+    parser.add_argument("--title", default="Robustness")
+    parser.add_argument("--output_dir", required=True)
+    options = parser.parse_args(argv)
+    evaluations = [load(Path(folder)) for folder in options.folders]
+    names = [Path(folder).resolve().name for folder in options.folders]
+    if options.shards:
+        evaluations, names = [joined(evaluations)], ["model"]
+    results = [one.result(name) for one, name in zip(evaluations, names, strict=True)]
+    commands = [command_line("report", argv)]
+    report = one_report(evaluations, results, title=options.title, commands=commands)
+    written = write_report(report, options.output_dir)
+    print(summary_table(results))
+    print(f"The report is {written[0]}.")
+
+
+def finish(evaluation: Evaluation, folder: str, command: str) -> None:
+    """Save an evaluation of one model, write its report and print its table."""
+    save(Path(folder), evaluation)
+    result = evaluation.result(Path(folder).name or "model")
+    report = one_report([evaluation], [result], title="Robustness", commands=[command])
+    written = write_report(report, folder)
+    print(summary_table([result]))
+    for check in evaluation.checks:
+        if check.passed is False:
+            print(f"Check failed: {check.name}: {check.finding} {check.meaning}")
+    for note in evaluation.notes:
+        print(f"Note: {note}")
+    print(f"The report is {written[0]}.")
+
+
+def one_report(
+    evaluations: Sequence[Evaluation],
+    results: Sequence[ModelResult],
+    *,
+    title: str,
+    commands: Sequence[str] = (),
+    published: Sequence[PublishedValue] = (),
+) -> Report:
+    """Several models in one table.
+
+    Raises:
+        UserError: they were not measured alike.
+    """
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        check_comparable(first, other)
+    hashes = dict(sorted({k: v for one in evaluations for k, v in one.hashes.items()}.items()))
+    return Report(
+        title=title,
+        protocol=first.protocol.described(),
+        protocol_hash=", ".join(f"{attack} {digest}" for attack, digest in hashes.items()),
+        data=first.description,
+        seed=first.seed,
+        models=results,
+        published=published,
+        commands=commands,
+        environment=first.environment,
+        labels=first.labels,
+    )
+
+
+def check_comparable(first: Evaluation, other: Evaluation) -> None:
+    """Numbers are compared only where they were measured alike.
+
+    Raises:
+        UserError: other protocols, resources, texts or seeds.
+    """
+    for attack in set(first.hashes) & set(other.hashes):
+        if first.hashes[attack] != other.hashes[attack]:
+            raise UserError(
+                f"Two evaluations attack with {attack} under different protocols or resources "
+                f"({first.hashes[attack]} and {other.hashes[attack]}); their numbers cannot be "
+                f"compared."
+            )
+    for what, mine, theirs in (
+        ("protocols", first.protocol.hash(), other.protocol.hash()),
+        ("texts", first.data, other.data),
+        ("seeds of the attack", first.seed, other.seed),
+        ("targets", first.target, other.target),
+    ):
+        if mine != theirs:
+            raise UserError(
+                f"Two evaluations have different {what} ({mine} and {theirs}); their numbers "
+                f"cannot be compared."
+            )
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """Shards of one evaluation as the whole.
+
+    Raises:
+        UserError: they are of different runs, or hold different records of one example.
+    """
+    records: dict[tuple[str, int], Record] = {}
+    for part in parts:
+        check_comparable(parts[0], part)
+        for record in part.records:
+            other = records.setdefault((record.attack, record.id), record)
+            if other != record:
+                raise UserError(f"Two shards disagree on example {record.id} ({record.attack}).")
+    return replace(parts[0], records=[records[key] for key in sorted(records)])
+
+
+def summary_table(results: Sequence[ModelResult]) -> str:
+    """Clean accuracy, accuracy under attack and cost, a row a model and attack."""
+    rows = [["model", "attack", "clean %", "under attack %", "success %", "queries", "words %"]]
+    for result in results:
+        name = result.name if result.seed is None else f"{result.name}, seed {result.seed}"
+        for attack in dict.fromkeys(record.attack for record in result.records):
+            one = summarise([record for record in result.records if record.attack == attack])
+            rows.append(
+                [
+                    name,
+                    attack,
+                    _with_interval(one.clean),
+                    _with_interval(one.under_attack),
+                    f"{100 * one.success.value:.1f}",
+                    f"{one.queries:.1f}",
+                    f"{100 * one.words_changed:.1f}",
+                ]
+            )
+    return table(rows)
+
+
+def _with_interval(share: Share) -> str:
+    low, high = share.interval()
+    return f"{100 * share.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def command_line(command: str, argv: Sequence[str]) -> str:
+    """What was typed."""
+    return shlex.join(["nlp-adv", command, *argv])

@@ -1,0 +1,195 @@
+"""What `nlp-adv attack` attacks, and what it attacks with: everything loaded from flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.task import not_found
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.evaluation import fingerprint
+from nlp_adv.robustness.substitution.attacks.build import Resources
+from nlp_adv.robustness.substitution.candidates import CandidateTable, Source, WordNet
+from nlp_adv.robustness.substitution.constraints import Tagger
+from nlp_adv.robustness.substitution.language_models import (
+    MaskedLanguageModel,
+    MeanPooledEncoder,
+    Similarity,
+)
+from nlp_adv.text.data import DataSource, check_rows, find_columns
+from nlp_adv.text.files import read_file
+from nlp_adv.text.sources import read_splits
+
+
+def load_victim(arguments: VictimArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The classifier, on its device, and its tokenizer.
+
+    Raises:
+        UserError: they cannot be had, or the model is no trained classifier.
+    """
+    model = _loaded(
+        AutoModelForSequenceClassification, "model", arguments.model_name_or_path, arguments
+    )
+    name = arguments.tokenizer_name or arguments.model_name_or_path
+    tokenizer = _tokenizer(name, arguments)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    device = torch.device(arguments.device) if arguments.device else _accelerator()
+    try:
+        torch.nn.Module.to(model, device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device} cannot be used: {error}") from error
+    return model, tokenizer
+
+
+def load_texts(arguments: VictimArguments) -> tuple[Dataset, str]:
+    """The labelled texts and what they are called.
+
+    Raises:
+        UserError: they cannot be read, or there is no such split.
+    """
+    if arguments.test_file:
+        return read_file(Path(arguments.test_file)), Path(arguments.test_file).name
+    source = DataSource(
+        task_name=arguments.task_name,
+        dataset_name=arguments.dataset_name,
+        dataset_config_name=arguments.dataset_config_name,
+    )
+    splits = read_splits(source)
+    # GLUE's test splits have no labels.
+    usual = "validation" if arguments.task_name else "test"
+    name = arguments.split or next((n for n in (usual, "validation", "test") if n in splits), "")
+    if name not in splits:
+        raise UserError(f"There is no split {name!r}; --split can be {', '.join(splits)}.")
+    return splits[name], f"{arguments.task_name or arguments.dataset_name}, {name} split"
+
+
+def load_training_texts(arguments: VictimArguments) -> list[str | tuple[str, ...]]:
+    """The texts of --train_file; none without.
+
+    Raises:
+        UserError: the file cannot be read, or has no such columns.
+    """
+    if arguments.train_file is None:
+        return []
+    rows = read_file(Path(arguments.train_file))
+    source = DataSource(
+        text_columns=tuple(arguments.text_columns), label_column=arguments.label_column
+    )
+    columns, _ = find_columns(rows.column_names, source)
+    check_rows("training", rows, columns, columns)
+    texts = [rows[column][:] for column in columns]
+    return list(texts[0]) if len(texts) == 1 else list(zip(*texts, strict=True))
+
+
+def load_resources(attack: AttackArguments, victim: VictimArguments) -> Resources:
+    """Candidate files and models that the flags name.
+
+    Raises:
+        UserError: one cannot be had.
+    """
+    return Resources(
+        neighbours=CandidateTable(attack.neighbours) if attack.neighbours else None,
+        synonyms=_synonyms(attack),
+        masked_lm=_masked_lm(attack.masked_lm, victim) if attack.masked_lm else None,
+        encoder=_encoder(attack.encoder, victim) if attack.encoder else None,
+        tagger=_tagger(attack.tagger) if attack.tagger else None,
+        tagger_name=attack.tagger or "",
+    )
+
+
+def _synonyms(attack: AttackArguments) -> Source | None:
+    if attack.wordnet is None:
+        return WordNet() if "pwws" in attack.attacks else None
+    return (
+        WordNet(attack.wordnet) if Path(attack.wordnet).is_dir() else CandidateTable(attack.wordnet)
+    )
+
+
+def _masked_lm(name: str, victim: VictimArguments) -> MaskedLanguageModel:
+    model = _loaded(AutoModelForMaskedLM, "masked language model", name, victim)
+    tokenizer = _tokenizer(name, victim)
+    if tokenizer.mask_token is None:
+        raise UserError(f"{name} has no mask token; name a masked language model.")
+    length = victim.max_seq_length
+    return MaskedLanguageModel(
+        torch.nn.Module.to(model, _accelerator()),
+        tokenizer,
+        max_length=length,
+        fingerprint=fingerprint(model),
+    )
+
+
+def _encoder(name: str, victim: VictimArguments) -> Similarity:
+    model = _loaded(AutoModel, "sentence encoder", name, victim)
+    encoder = MeanPooledEncoder(torch.nn.Module.to(model, _accelerator()), _tokenizer(name, victim))
+    return Similarity(encoder, fingerprint(model))
+
+
+def _tagger(name: str) -> Tagger:
+    if name != "nltk":
+        raise UserError(f"There is no tagger {name!r}; --tagger can be nltk.")
+    try:
+        import nltk
+
+        nltk.pos_tag(["a", "word"], tagset="universal")
+    except ImportError as error:
+        raise UserError("--tagger nltk needs NLTK: pip install nltk.") from error
+    except LookupError as error:
+        raise UserError(
+            "NLTK has no tagger data: python -m nltk.downloader averaged_perceptron_tagger_eng "
+            "universal_tagset."
+        ) from error
+
+    def tags(words: list[str]) -> list[str]:
+        return [tag for _, tag in nltk.pos_tag(words, tagset="universal")]
+
+    return tags
+
+
+def _loaded(kind: Any, what: str, name: str, arguments: VictimArguments) -> PreTrainedModel:
+    own = name == arguments.model_name_or_path
+    revision = arguments.model_revision if own else "main"
+    try:
+        model, info = kind.from_pretrained(
+            name, cache_dir=arguments.cache_dir, revision=revision, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise not_found(what, name, error) from error
+    if own and info["missing_keys"]:
+        raise UserError(
+            f"{name} holds no trained classifier: {sorted(info['missing_keys'])[0]} is missing; "
+            f"fine-tune it first (nlp-adv train)."
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _tokenizer(name: str, arguments: VictimArguments) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, cache_dir=arguments.cache_dir
+        )
+    except (OSError, ValueError) as error:
+        raise not_found("tokenizer", name, error) from error
+    if tokenizer.pad_token is None:  # decoder-only models come without one
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _accelerator() -> torch.device:
+    if torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.device("cpu")

@@ -1,0 +1,162 @@
+"""Checks against masking: may an accuracy under attack be called robustness?
+
+A number is the model's only if the attack could see. `embedding_checks` runs what is needed to
+tell on word embeddings; `check_records`, `check_transfer` and `check_overlap` judge attacks on the
+text by what they wrote down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from tqdm.auto import tqdm
+
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation import Per, Unit
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.checks_embedding import (
+    LARGE,
+    check_cross_entropy,
+    check_large_radius,
+    check_margin_scale,
+    check_noise,
+    check_radii,
+    check_restarts,
+    check_softmax_scale,
+    check_steps,
+    check_zero_gradients,
+)
+from nlp_adv.robustness.checks_records import (
+    check_budget,
+    check_confidence,
+    check_overlap,
+    check_records,
+    check_transfer,
+    standing,
+)
+from nlp_adv.robustness.embedding import (
+    EmbeddingAttack,
+    EmbeddingNoise,
+    EmbeddingPGD,
+    EmbeddingRobustness,
+    embedding_robustness,
+)
+from nlp_adv.robustness.scaled_logits import scaled_logits, softening_factor
+
+__all__ = [
+    "Check",
+    "check_budget",
+    "check_confidence",
+    "check_cross_entropy",
+    "check_large_radius",
+    "check_margin_scale",
+    "check_noise",
+    "check_overlap",
+    "check_radii",
+    "check_records",
+    "check_restarts",
+    "check_softmax_scale",
+    "check_steps",
+    "check_transfer",
+    "check_zero_gradients",
+    "embedding_checks",
+    "standing",
+]
+
+FACTORS = (0.01, 30.0)  # on logits: 30 lets a usual model pass for robust, 0.01 takes that back
+SOFT = 0.9  # mean confidence of calibrated logits: far from saturation, whatever the accuracy
+_RUNS = 12  # of `embedding_checks`; one less where the logits need no calibration
+
+
+def embedding_checks(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    epsilon: float,
+    steps: int = 20,
+    restarts: int = 2,
+    draws: int = 10,
+    norm: str = "l2",
+    per: Per = "example",
+    unit: Unit = "relative",
+    seed: int = 0,
+    embedding: str | None = None,
+    special_ids: Sequence[int] = (),
+    progress: str | None = None,
+) -> list[Check]:
+    """Checks (a) to (e), (g) and (h) of PGD at one radius.
+
+    One run of the attack serves all of them; each adds the runs it compares it with. The
+    confidence is that of the wrong answers at the moment of falling.
+
+    Args:
+        model: a Hugging Face sequence classifier.
+        batches: dicts of tensors with "input_ids" and "labels" (B,). A hundred examples show a
+            masked model; to decide differences of one or two points it takes a thousand.
+        epsilon: the radius of the numbers to be checked, > 0.
+        steps: K of the attack to be checked.
+        restarts: starts of the run that is compared with one start, ≥ 2.
+        draws: of random noise.
+        norm, per, unit: what ε means.
+        seed: of random starts and noise.
+        embedding: the embedding module's name, for models that do not say.
+        special_ids: ids that are not perturbed.
+        progress: the title of a progress bar; none is shown without.
+
+    Raises:
+        UserError: no data, ε = 0, a single start, or no single-label classifier.
+
+    Cost: about 9 + restarts times the attack's own, and `draws` forward passes.
+    """
+    if epsilon <= 0 or restarts < 2:
+        raise UserError("The checks need a radius above 0 and at least 2 restarts to compare.")
+    data = [dict(batch) for batch in batches]
+    attack = EmbeddingPGD((epsilon,), steps=steps, norm=norm, per=per, unit=unit, seed=seed)
+    noise = EmbeddingNoise((epsilon,), draws=draws, norm=norm, per=per, unit=unit, seed=seed)
+    ascending = replace(attack, loss="cross_entropy")
+
+    with tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar:
+
+        def counted() -> Iterator[dict[str, Any]]:
+            for batch in data:
+                yield batch
+                bar.update()
+
+        def run(attack: EmbeddingAttack, factor: float = 1.0) -> EmbeddingRobustness:
+            with nullcontext() if factor == 1 else scaled_logits(model, factor):
+                return embedding_robustness(
+                    model, counted(), attack, embedding=embedding, special_ids=special_ids
+                )
+
+        given = run(attack)
+        large = max(LARGE / given.relative(1.0), 2 * epsilon)
+        at_large = run(replace(attack, epsilons=(large,)))
+        at_half = run(replace(attack, epsilons=(epsilon / 2,)))
+        softmax = run(ascending)
+        soft = softening_factor(given.logits, SOFT)
+        factors = (*FACTORS, soft) if soft < 1 else FACTORS
+        bar.total -= (soft >= 1) * len(data)
+        return [
+            check_large_radius(at_large),
+            check_radii([at_half, given, at_large]),
+            check_steps(run(replace(attack, steps=max(1, steps // 2))), given),
+            check_restarts(given, run(replace(attack, restarts=restarts))),
+            check_noise(given, run(noise)),
+            check_cross_entropy(given, softmax),
+            check_softmax_scale(softmax, {one: run(ascending, one) for one in factors}),
+            check_margin_scale(given, {one: run(attack, one) for one in FACTORS}),
+            check_zero_gradients(given),
+            check_zero_gradients(softmax),
+            check_confidence(given.clean_confidences.tolist(), _wrong_confidences(given)),
+        ]
+
+
+def _wrong_confidences(result: EmbeddingRobustness) -> list[float]:
+    """Of the examples that fell at the largest radius, at the moment of falling."""
+    fallen = result.standing(0.0) & ~result.standing(result.radii[-1])
+    confidences: list[float] = result.confidences[fallen, -1].tolist()
+    return confidences

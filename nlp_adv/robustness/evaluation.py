@@ -1,0 +1,230 @@
+"""One model under attack: run, written down as it goes, and taken up again where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from datasets import Dataset
+from torch import nn
+from tqdm.auto import tqdm
+
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.checks import check_overlap
+from nlp_adv.robustness.data import attack_data
+from nlp_adv.robustness.evaluating import evaluating
+from nlp_adv.robustness.protocols import Protocol, protocol_named
+from nlp_adv.robustness.records import Record, Shard
+from nlp_adv.robustness.saved import Evaluation, Store
+from nlp_adv.robustness.substitution.attacks.build import (
+    Resources,
+    attack_hash,
+    build_attack,
+    build_engine,
+)
+from nlp_adv.robustness.substitution.encoding import Splicer
+from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
+from nlp_adv.robustness.substitution.victim import TOKENS_A_BATCH, Victim
+from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def evaluate_robustness(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset | Sequence[Mapping[str, Any]],
+    attacks: Sequence[str | Attack] = ("deepwordbug",),
+    *,
+    protocol: str | Protocol = "default",
+    resources: Resources | None = None,
+    white_box: WhiteBox | None = None,
+    transfer: Sequence[Record] = (),
+    trained_on: Sequence[str | Sequence[str]] = (),
+    clean_on_all: bool = False,
+    seed: int = 0,
+    max_examples: int | None = None,
+    max_length: int = 128,
+    text_columns: Sequence[str] = (),
+    label_column: str | None = None,
+    target: int | None = None,
+    shard: Shard | None = None,
+    tokens_per_batch: int = TOKENS_A_BATCH,
+    output_dir: str | Path | None = None,
+    name: str = "the data",
+    progress: bool = True,
+) -> Evaluation:
+    """Attack a text classifier.
+
+    The model is attacked in eval mode on the device where it is, and left as it was. With an
+    `output_dir`, finished examples are written to `records.jsonl` there at once, and a run that
+    was killed goes on where it stopped.
+
+    Args:
+        model: a Hugging Face sequence classifier that returns logits.
+        tokenizer: its own.
+        dataset: rows with one or two text columns and a label.
+        attacks: names, or attacks.
+        protocol: what they may do.
+        resources: what they need.
+        white_box: what is tried on the embeddings besides; None for nothing.
+        transfer: records of attacks on another model, whose texts are tried on this one.
+        trained_on: texts that the model was trained on, to look for the attacked ones among them.
+        clean_on_all: whether to measure clean accuracy on all texts, not on the attacked ones alone.
+        seed: of the draw of texts and of the attacks.
+        max_examples: attack a random draw of so many texts; None attacks all.
+        max_length: tokens after which texts are cut.
+        text_columns, label_column: found by their usual names where not given.
+        target: attack towards this class; None for any wrong answer.
+        shard: attack only the examples of one part.
+        tokens_per_batch: of the model, padding included.
+        output_dir: where records are kept.
+        name: of the data.
+        progress: whether to show bars.
+
+    Raises:
+        UserError: something is missing or does not fit; nothing has been attacked then, or what is
+            finished is kept.
+    """
+    chosen = protocol_named(protocol) if isinstance(protocol, str) else protocol
+    resources = resources or Resources()
+    victim = Victim(model, tokenizer, tokens_per_batch)
+    length = min(max_length, tokenizer.model_max_length)
+    splicer = Splicer(tokenizer, length, chosen.part)
+    engine = build_engine(victim, splicer, chosen, resources, target=target, seed=seed)
+    built = [
+        build_attack(one, resources, victim, splicer) if isinstance(one, str) else one
+        for one in attacks
+    ]
+    data = attack_data(
+        dataset,
+        model.config,
+        text_columns=text_columns,
+        label_column=label_column,
+        part=chosen.part,
+        max_examples=max_examples,
+        seed=seed,
+        name=name,
+    )
+    if target is not None and not 0 <= target < len(data.labels):
+        raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
+    hashes = {one.name: attack_hash(one, chosen, resources) for one in built}
+    if white_box is not None:
+        hashes[white_box.attack.title] = white_box.hash
+    evaluation = Evaluation(
+        protocol=chosen,
+        hashes=hashes,
+        model=fingerprint(model),
+        data=data.fingerprint,
+        description=data.description,
+        seed=seed,
+        target=target,
+        labels=data.labels,
+        environment=environment(model),
+    )
+    texts = [text for text in data.texts if shard is None or shard.takes(text.id)]
+    with Store(evaluation, output_dir) as store, evaluating(model):
+        for one in built:
+            waiting = [text for text in texts if not store.has(one.name, text.id)]
+            bar = tqdm(
+                engine.run(one, waiting),
+                desc=f"Attacking with {one.name}",
+                total=len(texts),
+                initial=len(texts) - len(waiting),
+                disable=not progress,
+                unit="text",
+            )
+            for record in bar:
+                store.add(record)
+        if white_box is not None:
+            _attack_embeddings(white_box, victim, splicer, texts, store, progress)
+        records = store.records(list(hashes), {text.id for text in texts})
+        checks = record_checks(records, [one.name for one in built])
+        checks += transfer_checks(victim, splicer, records, transfer)
+        if trained_on:
+            checks.append(check_overlap(trained_on, [_both(text) for text in texts]))
+        clean = _clean(victim, splicer, [*data.texts, *data.rest]) if clean_on_all else None
+        if white_box is not None and white_box.checks:
+            checks += white_box.found_checks(victim, splicer, texts, progress=progress)
+    return replace(
+        evaluation,
+        records=records,
+        clean=clean,
+        checks=checks,
+        curves=[] if white_box is None else [white_box.curve(records)],
+        cost=asdict(victim.work),
+        notes=_notes(engine),
+    )
+
+
+def _attack_embeddings(
+    white_box: WhiteBox,
+    victim: Victim,
+    splicer: Splicer,
+    texts: Sequence[Text],
+    store: Store,
+    progress: bool,
+) -> None:
+    chosen = texts[: white_box.examples]
+    done = [store.has(name, text.id) for name in white_box.names() for text in chosen]
+    if all(done):
+        return
+    for record in white_box.records(victim, splicer, texts, progress=progress):
+        if not store.has(record.attack, record.id):
+            store.add(record)
+
+
+def _clean(victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> tuple[int, int]:
+    """Right answers and texts."""
+    rows = splicer.whole([(text.text, text.context) for text in texts])
+    answers = victim.logits(rows).argmax(1).tolist()
+    right = sum(answer == text.label for text, answer in zip(texts, answers, strict=True))
+    return right, len(texts)
+
+
+def _both(text: Text) -> str | tuple[str, str]:
+    return text.text if text.context is None else (text.text, text.context)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """12 hexadecimal digits of SHA-256 over all weights and buffers, by name.
+
+    Cost: one reading of the model.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def environment(model: nn.Module) -> dict[str, str]:
+    """Versions and hardware that a number was made with."""
+    parameter = next(model.parameters())
+    device = parameter.device
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": f"{device.type} ({kind})",
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _notes(engine: Engine) -> list[str]:
+    notes = []
+    if engine.unspliced:
+        notes.append(
+            f"{engine.unspliced} texts were tokenized whole for every variant: their words do not "
+            f"splice with this tokenizer, or they are longer than the longest input."
+        )
+    return notes

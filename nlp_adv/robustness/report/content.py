@@ -1,0 +1,116 @@
+"""What a report is made of: the measurements, and all that a reader needs to judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.statistics import Share
+
+Metric = Literal["clean", "under attack", "success", "words changed", "queries"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Accuracy at growing radii of an attack on embeddings.
+
+    Args:
+        title: the attack with its norm, such as "PGD, L2 per example"; curves of equal title and
+            `x_label` are drawn into one figure.
+        x_label: what ε is measured in.
+        points: ε → share of texts answered rightly at that radius.
+    """
+
+    title: str
+    x_label: str
+    points: Mapping[float, Share]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResult:
+    """One trained model and all that was measured of it.
+
+    Args:
+        name: of the method; results of equal name are the seeds of one method.
+        seed: of the training.
+        records: of all attacks, one an example and attack.
+        checks: of this model.
+        clean: accuracy on all test texts, where more were tested than attacked.
+        cost: of the evaluation: "seconds", "forwards", "tokens" or others.
+        curves: of attacks on embeddings.
+        description: how it was trained.
+    """
+
+    name: str
+    seed: int | None = None
+    records: Sequence[Record]
+    checks: Sequence[Check] = ()
+    clean: Share | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)
+    curves: Sequence[Curve] = ()
+    description: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedValue:
+    """A number from the literature, to stand beside ours.
+
+    Args:
+        method, attack: as this report names them; the attack of a clean accuracy is "".
+        metric: what was measured.
+        value: as printed: in percent, or a number of queries.
+        spread: as printed behind ±, in the same unit.
+        source: the paper and its table.
+        verified: whether the value was read in the paper itself.
+    """
+
+    method: str
+    attack: str
+    metric: Metric
+    value: float
+    spread: float | None = None
+    source: str
+    verified: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One evaluation of some models under one protocol.
+
+    Args:
+        title: of the page.
+        protocol: all its fields.
+        protocol_hash: of these and of the resources in use.
+        data: which texts were attacked.
+        seed: by which they were drawn.
+        models: in the order to show; the first one's method is the baseline.
+        published: values to compare with.
+        commands: that make these numbers again.
+        environment: name → version or kind of what it ran on.
+        labels: names of the classes, in order; without them, classes are shown as numbers.
+        notes: what a reader must know besides, a sentence each.
+    """
+
+    title: str
+    protocol: Mapping[str, Any]
+    protocol_hash: str
+    data: str
+    seed: int | None = None
+    models: Sequence[ModelResult]
+    published: Sequence[PublishedValue] = ()
+    commands: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    def methods(self) -> dict[str, list[ModelResult]]:
+        """Name → its seeds, the baseline first."""
+        names = dict.fromkeys(model.name for model in self.models)
+        return {name: [model for model in self.models if model.name == name] for name in names}
+
+    def label(self, number: int) -> str:
+        """The name of a class, or its number."""
+        return self.labels[number] if 0 <= number < len(self.labels) else str(number)

@@ -1,0 +1,209 @@
+"""All numbers of a report, computed once; tables, page and files only show them."""
+
+from __future__ import annotations
+
+import math
+import statistics as plain
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.report.content import ModelResult, Report
+from nlp_adv.robustness.statistics import (
+    Interval,
+    Share,
+    Summary,
+    holm,
+    mcnemar,
+    summarise,
+    two_level_bootstrap,
+    worst_case,
+)
+
+CLEAN, WORST = "clean", "worst case"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n − 1) over seeds; sd is nan for one seed."""
+
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Seeds without a value are left out; none at all give nan."""
+        known = [value for value in values if not math.isnan(value)]
+        mean = plain.fmean(known) if known else math.nan
+        return cls(mean, plain.stdev(known) if len(known) > 1 else math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How many texts one method answers rightly: without attack, under one, or under all.
+
+    Args:
+        shares: one a seed.
+        over_seeds: of their values.
+        low, high: 95 %: Wilson's interval for one seed, the two-level bootstrap over seeds and
+            texts for several.
+        difference: to the baseline, on the texts that both have; None for the baseline itself.
+        p: exact McNemar on these texts, where both have one seed.
+        p_holm: the same after Holm's correction over all p-values of the report.
+    """
+
+    shares: tuple[Share, ...]
+    over_seeds: Spread
+    low: float
+    high: float
+    difference: Interval | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodNumbers:
+    """One method over its seeds.
+
+    Args:
+        name: of the method.
+        models: its seeds.
+        scores: by measure: `CLEAN`, the attacks, `WORST`; one that is missing was not measured.
+        summaries: of each attack, one a seed.
+    """
+
+    name: str
+    models: tuple[ModelResult, ...]
+    scores: Mapping[str, Score]
+    summaries: Mapping[str, tuple[Summary, ...]]
+
+    def over_seeds(self, attack: str, value: Callable[[Summary], float]) -> Spread:
+        """Mean and sd of one number of an attack."""
+        return Spread.of([value(summary) for summary in self.summaries.get(attack, ())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """All methods, the baseline first; attacks and measures in the order of the columns."""
+
+    methods: tuple[MethodNumbers, ...]
+    attacks: tuple[str, ...]
+    measures: tuple[str, ...]
+
+    @property
+    def baseline(self) -> MethodNumbers:
+        """What the others are compared with."""
+        return self.methods[0]
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether any method has more than one."""
+        return any(len(method.models) > 1 for method in self.methods)
+
+
+def numbers_of(report: Report) -> Numbers:
+    """Compute all that the report shows.
+
+    Raises:
+        UserError: there is nothing to report, or an attack has the name of another column.
+    """
+    attacks = tuple(dict.fromkeys(r.attack for model in report.models for r in model.records))
+    if not attacks:
+        raise UserError("There are no records to report; attack at least one model first.")
+    if taken := {CLEAN, WORST} & set(attacks):
+        raise UserError(f"An attack cannot be called {taken.pop()!r}; give it another name.")
+    measures = (CLEAN, *attacks, *([WORST] if len(attacks) > 1 else []))
+    seeds = report.methods()
+    right = {
+        (name, measure): [standing(model.records, measure, attacks) for model in models]
+        for name, models in seeds.items()
+        for measure in measures
+    }
+    baseline = next(iter(seeds))
+    scores = {
+        (name, measure): _score(one, None if name == baseline else right[baseline, measure])
+        for (name, measure), one in right.items()
+        if all(one)
+    }
+    adjusted = holm({key: score.p for key, score in scores.items() if score.p is not None})
+    scores |= {key: replace(scores[key], p_holm=p) for key, p in adjusted.items()}
+    return Numbers(
+        methods=tuple(
+            MethodNumbers(
+                name=name,
+                models=tuple(models),
+                scores={m: scores[name, m] for m in measures if (name, m) in scores},
+                summaries=_summaries(models, attacks),
+            )
+            for name, models in seeds.items()
+        ),
+        attacks=attacks,
+        measures=measures,
+    )
+
+
+def share_of(model: ModelResult, measure: str, attacks: Sequence[str]) -> Share | None:
+    """One model's right answers by one measure; None where it was not measured."""
+    right = standing(model.records, measure, attacks)
+    return _share(right) if right else None
+
+
+def records_under(records: Sequence[Record], attack: str) -> list[Record]:
+    """Those of one attack."""
+    return [record for record in records if record.attack == attack]
+
+
+def _summaries(
+    models: Sequence[ModelResult], attacks: Sequence[str]
+) -> dict[str, tuple[Summary, ...]]:
+    under = {
+        attack: [records_under(model.records, attack) for model in models] for attack in attacks
+    }
+    return {a: tuple(map(summarise, records)) for a, records in under.items() if all(records)}
+
+
+def standing(records: Sequence[Record], measure: str, attacks: Sequence[str]) -> dict[int, bool]:
+    """id → whether the model answers rightly; empty where that was not measured."""
+    if measure == CLEAN:
+        return {record.id: record.outcome != "skipped" for record in records}
+    if measure != WORST:
+        return {r.id: r.outcome == "failed" for r in records if r.attack == measure}
+    # A text that one attack never saw has no worst case; a model that one never saw, neither.
+    ids = [{record.id for record in records if record.attack == attack} for attack in attacks]
+    common = set.intersection(*ids)
+    return worst_case([record for record in records if record.id in common]) if common else {}
+
+
+def _score(
+    seeds: Sequence[Mapping[int, bool]], baseline: Sequence[Mapping[int, bool]] | None
+) -> Score:
+    shares = tuple(_share(seed) for seed in seeds)
+    if len(seeds) == 1:
+        low, high = shares[0].interval()
+    else:
+        alone = two_level_bootstrap(_on_common(seeds, seeds)) if _common(seeds) else None
+        low, high = (alone.low, alone.high) if alone else (math.nan, math.nan)
+    over_seeds = Spread.of([share.value for share in shares])
+    score = Score(shares=shares, over_seeds=over_seeds, low=low, high=high)
+    if baseline is None or not all(baseline) or not _common([*baseline, *seeds]):
+        return score
+    mine, theirs = _on_common(seeds, baseline), _on_common(baseline, seeds)
+    p = mcnemar(theirs[0], mine[0]) if len(seeds) == len(baseline) == 1 else None
+    return replace(score, difference=two_level_bootstrap(mine, theirs), p=p)
+
+
+def _share(right: Mapping[int, bool]) -> Share:
+    return Share(sum(right.values()), len(right))
+
+
+def _common(seeds: Sequence[Mapping[int, bool]]) -> set[int]:
+    """The texts that every seed has."""
+    return set.intersection(*map(set, seeds))
+
+
+def _on_common(
+    seeds: Sequence[Mapping[int, bool]], others: Sequence[Mapping[int, bool]]
+) -> list[dict[int, bool]]:
+    ids = _common([*seeds, *others])
+    return [{number: seed[number] for number in ids} for seed in seeds]

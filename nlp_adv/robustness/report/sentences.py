@@ -1,0 +1,131 @@
+"""What a report says in words: its summary, what the checks come to, how to read the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nlp_adv.robustness.report.cells import Tone, percent, points
+from nlp_adv.robustness.report.content import ModelResult, Report
+from nlp_adv.robustness.report.numbers import WORST, MethodNumbers, Numbers
+
+
+def summary(numbers: Numbers) -> str:
+    """The report in one sentence: who stands best, by how much, and whether to believe it."""
+    measure, attacks = numbers.measures[-1], numbers.attacks
+    under = f"the worst of {len(attacks)} attacks" if measure == WORST else attacks[0]
+    scored = [method for method in numbers.methods if measure in method.scores]
+    if not scored:
+        return f"No method was measured under {under}."
+
+    def accuracy(method: MethodNumbers) -> float:
+        return method.scores[measure].over_seeds.mean
+
+    best, first = max(scored, key=accuracy), numbers.baseline
+    score = best.scores[measure]
+    kept = f"{percent(accuracy(best))} % of {score.shares[0].total} texts right under {under}"
+    if len(scored) == 1:
+        said = f"{best.name} answers {kept}"
+    elif best is first:
+        said = f"The baseline, {best.name}, answers most, {kept}; no method stands above it"
+    else:
+        said = f"Of {len(scored)} methods {best.name} answers most, {kept}"
+        if score.difference is not None:
+            clear = score.difference.low > 0 and (score.p_holm is None or score.p_holm < 0.05)
+            said += f", {points(score.difference)} points over {first.name}"
+            said += "" if clear else ", a difference not told from 0"
+    if _fails(best.models):
+        said += "; but it fails a check, so the number may not be robustness"
+    return f"{said}."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all checks come to.
+
+    Args:
+        text: a sentence or two.
+        tone: of the worst of them.
+        failed: model and words of each check that fails.
+    """
+
+    text: str
+    tone: Tone
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+def verdict(report: Report) -> Verdict:
+    """How many checks fail, and which."""
+    checks = [(model, check) for model in report.models for check in model.checks]
+    if not checks:
+        return Verdict(
+            "? No checks were run: a model that only hides its gradients or confuses the attack "
+            "would look robust here.",
+            "open",
+        )
+    failed = tuple(
+        (model_name(model), _sentences(check.name, check.finding, check.meaning))
+        for model, check in checks
+        if check.passed is False
+    )
+    undecided = sum(check.passed is None for _, check in checks)
+    passed = len(checks) - len(failed) - undecided
+    if failed:
+        names = ", ".join(name for name, seeds in report.methods().items() if _fails(seeds))
+        return Verdict(
+            f"✗ {len(failed)} of {len(checks)} checks failed: do not read the accuracy of {names} "
+            f"as robustness. {passed} passed, {undecided} undecided.",
+            "bad",
+            failed,
+        )
+    text = f"{passed} of {len(checks)} checks passed, {undecided} undecided."
+    return Verdict(f"? {text}", "open") if undecided else Verdict(f"✓ {text}", "good")
+
+
+def legend(numbers: Numbers) -> str:
+    """How to read the table of accuracies."""
+    alone = "Wilson's 95 % interval"
+    several = "mean ± sd over seeds [95 % interval of a bootstrap over seeds and texts]"
+    read = f"Share of right answers, {several if numbers.several_seeds else f'[{alone}]'}."
+    if numbers.several_seeds and any(len(method.models) == 1 for method in numbers.methods):
+        read += f" A method of one seed has {alone}."
+    if numbers.several_seeds:
+        read += " Two or three seeds say little of their spread, and the interval is then short."
+    read += " “clean” is without attack, on the attacked texts."
+    if WORST in numbers.measures:
+        read += " “worst case” counts a text as right only if it stands under every attack."
+    if len(numbers.methods) > 1:
+        read += (
+            f" Below it the difference to {numbers.baseline.name} in points, on the texts that "
+            "both have: ▲ better, ▼ worse, Δ not told from 0, each at 95 % for itself alone."
+        )
+    if any(score.p is not None for method in numbers.methods for score in method.scores.values()):
+        read += " p is McNemar's exact test, corrected by Holm for all comparisons of the table."
+    return read
+
+
+ATTACK_LEGEND = (
+    "An attack succeeds when it turns a right answer into a wrong one; its share, and the queries, "
+    "are of the texts attacked. Words changed: in its successes."
+)
+
+
+def band(numbers: Numbers) -> str:
+    """What a figure's bands are."""
+    if not numbers.several_seeds:
+        return "Bands: Wilson's 95 % interval."
+    return "Bands: from the lowest to the highest seed; of one seed, Wilson's 95 % interval."
+
+
+def model_name(model: ModelResult) -> str:
+    """The method, and the seed where there is one."""
+    return model.name if model.seed is None else f"{model.name}, seed {model.seed}"
+
+
+def _fails(seeds: Sequence[ModelResult]) -> bool:
+    return any(check.passed is False for model in seeds for check in model.checks)
+
+
+def _sentences(*parts: str) -> str:
+    """Each ends with one full stop."""
+    return " ".join(f"{part.rstrip('. ')}." for part in parts if part)

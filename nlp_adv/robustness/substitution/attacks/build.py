@@ -1,0 +1,136 @@
+"""From an attack's name to the attack, with the resources that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.protocols import Protocol
+from nlp_adv.robustness.substitution.attacks.a2t import A2T
+from nlp_adv.robustness.substitution.attacks.deepwordbug import DeepWordBug
+from nlp_adv.robustness.substitution.attacks.hotflip import HotFlip, Vocabulary
+from nlp_adv.robustness.substitution.attacks.masked import BAE, BERTAttack
+from nlp_adv.robustness.substitution.attacks.pwws import PWWS
+from nlp_adv.robustness.substitution.attacks.textbugger import TextBugger
+from nlp_adv.robustness.substitution.attacks.textfooler import TextFooler
+from nlp_adv.robustness.substitution.candidates import Source, TextBuggerEdits
+from nlp_adv.robustness.substitution.constraints import Constraints, Tagger
+from nlp_adv.robustness.substitution.encoding import Splicer
+from nlp_adv.robustness.substitution.engine import Attack, Engine
+from nlp_adv.robustness.substitution.example import FillRequest, SimilarityRequest
+from nlp_adv.robustness.substitution.language_models import MaskedLanguageModel, Similarity
+from nlp_adv.robustness.substitution.victim import Victim
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What attacks and constraints need besides the victim; the package ships none of it.
+
+    Args:
+        neighbours: word → neighbours, nearest first (textfooler, a2t, textbugger).
+        synonyms: WordNet (pwws).
+        masked_lm: a masked language model (bae, bert-attack).
+        encoder: a sentence encoder, for protocols with `min_similarity`.
+        tagger: parts of speech, for protocols with `same_part_of_speech`.
+        tagger_name: for the protocol's hash.
+    """
+
+    neighbours: Source | None = None
+    synonyms: Source | None = None
+    masked_lm: MaskedLanguageModel | None = None
+    encoder: Similarity | None = None
+    tagger: Tagger | None = None
+    tagger_name: str = ""
+
+    def needed(self, field: str, attack: str) -> Any:
+        """One of these, which an attack cannot do without.
+
+        Raises:
+            UserError: it is not there.
+        """
+        found = getattr(self, field)
+        if found is None:
+            raise UserError(f"{attack} needs {_GIVEN_BY[field]}.")
+        return found
+
+
+_GIVEN_BY = {
+    "neighbours": "neighbours of words: give a file {word: [candidates]} (--neighbours FILE)",
+    "synonyms": "WordNet: give its folder (--wordnet FOLDER) or a file {word: [candidates]}",
+    "masked_lm": "a masked language model: name one (--masked_lm NAME_OR_FOLDER)",
+}
+
+Builder = Callable[[Resources, Victim, Splicer], Attack]
+ATTACKS: dict[str, Builder] = {
+    "deepwordbug": lambda resources, victim, splicer: DeepWordBug(),
+    "textbugger": lambda resources, victim, splicer: TextBugger(
+        TextBuggerEdits(resources.neighbours)
+    ),
+    "pwws": lambda resources, victim, splicer: PWWS(resources.needed("synonyms", "pwws")),
+    "textfooler": lambda resources, victim, splicer: TextFooler(
+        resources.needed("neighbours", "textfooler")
+    ),
+    "a2t": lambda resources, victim, splicer: A2T(resources.needed("neighbours", "a2t")),
+    "hotflip": lambda resources, victim, splicer: HotFlip(Vocabulary.of(victim, splicer)),
+    "bae": lambda resources, victim, splicer: BAE(resources.needed("masked_lm", "bae")),
+    "bert-attack": lambda resources, victim, splicer: BERTAttack(
+        resources.needed("masked_lm", "bert-attack")
+    ),
+}
+
+
+def build_attack(name: str, resources: Resources, victim: Victim, splicer: Splicer) -> Attack:
+    """The attack of that name.
+
+    Raises:
+        UserError: there is none, or what it needs is not there.
+    """
+    if name not in ATTACKS:
+        raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
+    return ATTACKS[name](resources, victim, splicer)
+
+
+def build_engine(
+    victim: Victim,
+    splicer: Splicer,
+    protocol: Protocol,
+    resources: Resources,
+    *,
+    target: int | None = None,
+    seed: int = 0,
+) -> Engine:
+    """The engine under a protocol, with whatever answers the requests of attacks.
+
+    Raises:
+        UserError: the protocol compares sentences or parts of speech, and nothing is there for it.
+    """
+    if protocol.min_similarity is not None and resources.encoder is None:
+        raise UserError(
+            f"The protocol {protocol.name} compares sentences: name an encoder (--encoder "
+            f"NAME_OR_FOLDER), or choose another protocol."
+        )
+    oracles = {FillRequest: resources.masked_lm, SimilarityRequest: resources.encoder}
+    return Engine(
+        victim,
+        splicer,
+        Constraints(protocol, resources.tagger),
+        {kind: oracle for kind, oracle in oracles.items() if oracle is not None},
+        target=target,
+        seed=seed,
+    )
+
+
+def attack_hash(attack: Attack, protocol: Protocol, resources: Resources) -> str:
+    """Of all that the attack's numbers depend on but the model, the data and the seed."""
+    used = {"attack": attack.name}
+    for field in fields(attack):  # type: ignore[arg-type]
+        value = getattr(attack, field.name)
+        if not isinstance(value, Vocabulary):  # the victim's own
+            used[field.name] = str(getattr(value, "fingerprint", value))
+    if protocol.min_similarity is not None and resources.encoder is not None:
+        used["encoder"] = resources.encoder.fingerprint
+    if protocol.same_part_of_speech:
+        used["tagger"] = resources.tagger_name
+    return protocol.hash(used)

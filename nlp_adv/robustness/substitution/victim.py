@@ -1,0 +1,210 @@
+"""The attacked model: texts of any number and length in, logits and gradients out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation import Output
+from nlp_adv.robustness.evaluating import logit_margin
+from nlp_adv.robustness.substitution.encoding import Row
+from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.objective import text_objective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TOKENS_A_BATCH = 4096
+T = TypeVar("T")
+
+
+@dataclass
+class Work:
+    """What a model did, in all.
+
+    Args:
+        forwards, backwards: texts.
+        tokens: real ones, in both.
+        padded: the same with padding.
+        batches: calls of the model.
+        seconds: wall-clock time inside the model.
+        cpu_seconds: of all threads of this process meanwhile.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    tokens: int = 0
+    padded: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass
+class Runner:
+    """Batches under a token budget, like lengths together; the budget halves when memory ends.
+
+    Args:
+        model: any Hugging Face model, in eval mode.
+        tokenizer: for its padding.
+        tokens_per_batch: the budget, padding included.
+    """
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    tokens_per_batch: int = TOKENS_A_BATCH
+    work: Work = field(default_factory=Work)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.pad_token_id is None:
+            raise UserError("The tokenizer has no padding token; set tokenizer.pad_token first.")
+
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return next(self.model.parameters()).device
+
+    def map(self, rows: Sequence[Row], run: Callable[[list[int]], Iterable[T]]) -> list[T]:
+        """`run` on the places of each batch's rows; the results in the order of the rows.
+
+        The longest rows come first, so that what does not fit shows at once.
+        """
+        results: dict[int, T] = {}
+        waiting = sorted(range(len(rows)), key=lambda place: -len(rows[place].ids))
+        while waiting:
+            size = max(1, self.tokens_per_batch // max(1, len(rows[waiting[0]].ids)))
+            places = waiting[:size]
+            try:
+                results |= zip(places, run(places), strict=True)
+            except torch.OutOfMemoryError:
+                self._halve(len(places))
+            else:
+                waiting = waiting[size:]
+        return [results[place] for place in range(len(rows))]
+
+    def padded(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """A batch as the model takes it, on its device."""
+        longest = max(len(row.ids) for row in rows)
+        left = self.tokenizer.padding_side == "left"
+
+        def column(values: list[Sequence[int]], fill: int) -> Tensor:
+            blanks = ([fill] * (longest - len(one)) for one in values)
+            both = zip(values, blanks, strict=True)
+            filled = [[*pad, *one] if left else [*one, *pad] for one, pad in both]
+            return torch.tensor(filled, device=self.device)
+
+        batch = {
+            "input_ids": column([row.ids for row in rows], int(self.tokenizer.pad_token_id)),
+            "attention_mask": column([[1] * len(row.ids) for row in rows], 0),
+        }
+        if rows[0].types:
+            fill = self.tokenizer.pad_token_type_id
+            batch["token_type_ids"] = column([row.types for row in rows], fill)
+        return batch
+
+    def _halve(self, rows: int) -> None:
+        """Go on with smaller batches after the memory did not hold so many rows.
+
+        Raises:
+            UserError: it was a single one.
+        """
+        if rows == 1:
+            raise UserError(
+                "Memory does not hold one text; cut texts with --max_seq_length, or use a larger "
+                "device."
+            )
+        self.tokens_per_batch = max(1, self.tokens_per_batch // 2)
+        tqdm.write(f"Out of memory: going on with {self.tokens_per_batch} tokens a batch.")
+
+    def count(self, rows: Sequence[Row], *, backward: bool) -> Clock:
+        """A block whose time and rows are the model's."""
+        self.work.forwards += len(rows)
+        self.work.backwards += backward * len(rows)
+        self.work.tokens += sum(len(row.ids) for row in rows)
+        self.work.padded += len(rows) * max(len(row.ids) for row in rows)
+        self.work.batches += 1
+        return Clock(self.work)
+
+
+class Clock:
+    """Adds the time of a block to the work."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self._work.seconds += time.perf_counter() - self._began[0]
+        self._work.cpu_seconds += time.process_time() - self._began[1]
+
+
+class Victim(Runner):
+    """A sequence classifier under attack."""
+
+    _checked = False
+
+    def logits(self, rows: Sequence[Row]) -> Tensor:
+        """(N, C), float32 or wider, on the CPU."""
+        return torch.stack(self.map(rows, lambda places: self._logits([rows[p] for p in places])))
+
+    def gradients(self, rows: Sequence[Row], labels: Sequence[int]) -> list[Tensor]:
+        """∇ of each row's logit margin by its embeddings, (tokens, width), on the CPU."""
+        tap = EmbeddingTap(find_embedding(self.model))
+        return self.map(
+            rows,
+            lambda places: self._gradients(
+                [rows[p] for p in places], [labels[p] for p in places], tap
+            ),
+        )
+
+    def _logits(self, rows: Sequence[Row]) -> Iterable[Tensor]:
+        with self.count(rows, backward=False), torch.inference_mode():
+            logits = self.model(**self.padded(rows))["logits"]
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            logits = logits.to("cpu", wide)
+        if not self._checked:
+            _check(logits)
+            self._checked = True
+        return list(logits)
+
+    def _gradients(
+        self, rows: Sequence[Row], labels: Sequence[int], tap: EmbeddingTap
+    ) -> Iterable[Tensor]:
+        y = torch.tensor(labels, device=self.device)
+        with self.count(rows, backward=True):
+            objective = text_objective(
+                self.model, self.padded(rows) | {"labels": y}, tap=tap, seed=0
+            )
+            delta = torch.zeros_like(objective.mask)
+            grads = objective.gradient(delta, lambda output: _total_margin(output, y)).cpu()
+        left = self.tokenizer.padding_side == "left"
+        lengths = [len(row.ids) for row in rows]
+        return [g[-n:] if left else g[:n] for g, n in zip(grads, lengths, strict=True)]
+
+
+def _total_margin(output: Output, labels: Tensor) -> Tensor:
+    assert output.logits is not None
+    return logit_margin(output.logits, labels).sum()
+
+
+def _check(logits: Tensor) -> None:
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise UserError(
+            f"Attacks need a classifier with one label a text; the model's logits have the shape "
+            f"{tuple(logits.shape)}."
+        )
+    sums = logits.sum(1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise UserError(
+            "The model returns probabilities (its rows add up to 1), and attacks need logits: "
+            "return what its softmax receives."
+        )
