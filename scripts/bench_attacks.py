@@ -76,6 +76,7 @@ class Naive:
 
     @torch.no_grad()
     def margins(self, texts: Sequence[str], label: int) -> list[float]:
+        """Of each text, in batches padded to the longest input."""
         margins: list[float] = []
         self.queries += len(texts)
         for start in range(0, len(texts), BATCH):
@@ -97,6 +98,7 @@ class Naive:
         return margins
 
     def attack(self, text: Text) -> str:
+        """The outcome for one text."""
         rng = self.random_of(text)
         original = Words.of(text.text)
         protocol = self.constraints.protocol
@@ -229,9 +231,9 @@ def page(args: argparse.Namespace, lines: list[str]) -> str:
     table = "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines])
     return f"""# Cost of attacks on words
 
-{args.texts} texts, {args.rounds} rounds, {args.threads} thread, inputs of at most {args.max_length} \
-tokens, protocol default, {args.title}. CPU time of the process; medians, the range of the ratio in \
-brackets.
+{args.texts} texts, {args.rounds} rounds, {args.threads} thread, inputs of at most \
+{args.max_length} tokens, protocol default, {args.title}. CPU time of the process; medians, the
+range of the ratio in brackets.
 
 {table}
 

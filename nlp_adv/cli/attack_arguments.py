@@ -22,10 +22,6 @@ def _flag(text: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def _flags(text: str, default: tuple[Any, ...] = ()) -> Any:
-    return field(default_factory=lambda: list(default), metadata={"help": text})
-
-
 @dataclass
 class VictimArguments:
     """The attacked model and the texts."""
@@ -40,7 +36,10 @@ class VictimArguments:
     task_name: str | None = _flag("Or a GLUE task.")
     split: str | None = _flag("Of a data set with several: test where it has labels, by default.")
     train_file: str | None = _flag("Training texts, to say how many of the attacked are in them.")
-    text_columns: list[str] = _flags("The text column, or two for pairs; usual names are found.")
+    text_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The text column, or two for pairs; usual names are found."},
+    )
     label_column: str | None = _flag("The label column; the usual names are found.")
     max_seq_length: int = _flag("Longest input in tokens; longer ones are cut.", 128)
     device: str | None = _flag(
@@ -52,7 +51,10 @@ class VictimArguments:
 class AttackArguments:
     """What is tried on it."""
 
-    attacks: list[str] = _flags(f"Any of {', '.join(ATTACKS)}.", ("deepwordbug",))
+    attacks: list[str] = field(
+        default_factory=lambda: list(("deepwordbug",)),
+        metadata={"help": f"Any of {', '.join(ATTACKS)}."},
+    )
     protocol: str = _flag(
         f"What attacks may do: {', '.join(PROTOCOLS)}, or a .json file with the fields of one.",
         "default",
@@ -74,8 +76,9 @@ class AttackArguments:
 class EmbeddingArguments:
     """The attack on word embeddings and the masking checks (evaluate)."""
 
-    epsilons: list[float] = _flags(
-        "Radii of the PGD on embeddings, as shares of the embedding norm.", (0.01, 0.02, 0.04, 0.08)
+    epsilons: list[float] = field(
+        default_factory=lambda: list((0.01, 0.02, 0.04, 0.08)),
+        metadata={"help": "Radii of the PGD on embeddings, as shares of the embedding norm."},
     )
     embedding_steps: int = _flag("Its steps.", 20)
     embedding_restarts: int = _flag("Its starts.", 1)

@@ -82,6 +82,7 @@ def one_report(
         published=published,
         commands=commands,
         environment=first.environment,
+        notes=list(dict.fromkeys(note for one in evaluations for note in one.notes)),
         labels=first.labels,
     )
 
@@ -125,7 +126,9 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
             other = records.setdefault((record.attack, record.id), record)
             if other != record:
                 raise UserError(f"Two shards disagree on example {record.id} ({record.attack}).")
-    return replace(parts[0], records=[records[key] for key in sorted(records)])
+    order = {attack: place for place, attack in enumerate(parts[0].hashes)}
+    together = sorted(records.values(), key=lambda r: (order[r.attack.split("@")[0]], r.id))
+    return replace(parts[0], records=together)
 
 
 def summary_table(results: Sequence[ModelResult]) -> str:

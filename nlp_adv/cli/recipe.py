@@ -43,7 +43,7 @@ class Recipe:
         title: of the report.
         train: flags of `nlp-adv train` that all methods share.
         attack: flags of `nlp-adv evaluate`.
-        methods: name → flags of `nlp-adv train` of its own, or a control; the first is the baseline.
+        methods: name → its own flags of `nlp-adv train`, or a control; the first is the baseline.
         seeds: of the training.
         published: numbers of the literature to stand beside ours.
     """
@@ -65,8 +65,9 @@ class Recipe:
     def attack_flags(self, model: Path, folder: Path) -> list[str]:
         """The command line after `nlp-adv evaluate`."""
         inherited = {key: self.train[key] for key in _INHERITED if key in self.train}
-        if "test_file" in inherited:  # a file each, not a data set
-            inherited.pop("dataset_name", None)
+        sources = ("test_file", "dataset_name", "task_name")
+        if any(key in self.attack for key in sources):  # other texts than those of the training
+            inherited = {k: v for k, v in inherited.items() if k == "max_seq_length"}
         places = {"model_name_or_path": str(model), "output_dir": str(folder)}
         return as_flags({**inherited, **self.attack, **places})
 
@@ -76,7 +77,8 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
 
     Args:
         path: the file.
-        overrides: flags from the command line, which win over the file's.
+        overrides: flags from the command line, which win over the file's; train.NAME and
+            attack.NAME say whose they are where both commands have them.
 
     Raises:
         UserError: the file cannot be read or lacks something.
@@ -95,7 +97,11 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
         )
     train, attack = dict(content.get("train") or {}), dict(content.get("attack") or {})
     for key, value in overrides.items():
-        (attack if key in ATTACK_FLAGS else train)[key] = value
+        section, _, name = key.rpartition(".")
+        if section not in ("", "train", "attack"):
+            raise UserError(f"--{key}: a recipe has the sections train and attack.")
+        to_attack = section == "attack" or (not section and name in ATTACK_FLAGS)
+        (attack if to_attack else train)[name] = value
     try:
         methods = {name: _method(own or {}) for name, own in content["methods"].items()}
         published = tuple(PublishedValue(**one) for one in content.get("published") or ())

@@ -85,7 +85,8 @@ class SweepRequest:
         refused = sorted(set(self._flags) & set(_REFUSED))
         if refused:
             raise UserError(
-                f"--{refused[0]} is not for a sweep, which keeps no checkpoints and scores its trials at their end."
+                f"--{refused[0]} is not for a sweep, which keeps no checkpoints and scores its "
+                f"trials at their end."
             )
         adv = self._flags.get("adv", ["none"])
         self.output_dir = (self._flags.get("output_dir") or [f"runs/sweep-{'-'.join(adv)}"])[-1]

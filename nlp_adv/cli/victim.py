@@ -46,11 +46,12 @@ def load_victim(arguments: VictimArguments) -> tuple[PreTrainedModel, PreTrained
     tokenizer = _tokenizer(name, arguments)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    device = torch.device(arguments.device) if arguments.device else _accelerator()
     try:
+        device = torch.device(arguments.device) if arguments.device else _accelerator()
         torch.nn.Module.to(model, device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device} cannot be used: {error}") from error
+        first = str(error).splitlines()[0]
+        raise UserError(f"--device {arguments.device} cannot be used: {first}") from error
     return model, tokenizer
 
 
@@ -113,9 +114,8 @@ def load_resources(attack: AttackArguments, victim: VictimArguments) -> Resource
 def _synonyms(attack: AttackArguments) -> Source | None:
     if attack.wordnet is None:
         return WordNet() if "pwws" in attack.attacks else None
-    return (
-        WordNet(attack.wordnet) if Path(attack.wordnet).is_dir() else CandidateTable(attack.wordnet)
-    )
+    is_table = Path(attack.wordnet).suffix in (".json", ".gz")
+    return CandidateTable(attack.wordnet) if is_table else WordNet(attack.wordnet)
 
 
 def _masked_lm(name: str, victim: VictimArguments) -> MaskedLanguageModel:

@@ -224,4 +224,5 @@ def _norms(grad: Tensor) -> Tensor:
     rows = grad.flatten(1)
     peak = rows.abs().amax(1)
     scaled = rows / torch.where(peak > 0, peak, 1.0)[:, None]
-    return peak * torch.linalg.vector_norm(scaled, dim=1)
+    norms: Tensor = peak * torch.linalg.vector_norm(scaled, dim=1)
+    return norms

@@ -77,7 +77,7 @@ def evaluate_robustness(
         white_box: what is tried on the embeddings besides; None for nothing.
         transfer: records of attacks on another model, whose texts are tried on this one.
         trained_on: texts that the model was trained on, to look for the attacked ones among them.
-        clean_on_all: whether to measure clean accuracy on all texts, not on the attacked ones alone.
+        clean_on_all: whether to measure clean accuracy on all texts, not the attacked ones alone.
         seed: of the draw of texts and of the attacks.
         max_examples: attack a random draw of so many texts; None attacks all.
         max_length: tokens after which texts are cut.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -35,7 +36,10 @@ class Protocol:
         repeat: whether a changed word may be changed again.
         same_part_of_speech: whether a candidate must have the word's part of speech in its place.
         nouns_for_verbs: whether nouns and verbs count as one part of speech then.
-        min_similarity: cosine of a sentence encoder's outputs, or None for no such constraint.
+        min_similarity: the least cosine of a sentence encoder's outputs, or None for no such
+            constraint.
+        short, min_similarity_short: texts of fewer words than `short` have this least cosine; −1
+            is no limit.
         similarity_window: words around the change that are encoded, or None for the whole text.
         similarity: "lazy" tests the best candidate first and the others only while it fails;
             "eager" tests all before the model sees any. They differ in the queries counted, and
@@ -60,6 +64,8 @@ class Protocol:
     same_part_of_speech: bool = False
     nouns_for_verbs: bool = False
     min_similarity: float | None = None
+    short: int = 0
+    min_similarity_short: float = -1.0
     similarity_window: int | None = None
     similarity: Literal["lazy", "eager"] = "lazy"
     count: Literal["asked", "uncached"] = "asked"
@@ -77,12 +83,19 @@ class Protocol:
 
     def budget(self, words: int) -> float:
         """The most queries for a text of so many words; inf without a limit."""
-        limits = [self.queries, self.queries_per_word and self.queries_per_word * words]
+        # A text without words is asked about, too: once, as it is.
+        limits = [self.queries, self.queries_per_word and self.queries_per_word * max(1, words)]
         return min((float(limit) for limit in limits if limit is not None), default=float("inf"))
 
     def changes(self, words: int) -> int:
         """The most words of a text that may differ."""
         return min(words, max(self.min_changed, round(self.max_changed * words)))
+
+    def cosine(self, words: int) -> float | None:
+        """The least similarity in a text of so many words; None where nothing is compared."""
+        if words >= self.short or self.min_similarity is None:
+            return self.min_similarity
+        return self.min_similarity_short if self.min_similarity_short > -1 else None
 
     def hash(self, resources: Mapping[str, str] | None = None) -> str:
         """12 hexadecimal digits of SHA-256 over all numbers and the resources in use.
@@ -117,7 +130,10 @@ PROTOCOLS = {
             candidates=50,
             same_part_of_speech=True,
             nouns_for_verbs=True,
-            min_similarity=0.7,
+            # The code asks for 1 − arccos(cosine) ≥ 0.7, in texts below 15 words for 0.1.
+            min_similarity=round(math.cos(0.3), 6),
+            short=15,
+            min_similarity_short=round(math.cos(0.9), 6),
             similarity_window=15,
             similarity="eager",
             source="jind11/TextFooler at 6a56cb1, its defaults on the command line",
@@ -128,7 +144,9 @@ PROTOCOLS = {
             queries_per_word=50,
             candidates=50,
             min_words=5,
-            min_similarity=0.8408,
+            # An angle of at most 0.5, which is an angular similarity of 1 − 0.5/π = 0.8408.
+            min_similarity=round(math.cos(0.5), 6),
+            short=15,  # shorter texts are not compared
             similarity_window=15,
             similarity="eager",
             source="Li et al., EMNLP 2021, as RockyLzy/TextDefender at 06a5068 has it for AG News",

@@ -66,6 +66,11 @@ class Record:
     context: str | None = None
 
 
+def changes_text(attack: str) -> bool:
+    """Whether an attack of that name changes the text; those on embeddings have "name@ε"."""
+    return "@" not in attack
+
+
 class RecordWriter:
     """Appends records to a file, each one written whole before the next is taken.
 

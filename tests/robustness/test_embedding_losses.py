@@ -51,13 +51,13 @@ class TestCrossEntropy:
         data = answered(model, sentences(30))
         attack = EmbeddingPGD(COARSE, norm=norm, unit="absolute", loss="cross_entropy")
         want = smallest_above(true_radii(model, data, norm, "example"), COARSE)
-        assert len(want.unique()) > 3
+        assert len(want.unique()) > 2
         assert torch.equal(attacked(model, data, attack).broken_at, want.float())
 
     def test_a_transcription_with_autograd_breaks_the_same(self):
         """δ ← Π(δ + α·g/‖g‖), g the gradient of −log softmax over three classes, row by row."""
-        model, epsilon, steps = three_classes(), 0.9, 5
-        data = answered(model, sentences(14, columns=7))
+        model, epsilon, steps = three_classes(), 0.3, 4
+        data = answered(model, sentences(10, columns=7))
 
         def broken(row: dict[str, Tensor]) -> bool:
             attention = row["attention_mask"]
@@ -76,7 +76,7 @@ class TestCrossEntropy:
             raise AssertionError
 
         want = [broken(row) for row in split(data, 1)]
-        assert 3 < sum(want) < 11
+        assert 2 < sum(want) < 8
         attack = EmbeddingPGD((epsilon,), steps=steps, unit="absolute", loss="cross_entropy")
         assert attacked(model, data, attack).broken_at.isfinite().tolist() == want
 
@@ -150,13 +150,13 @@ class TestNoise:
         data = answered(model, sentences(1, columns=2))
         clean = model.table(data["input_ids"]).detach()
         model.seen.clear()
-        attacked(model, data, EmbeddingNoise((1e-3,), draws=3000, unit="absolute"))
+        attacked(model, data, EmbeddingNoise((1e-3,), draws=1000, unit="absolute"))
         points = torch.cat([(seen - clean).flatten(1) for seen in model.seen[1:]]) / 1e-3
         count = 2 * WIDTH
-        assert points.shape == (3000, count)
-        assert points.mean(0).abs().max() < 4 / math.sqrt(3000 * count)
-        second = points.T @ points / 3000 * count
-        assert (second - torch.eye(count)).abs().max() < 0.15
+        assert points.shape == (1000, count)
+        assert points.mean(0).abs().max() < 4 / math.sqrt(1000 * count)
+        second = points.T @ points / 1000 * count
+        assert (second - torch.eye(count)).abs().max() < 0.25
 
     def test_it_breaks_only_inside_the_true_radius_and_less_than_ascent(self):
         model = TextModel()
@@ -228,9 +228,12 @@ class TestWhatIsWrittenDown:
 
     def test_a_row_that_fell_takes_no_more(self):
         model = TextModel()
-        for row in split(answered(model, sentences(10)), 1):
-            result = attacked(model, row, EmbeddingPGD(GRID, steps=4, unit="absolute"))
-            place = GRID.index(min(GRID, key=lambda e: abs(e - result.broken_at.item())))
+        radii = (*COARSE, 30.0)
+        for row in split(answered(model, sentences(4)), 1):
+            result = attacked(model, row, EmbeddingPGD(radii, steps=4, unit="absolute"))
+            distances = [abs(e - result.broken_at.item()) for e in radii]
+            place = distances.index(min(distances))
+            assert distances[place] < 1e-6
             forwards = result.forwards[0]
             # Linear: the last point of each radius is the farthest, so the fall is at the sphere.
             assert forwards[:place].tolist() == [1 + 5 * (k + 1) for k in range(place)]
@@ -262,13 +265,20 @@ class TestWhatIsWrittenDown:
         assert torch.equal(result.tokens, data["attention_mask"].sum(1))
         assert result.gradient_norms.isnan().tolist() == [True] * 2 + [False] * 7
 
+    def test_gradients_are_those_at_the_clean_point(self):
+        model = FlatAtZero()
+        data = {**sentences(6), "labels": torch.zeros(6).long()}
+        attack = EmbeddingPGD((0.01, 2.0), steps=3, restarts=3, unit="absolute")
+        result = attacked(model, data, attack)
+        assert result.accuracy(2.0) == 0  # from a random start, where there was a gradient
+        assert result.gradient_norms.tolist() == [0.0] * 6
+
     def test_gradients_too_small_to_square_are_not_zero(self):
         model = TextModel().float()
         model.head.weight.data *= 1e-30
         model.head.bias.data.zero_()
         data = answered(model, sentences(6))
         result = attacked(model, data, EmbeddingPGD((1e-3,), steps=1, unit="absolute"))
-        want = slope(model, data)  # as a float64 sum of float32 squares it would be 0
         tokens = data["attention_mask"].sum(1).double().sqrt()
         weight = model.head.weight.detach().double()
         want = tokens * (weight[0] - weight[1]).norm()

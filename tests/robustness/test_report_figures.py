@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from report_sample import sample
 
 from nlp_adv.robustness.report.axes import axis
+from nlp_adv.robustness.report.chart import Chart, Line, Point
 from nlp_adv.robustness.report.curves import chart_table, epsilon_charts, query_charts
-from nlp_adv.robustness.report.figures import Chart, Line, Point, sheet, svg
+from nlp_adv.robustness.report.figures import sheet, svg
 from nlp_adv.robustness.statistics import Share
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -15,7 +15,7 @@ from report_sample import Page, markdown_tables, record, result, right_under, sa
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.report import Report, write_report
+from nlp_adv.robustness.report import ModelResult, Report, write_report
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +198,17 @@ class TestCorners:
         assert score["difference"]["difference"] == pytest.approx(gap)
         assert score["mean"] == sum(second[i] for i in range(25, 60)) / 35
 
+    def test_the_worst_case_is_that_of_the_texts_which_all_attacks_saw(self, tmp_path):
+        report = sample({"plain": 0.5}, (0,))
+        (model,) = report.models
+        fewer = [r for r in model.records if r.attack != "deepwordbug" or r.id < 30]
+        report = replace(report, models=[replace(model, records=fewer)])
+        found = json.loads(written(report, tmp_path)["report.json"])["models"][0]
+        stood = right_under(model, "worst case")
+        assert found["worst_case"]["total"] == 30
+        assert found["worst_case"]["count"] == sum(stood[i] for i in range(30)) > 0
+        assert found["clean"]["total"] == 60
+
     @pytest.mark.parametrize(("attack", "want"), [(None, "no records"), ("clean", "'clean'")])
     def test_what_cannot_be_shown_is_refused(self, attack, want, tmp_path):
         model = result("plain", 0)
@@ -205,6 +216,10 @@ class TestCorners:
         with pytest.raises(UserError, match=want):
             write_report(replace(sample(), models=[replace(model, records=records)]), tmp_path)
         assert not list(tmp_path.iterdir())
+
+    def test_a_published_value_of_something_else_is_refused(self):
+        with pytest.raises(UserError, match="under attack"):
+            replace(sample({"plain": 1.0}, (0,)).published[0], metric="aua")
 
 
 class TestExamples:
@@ -222,6 +237,15 @@ class TestExamples:
             assert re.sub("<del>.*?</del>|</?ins>", "", body) == one.adversarial
         assert len({(name, seed) for _, name, seed, _ in shown}) >= 4
         assert "negative (" in text
+
+    def test_the_models_take_turns(self, tmp_path):
+        rng = random.Random(0)
+        records = [record(i, "textfooler", "succeeded", rng) for i in range(50)]
+        models = [ModelResult(name=name, records=records) for name in "abcdefg"]
+        text = written(replace(sample(), models=models), tmp_path)["report.html"]
+        assert re.findall(r"<b>Fell</b> · (\S+) · text (\d+) ·", text) == [
+            ("a", "5"), ("b", "15"), ("c", "25"), ("d", "35"), ("e", "45"),
+        ]  # fmt: skip
 
     def test_ids_are_spread_over_the_data(self, files):
         ids = re.findall(r"<b>Fell</b> [^<]*? · text (\d+) ·", files["report.html"])[:5]
@@ -252,6 +276,13 @@ class TestWriting:
             write_report(report, tmp_path)
         assert (tmp_path / "report.md").read_text(encoding="utf-8") == old["report.md"]
         assert {path.name for path in tmp_path.iterdir()} == set(old)
+
+    def test_who_is_reading_the_old_file_reads_on(self, report, tmp_path):
+        old = written(sample({"plain": 1.0}, (0,)), tmp_path)
+        with (tmp_path / "report.json").open(encoding="utf-8") as reader:
+            start = reader.read(100)
+            write_report(report, tmp_path)
+            assert start + reader.read() == old["report.json"]
 
     def test_a_folder_that_is_a_file_is_refused(self, report, tmp_path):
         (tmp_path / "taken").write_text("mine")

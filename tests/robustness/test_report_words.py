@@ -56,6 +56,11 @@ def test_known_diffs():
         Piece("same", "A "), Piece("removed", "good"), Piece("added", "decent"),
         Piece("same", " film"), Piece("removed", "."), Piece("added", "!"),
     ]  # fmt: skip
+    # As many words, though what stands between them changed too: still each in its place.
+    assert word_diff("b a.", "a b!") == [
+        Piece("removed", "b"), Piece("added", "a"), Piece("same", " "), Piece("removed", "a"),
+        Piece("added", "b"), Piece("removed", "."), Piece("added", "!"),
+    ]  # fmt: skip
     assert word_diff("well made film", "well film") == [
         Piece("same", "well"), Piece("removed", " made"), Piece("same", " film"),
     ]  # fmt: skip

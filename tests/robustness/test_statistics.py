@@ -393,7 +393,7 @@ class TestBootstrap:
         rng = np.random.default_rng(8)
         a, b = seeds(rng.random((3, 100)) < 0.5), seeds(rng.random((3, 100)) < 0.4)
         whole = two_level_bootstrap(a, b)
-        monkeypatch.setattr("nlp_adv.robustness.statistics._CELLS", 64 * 300)
+        monkeypatch.setattr("nlp_adv.robustness.statistics._CELLS", 64 * 10)
         parts = two_level_bootstrap(a, b)
         assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.01)
         assert parts != whole

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from nlp_adv.errors import UserError
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.statistics import Share
@@ -74,6 +75,13 @@ class PublishedValue:
     spread: float | None = None
     source: str
     verified: bool
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(Metric):
+            raise UserError(
+                f"A published value cannot be of {self.metric!r}; choose from "
+                f"{', '.join(get_args(Metric))}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

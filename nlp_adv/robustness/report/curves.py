@@ -8,9 +8,9 @@ from statistics import fmean
 
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.report.cells import Cell, Table
+from nlp_adv.robustness.report.chart import Chart, Line, Point
 from nlp_adv.robustness.report.content import Report
-from nlp_adv.robustness.report.figures import Chart, Line, Point
-from nlp_adv.robustness.report.numbers import records_under
+from nlp_adv.robustness.report.standing import records_under
 from nlp_adv.robustness.statistics import Share, robustness_curve
 
 _BUDGETS = 40  # points of a query curve, at most

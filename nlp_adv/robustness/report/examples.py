@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.report.content import ModelResult, Report
-from nlp_adv.robustness.report.numbers import records_under
+from nlp_adv.robustness.report.standing import records_under
 from nlp_adv.robustness.report.word_diff import Piece, word_diff
 
 SUCCESSES, FAILURES = 5, 2

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
 from nlp_adv.robustness.report.axes import axis
+from nlp_adv.robustness.report.chart import Chart, Line
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#a66f00", "#3a8fbf", "#333333")
 # One more than colours, so that the eighth line is not the first again.
@@ -24,40 +24,6 @@ _LEFT, _RIGHT, _TOP = 52, 16, 34
 _LONGEST = 52  # characters that fit on a line
 # Characters that XML does not allow, not even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-@dataclass(frozen=True)
-class Point:
-    """A value with the ends of its interval, all in percent; nan ends draw no band."""
-
-    x: float
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Line:
-    """One method's points, by growing x."""
-
-    name: str
-    points: Sequence[Point]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """Accuracy in percent over something.
-
-    Args:
-        title, x_label: written above and below.
-        lines: in the order of the legend; the n-th has the n-th colour everywhere.
-        steps: whether a value holds until the next x, or is joined to it by a straight line.
-    """
-
-    title: str
-    x_label: str
-    lines: Sequence[Line]
-    steps: bool = False
 
 
 def svg(chart: Chart) -> str:

@@ -13,10 +13,11 @@ from markupsafe import Markup
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.report import layout, sentences
 from nlp_adv.robustness.report.cells import Table, facts, number, percent
+from nlp_adv.robustness.report.chart import Chart
 from nlp_adv.robustness.report.content import Report
 from nlp_adv.robustness.report.curves import chart_table
 from nlp_adv.robustness.report.examples import Example, Examples, examples_of
-from nlp_adv.robustness.report.figures import Chart, svg
+from nlp_adv.robustness.report.figures import svg
 from nlp_adv.robustness.report.numbers import Numbers
 from nlp_adv.robustness.report.word_diff import shortened
 

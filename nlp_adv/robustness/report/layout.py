@@ -19,8 +19,9 @@ from nlp_adv.robustness.report.cells import (
     spread,
 )
 from nlp_adv.robustness.report.content import PublishedValue, Report
-from nlp_adv.robustness.report.numbers import CLEAN, MethodNumbers, Numbers, Score, Spread
+from nlp_adv.robustness.report.numbers import MethodNumbers, Numbers, Score, Spread
 from nlp_adv.robustness.report.sentences import model_name
+from nlp_adv.robustness.report.standing import CLEAN
 from nlp_adv.robustness.statistics import Share, Summary
 
 

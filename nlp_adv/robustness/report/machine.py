@@ -13,14 +13,8 @@ from typing import Any
 import numpy as np
 
 from nlp_adv.robustness.report.content import ModelResult, Report
-from nlp_adv.robustness.report.numbers import (
-    CLEAN,
-    WORST,
-    Numbers,
-    Score,
-    records_under,
-    share_of,
-)
+from nlp_adv.robustness.report.numbers import Numbers, Score
+from nlp_adv.robustness.report.standing import CLEAN, WORST, records_under, share_of
 from nlp_adv.robustness.statistics import Share, summarise
 
 _SHARES = ("clean", "under_attack", "success", "budget_stopped")

@@ -8,8 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.report.content import ModelResult, Report
+from nlp_adv.robustness.report.standing import (
+    CLEAN,
+    WORST,
+    combined,
+    records_under,
+    share,
+    standing,
+)
 from nlp_adv.robustness.statistics import (
     Interval,
     Share,
@@ -18,10 +25,7 @@ from nlp_adv.robustness.statistics import (
     mcnemar,
     summarise,
     two_level_bootstrap,
-    worst_case,
 )
-
-CLEAN, WORST = "clean", "worst case"
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,9 @@ def numbers_of(report: Report) -> Numbers:
         raise UserError("There are no records to report; attack at least one model first.")
     if taken := {CLEAN, WORST} & set(attacks):
         raise UserError(f"An attack cannot be called {taken.pop()!r}; give it another name.")
-    measures = (CLEAN, *attacks, *([WORST] if len(attacks) > 1 else []))
+    together = combined(attacks)
+    others = [attack for attack in attacks if attack not in together]
+    measures = (CLEAN, *together, *([WORST] if len(together) > 1 else []), *others)
     seeds = report.methods()
     right = {
         (name, measure): [standing(model.records, measure, attacks) for model in models]
@@ -143,17 +149,6 @@ def numbers_of(report: Report) -> Numbers:
     )
 
 
-def share_of(model: ModelResult, measure: str, attacks: Sequence[str]) -> Share | None:
-    """One model's right answers by one measure; None where it was not measured."""
-    right = standing(model.records, measure, attacks)
-    return _share(right) if right else None
-
-
-def records_under(records: Sequence[Record], attack: str) -> list[Record]:
-    """Those of one attack."""
-    return [record for record in records if record.attack == attack]
-
-
 def _summaries(
     models: Sequence[ModelResult], attacks: Sequence[str]
 ) -> dict[str, tuple[Summary, ...]]:
@@ -163,22 +158,10 @@ def _summaries(
     return {a: tuple(map(summarise, records)) for a, records in under.items() if all(records)}
 
 
-def standing(records: Sequence[Record], measure: str, attacks: Sequence[str]) -> dict[int, bool]:
-    """id → whether the model answers rightly; empty where that was not measured."""
-    if measure == CLEAN:
-        return {record.id: record.outcome != "skipped" for record in records}
-    if measure != WORST:
-        return {r.id: r.outcome == "failed" for r in records if r.attack == measure}
-    # A text that one attack never saw has no worst case; a model that one never saw, neither.
-    ids = [{record.id for record in records if record.attack == attack} for attack in attacks]
-    common = set.intersection(*ids)
-    return worst_case([record for record in records if record.id in common]) if common else {}
-
-
 def _score(
     seeds: Sequence[Mapping[int, bool]], baseline: Sequence[Mapping[int, bool]] | None
 ) -> Score:
-    shares = tuple(_share(seed) for seed in seeds)
+    shares = tuple(share(seed) for seed in seeds)
     if len(seeds) == 1:
         low, high = shares[0].interval()
     else:
@@ -191,10 +174,6 @@ def _score(
     mine, theirs = _on_common(seeds, baseline), _on_common(baseline, seeds)
     p = mcnemar(theirs[0], mine[0]) if len(seeds) == len(baseline) == 1 else None
     return replace(score, difference=two_level_bootstrap(mine, theirs), p=p)
-
-
-def _share(right: Mapping[int, bool]) -> Share:
-    return Share(sum(right.values()), len(right))
 
 
 def _common(seeds: Sequence[Mapping[int, bool]]) -> set[int]:

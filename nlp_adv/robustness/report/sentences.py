@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from nlp_adv.robustness.report.cells import Tone, percent, points
 from nlp_adv.robustness.report.content import ModelResult, Report
-from nlp_adv.robustness.report.numbers import WORST, MethodNumbers, Numbers
+from nlp_adv.robustness.report.numbers import MethodNumbers, Numbers
+from nlp_adv.robustness.report.standing import WORST, combined
 
 
 def summary(numbers: Numbers) -> str:
     """The report in one sentence: who stands best, by how much, and whether to believe it."""
-    measure, attacks = numbers.measures[-1], numbers.attacks
-    under = f"the worst of {len(attacks)} attacks" if measure == WORST else attacks[0]
+    measure = WORST if WORST in numbers.measures else numbers.attacks[0]
+    several = f"the worst of {len(combined(numbers.attacks))} attacks"
+    under = several if measure == WORST else measure
     scored = [method for method in numbers.methods if measure in method.scores]
     if not scored:
         return f"No method was measured under {under}."
@@ -93,7 +95,9 @@ def legend(numbers: Numbers) -> str:
         read += " Two or three seeds say little of their spread, and the interval is then short."
     read += " “clean” is without attack, on the attacked texts."
     if WORST in numbers.measures:
-        read += " “worst case” counts a text as right only if it stands under every attack."
+        read += (
+            " “worst case” counts a text as right only if it stands under every attack on the text."
+        )
     if len(numbers.methods) > 1:
         read += (
             f" Below it the difference to {numbers.baseline.name} in points, on the texts that "

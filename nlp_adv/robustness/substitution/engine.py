@@ -159,7 +159,8 @@ class Engine:
             state = example.rng.getstate()
             (original,) = yield from example.ask([example.words])
             example.original = original
-            if original.prediction != example.label or original.succeeded:
+            answered = bool(torch.isfinite(original.logits).all())
+            if original.prediction != example.label or original.succeeded or not answered:
                 return _record(attack, example, original, "skipped")
             found = yield from attack.search(example)
             if example.template.splices and not example.template.holds_for(found.words):

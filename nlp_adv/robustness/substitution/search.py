@@ -60,12 +60,13 @@ def improved(example: Example, best: Answer, place: int, propose: Propose) -> St
     answers = [answer for answer in answers if answer.score > best.score or answer.succeeded]
     # Sorting is stable: of equals the first proposed.
     answers.sort(key=lambda answer: (not answer.succeeded, -answer.score))
-    if example.protocol.min_similarity is None:
+    least = example.protocol.cosine(len(example.words))
+    if least is None:
         return answers[0] if answers else best
     winners = [answer.words for answer in answers if answer.succeeded]
     if winners:
         cosines = yield from similarities(example, winners, place)
-        kept = [n for n in range(len(winners)) if cosines[n] >= example.protocol.min_similarity]
+        kept = [n for n in range(len(winners)) if cosines[n] >= least]
         if kept:
             return answers[max(kept, key=lambda n: (cosines[n], -n))]
     for answer in answers[len(winners) :]:
@@ -76,7 +77,7 @@ def improved(example: Example, best: Answer, place: int, propose: Propose) -> St
 
 def similar(example: Example, variants: Sequence[Words], place: int) -> Steps[list[Words]]:
     """The variants that the sentence encoder lets pass; all without that constraint."""
-    least = example.protocol.min_similarity
+    least = example.protocol.cosine(len(example.words))
     if least is None or not variants:
         return list(variants)
     cosines = yield from similarities(example, variants, place)

@@ -91,6 +91,9 @@ class Runner:
 
     def padded(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """A batch as the model takes it, on its device."""
+        # Byte-level vocabularies make no token of an empty text, and no model runs on none.
+        blank = Row((int(self.tokenizer.pad_token_id),), ())
+        rows = [row if row.ids else blank for row in rows]
         longest = max(len(row.ids) for row in rows)
         left = self.tokenizer.padding_side == "left"
 
@@ -125,26 +128,29 @@ class Runner:
 
     def count(self, rows: Sequence[Row], *, backward: bool) -> Clock:
         """A block whose time and rows are the model's."""
-        self.work.forwards += len(rows)
-        self.work.backwards += backward * len(rows)
-        self.work.tokens += sum(len(row.ids) for row in rows)
-        self.work.padded += len(rows) * max(len(row.ids) for row in rows)
-        self.work.batches += 1
-        return Clock(self.work)
+        return Clock(self.work, rows, backward)
 
 
 class Clock:
-    """Adds the time of a block to the work."""
+    """Adds a block to the work: its time, and its rows if they went through."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, work: Work, rows: Sequence[Row], backward: bool) -> None:
+        self._work, self._rows, self._backward = work, rows, backward
 
     def __enter__(self) -> None:
         self._began = time.perf_counter(), time.process_time()
 
-    def __exit__(self, *_: object) -> None:
-        self._work.seconds += time.perf_counter() - self._began[0]
-        self._work.cpu_seconds += time.process_time() - self._began[1]
+    def __exit__(self, error: object, *_: object) -> None:
+        work, lengths = self._work, [len(row.ids) for row in self._rows]
+        work.seconds += time.perf_counter() - self._began[0]
+        work.cpu_seconds += time.process_time() - self._began[1]
+        if error is not None:
+            return
+        work.forwards += len(lengths)
+        work.backwards += self._backward * len(lengths)
+        work.tokens += sum(lengths)
+        work.padded += len(lengths) * max(lengths)
+        work.batches += 1
 
 
 class Victim(Runner):

@@ -1,13 +1,13 @@
-"""Tokenizers of four kinds, tiny float64 victims, sources of candidates and a way to attack."""
+"""Tokenizers of four kinds, tiny float64 victims, and engines that attack them."""
 
 import functools
-import random
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import transformers as hf
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
 from nlp_adv.robustness.protocols import Protocol
@@ -15,9 +15,6 @@ from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.substitution.constraints import Constraints
 from nlp_adv.robustness.substitution.encoding import Splicer
 from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
-from nlp_adv.robustness.substitution.example import Answer, Example, Steps
-from nlp_adv.robustness.substitution.importance import Order, by_unknown
-from nlp_adv.robustness.substitution.search import greedy
 from nlp_adv.robustness.substitution.victim import Victim
 from nlp_adv.robustness.substitution.words import Words
 from nlp_adv.text.demo import demo_tokenizer
@@ -34,6 +31,8 @@ SENTENCES = (
     "Its second half is dreadful.",
     "seen on a rainy tuesday, the whole thing charms",
 )
+# Byte-level vocabularies of real text hold " ." and " ," as one token.
+TAUGHT = (*SENTENCES, *(re.sub(r"([.,:;!?])", r" \1", sentence) for sentence in SENTENCES))
 WORDS = sorted({word for sentence in SENTENCES for word in Words.of(sentence).words})
 FREE = Protocol(name="free", candidates=8)  # no limit but the candidates
 
@@ -44,11 +43,12 @@ KINDS = ("wordpiece", "roberta", "gpt2", "unigram")
 def tokenizer_of(kind: str, vocab: int = 200):
     """A tokenizer in the manner of BERT, RoBERTa, GPT-2 (padding on the left) or T5."""
     if kind == "wordpiece":
-        return demo_tokenizer(SENTENCES, vocab_size=vocab)
+        return demo_tokenizer(TAUGHT, vocab_size=vocab)
     if kind == "unigram":
         special = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
         learner = Tokenizer(models.Unigram())
         learner.pre_tokenizer = pre_tokenizers.Metaspace()
+        learner.decoder = decoders.Metaspace()
         trainer = trainers.UnigramTrainer(
             vocab_size=vocab,
             special_tokens=list(special.values()),
@@ -59,6 +59,7 @@ def tokenizer_of(kind: str, vocab: int = 200):
     else:
         learner = Tokenizer(models.BPE())
         learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        learner.decoder = decoders.ByteLevel()
         special = {name: "<|end|>" for name in ("unk_token", "eos_token", "pad_token")}
         if kind == "roberta":
             special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -70,7 +71,7 @@ def tokenizer_of(kind: str, vocab: int = 200):
             show_progress=False,
         )
         template = ("<s> $A </s>", "<s> $A </s> </s> $B </s>") if kind == "roberta" else None
-    learner.train_from_iterator(SENTENCES, trainer)
+    learner.train_from_iterator(TAUGHT, trainer)
     if template is not None:
         names = {name for part in template for name in part.split() if name[0] == "<"}
         ids = [(name, learner.token_to_id(name)) for name in sorted(names)]
@@ -121,6 +122,7 @@ class BagOfTokens(nn.Module):
         self.head = nn.Linear(width, classes)
         self.linear = linear
         spread(self, 0, 1.0)
+        self.head.bias.data.copy_(torch.linspace(-0.2, 0.2, classes))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.table
@@ -149,52 +151,6 @@ class Scaled(nn.Module):
     def forward(self, **batch):
         outputs = dict(self.model(**batch))
         return {**outputs, "logits": self.factor * outputs["logits"]}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Candidates from a table, the way the package's own sources give them."""
-
-    lists: dict[str, list[str]]
-    fingerprint: str = "table"
-
-    def candidates(self, word: str, rng: random.Random) -> list[str]:
-        return list(self.lists.get(word.lower(), []))
-
-
-@functools.cache
-def neighbours(each: int = 6, seed: int = 0) -> Table:
-    """Some other words of the sentences for every word, in lower case."""
-    rng = random.Random(seed)
-    words = sorted({word.lower() for word in WORDS})
-    return Table({word: rng.sample(words, each) for word in words})
-
-
-@dataclass(frozen=True)
-class Shuffled:
-    """Candidates that hang on the example's random numbers."""
-
-    fingerprint: str = "shuffled"
-
-    def candidates(self, word: str, rng: random.Random) -> list[str]:
-        letters = list(word)
-        return ["".join(rng.sample(letters, len(letters))) for _ in range(4)]
-
-
-@dataclass(frozen=True)
-class Greedy:
-    """Greedy search from a table and an order, an `Attack`."""
-
-    source: Table | Shuffled
-    order: Order = by_unknown
-    name: str = "greedy"
-
-    def search(self, example: Example) -> Steps[Answer]:
-        def propose(example: Example, words: Words, place: int) -> Steps[list[str]]:
-            yield from ()
-            return self.source.candidates(words.words[place], example.rng)
-
-        return greedy(example, self.order, propose)
 
 
 def engine_of(

@@ -5,6 +5,7 @@ from nlp_adv.robustness.substitution.attacks.deepwordbug import DeepWordBug
 from nlp_adv.robustness.substitution.attacks.hotflip import HotFlip, Vocabulary
 from nlp_adv.robustness.substitution.attacks.masked import BAE, BERTAttack
 from nlp_adv.robustness.substitution.attacks.pwws import PWWS
+from nlp_adv.robustness.substitution.attacks.static import Static
 from nlp_adv.robustness.substitution.attacks.textbugger import TextBugger
 from nlp_adv.robustness.substitution.attacks.textfooler import TextFooler
 
@@ -15,6 +16,7 @@ __all__ = [
     "BERTAttack",
     "DeepWordBug",
     "HotFlip",
+    "Static",
     "TextBugger",
     "TextFooler",
     "Vocabulary",

@@ -13,6 +13,7 @@ from nlp_adv.robustness.substitution.attacks.deepwordbug import DeepWordBug
 from nlp_adv.robustness.substitution.attacks.hotflip import HotFlip, Vocabulary
 from nlp_adv.robustness.substitution.attacks.masked import BAE, BERTAttack
 from nlp_adv.robustness.substitution.attacks.pwws import PWWS
+from nlp_adv.robustness.substitution.attacks.static import Static
 from nlp_adv.robustness.substitution.attacks.textbugger import TextBugger
 from nlp_adv.robustness.substitution.attacks.textfooler import TextFooler
 from nlp_adv.robustness.substitution.candidates import Source, TextBuggerEdits
@@ -75,6 +76,7 @@ ATTACKS: dict[str, Builder] = {
     "a2t": lambda resources, victim, splicer: A2T(resources.needed("neighbours", "a2t")),
     "hotflip": lambda resources, victim, splicer: HotFlip(Vocabulary.of(victim, splicer)),
     "bae": lambda resources, victim, splicer: BAE(resources.needed("masked_lm", "bae")),
+    "static": lambda resources, victim, splicer: Static(),
     "bert-attack": lambda resources, victim, splicer: BERTAttack(
         resources.needed("masked_lm", "bert-attack")
     ),

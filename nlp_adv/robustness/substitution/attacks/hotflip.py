@@ -108,9 +108,11 @@ class HotFlip:
 
     def _flips(self, example: Example, words: Words) -> Steps[list[tuple[float, int, Words]]]:
         """(estimate, place, text) of the most promising flips of one text."""
-        grad = yield from example.gradient(words)
         places = self._places(example, words)
-        if example.spent or not places:
+        if not places:
+            return []
+        grad = yield from example.gradient(words)
+        if example.spent:
             return []
         spans = example.template.spans(words)
         numbers = [self.vocabulary.place[words.words[place].lower()] for place in places]

@@ -1,0 +1,231 @@
+"""`nlp-adv attack`, `evaluate` and `report`: records, resuming, shards, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from commands import SPLITS, WORDS, Run, flags, snapshot, write
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+from nlp_adv.cli.main import main
+from nlp_adv.robustness.records import read_records
+
+TEXTS = [row for rows in SPLITS.values() for row in rows]
+ATTACKS = ["deepwordbug", "textfooler", "hotflip"]
+
+
+def call(command: str, **settings) -> Run:
+    import contextlib
+    import io
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([command, *flags(settings)])
+    return Run(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def given(files, tmp_path_factory) -> dict[str, str]:
+    """A classifier that looks at adjectives, 40 texts and candidates for their words."""
+    folder = tmp_path_factory.mktemp("victim")
+    tokenizer = AutoTokenizer.from_pretrained(files["model_name_or_path"])
+    model = BertForSequenceClassification.from_pretrained(
+        files["model_name_or_path"],
+        num_labels=2,
+        id2label={0: "bad", 1: "good"},
+        label2id={"bad": 0, "good": 1},
+    )
+    torch.manual_seed(1)
+    rows = tokenizer([row["text"] for row in TEXTS], padding=True, return_tensors="pt")
+    labels = torch.tensor([int(row["label"] == "good") for row in TEXTS])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(40):
+        model(**rows, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    adjectives = [word for words in WORDS.values() for word in words]
+    table = {word: [other for other in adjectives if other != word] for word in adjectives}
+    (folder / "candidates.json").write_text(json.dumps(table))
+    return {
+        "model_name_or_path": str(folder),
+        "test_file": write(folder / "texts.jsonl", TEXTS),
+        "neighbours": str(folder / "candidates.json"),
+        "attacks": ATTACKS,
+    }
+
+
+@pytest.fixture(scope="module")
+def straight(given, tmp_path_factory) -> tuple[Run, Path]:
+    folder = tmp_path_factory.mktemp("straight") / "out"
+    return call("attack", **given, output_dir=folder), folder
+
+
+def _exact(record):
+    """Without confidences, whose last digits differ where other texts share the batch."""
+    return replace(record, confidence=0.0, adversarial_confidence=0.0)
+
+
+def records(folder: Path):
+    return sorted(read_records(folder / "records.jsonl"), key=lambda r: (r.attack, r.id))
+
+
+def test_an_attack_writes_a_record_for_each_text_and_attack(straight):
+    run, folder = straight
+    assert run.code == 0, run
+    found = records(folder)
+    assert {(r.attack, r.id) for r in found} == {(a, n) for a in ATTACKS for n in range(40)}
+    assert all(r.original == TEXTS[r.id]["text"] for r in found)
+    # Each adjective may become any other, so whoever is right at first must fall to textfooler.
+    assert {r.outcome for r in found if r.attack == "textfooler"} <= {"skipped", "succeeded"}
+    assert sum(r.outcome == "succeeded" for r in found if r.attack == "textfooler") > 20
+
+
+def test_the_report_says_what_the_records_say(straight):
+    run, folder = straight
+    names = {path.name for path in folder.iterdir()}
+    assert {"records.jsonl", "report.html", "report.md", "report.csv", "report.json"} <= names
+    stood = sum(r.outcome == "failed" for r in records(folder) if r.attack == "deepwordbug")
+    line = next(line for line in run.out.splitlines() if " deepwordbug " in line)
+    assert f" {100 * stood / 40:.1f} [" in line
+
+
+def test_a_killed_run_continues_where_it_stopped(given, straight, tmp_path):
+    (tmp_path / "out").mkdir()
+    whole = (straight[1] / "records.jsonl").read_bytes().splitlines(keepends=True)
+    header = json.loads((straight[1] / "evaluation.json").read_text())
+    del header["found"]
+    (tmp_path / "out" / "evaluation.json").write_text(json.dumps(header))
+    kept = b"".join(whole[:17])
+    (tmp_path / "out" / "records.jsonl").write_bytes(kept + whole[17][:30])
+    assert call("attack", **given, output_dir=tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "records.jsonl").read_bytes().startswith(kept)
+    both = (records(tmp_path / "out"), records(straight[1]))
+    assert [_exact(r) for r in both[0]] == [_exact(r) for r in both[1]]
+
+
+def test_a_finished_run_is_not_run_again(given, straight, monkeypatch):
+    before = (straight[1] / "records.jsonl").read_bytes()
+    monkeypatch.setattr(BertForSequenceClassification, "forward", None)  # whoever calls it fails
+    assert call("attack", **given, output_dir=straight[1]).code == 0
+    assert (straight[1] / "records.jsonl").read_bytes() == before
+
+
+def test_shards_together_are_the_straight_run(given, straight, tmp_path):
+    folders = [tmp_path / str(part) for part in (1, 2, 3)]
+    for part, folder in enumerate(folders, 1):
+        assert call("attack", **given, shard=f"{part}/3", output_dir=folder).code == 0
+    merged = sorted((r for f in folders for r in records(f)), key=lambda r: (r.attack, r.id))
+    assert [_exact(r) for r in merged] == [_exact(r) for r in records(straight[1])]
+    argv = [*map(str, folders), "--shards", "--output_dir", str(tmp_path / "all")]
+    assert main(["report", *argv]) == 0
+    rows = [(f / "report.csv").read_text().splitlines() for f in (tmp_path / "all", straight[1])]
+    assert [len(one) for one in rows] == [4, 4]
+    tails = [[row.split(",", 1)[1] for row in one] for one in rows]  # all but the model's name
+    assert tails[0] == tails[1]
+
+
+def test_evaluations_under_unequal_protocols_are_not_compared(given, straight, tmp_path):
+    other = {**given, "attacks": ["deepwordbug"], "protocol": str(tmp_path / "mine.json")}
+    (tmp_path / "mine.json").write_text('{"name": "mine", "max_changed": 0.5}')
+    assert call("attack", **other, output_dir=tmp_path / "other").code == 0
+    argv = [str(straight[1]), str(tmp_path / "other"), "--output_dir", str(tmp_path / "both")]
+    assert main(["report", *argv]) == 2
+    assert not (tmp_path / "both").exists()
+
+
+def test_evaluate_adds_radii_checks_and_clean_accuracy(given, tmp_path):
+    settings = {**given, "attacks": ["deepwordbug"], "epsilons": [0.1, 0.3], "max_examples": 30}
+    settings |= {"embedding_steps": 3, "check_examples": 12, "train_file": given["test_file"]}
+    run = call("evaluate", **settings, output_dir=tmp_path / "out")
+    assert run.code == 0, run
+    saved = json.loads((tmp_path / "out" / "evaluation.json").read_text())["found"]
+    assert saved["clean"][1] == 40
+    assert [point[0] for point in saved["curves"][0]["points"]] == [0.0, 0.1, 0.3]
+    verdicts = {check["name"]: check["passed"] for check in saved["checks"]}
+    assert verdicts["overlap"] is False  # all texts are training texts here
+    assert {"large radius", "noise", "query budget (deepwordbug)"} <= verdicts.keys()
+    assert len(verdicts) == len(saved["checks"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_name_or_path": None}, ["--model_name_or_path"]),
+        ({"test_file": None}, ["--test_file"]),
+        ({"output_dir": None}, ["--output_dir"]),
+        ({"attacks": ["textfoler"]}, ["textfoler", "textfooler"]),
+        ({"neighbours": None, "attacks": ["textfooler"]}, ["--neighbours"]),
+        ({"attacks": ["bae"]}, ["--masked_lm"]),
+        ({"protocol": "li2022"}, ["li2022", "li2021"]),
+        ({"protocol": "li2021"}, ["--encoder"]),
+        ({"protocol": "textfooler2020", "encoder": "SELF"}, ["--tagger"]),
+        ({"max_examples": 0}, ["max_examples"]),
+        ({"target": 5}, ["target"]),
+        ({"shard": "3/2"}, ["3/2"]),
+        ({"no_such_flag": 1}, ["no_such_flag"]),
+        ({"test_file": "nowhere.jsonl"}, ["nowhere.jsonl"]),
+        ({"neighbours": "nowhere.json", "attacks": ["textfooler"]}, ["nowhere.json"]),
+        ({"device": "nonsense"}, ["nonsense"]),
+    ],
+    ids=str,
+)
+def test_bad_requests_are_refused_in_a_sentence(given, work, change, words):
+    settings = {**given, "output_dir": "out", **change}
+    settings = {k: given["model_name_or_path"] if v == "SELF" else v for k, v in settings.items()}
+    before = snapshot(work)
+    run = call("attack", **{k: v for k, v in settings.items() if v is not None})
+    assert snapshot(work) == before
+    assert run.code == 2, run
+    last = run.err.strip().splitlines()[-1]
+    assert last.startswith("nlp-adv attack: error: ")
+    assert all(word in last for word in words), last
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"text": "the end is dull", "label": "mixed"}], ["Row 1", "mixed", "bad, good"]),
+        ([{"text": "the end is dull", "label": 2}], ["Row 1", "2 classes"]),
+        ([{"text": None, "label": "bad"}, {"text": "x", "label": "bad"}], ["Row 1", "missing"]),
+        ([{"words": "the end is dull", "label": "bad"}], ["text_columns"]),
+    ],
+)
+def test_bad_rows_are_named(given, work, rows, words):
+    settings = {**given, "test_file": write(work / "rows.jsonl", rows), "output_dir": "out"}
+    refused_last(call("attack", **settings), *words)
+
+
+def test_texts_without_words_are_kept_as_failed(given, work):
+    rows = [
+        {"text": text, "label": label} for text in ("", "...", "[SEP] [PAD]") for label in (0, 1)
+    ]
+    settings = {**given, "test_file": write(work / "rows.jsonl", rows), "output_dir": "out"}
+    assert call("attack", **settings).code == 0
+    found = records(work / "out")
+    empty = [r for r in found if r.words == 0]
+    assert len(empty) == 4 * len(ATTACKS)
+    assert {r.outcome for r in empty} == {"skipped", "failed"}
+    assert all(r.adversarial == r.original and r.words_changed == 0 for r in empty)
+    assert len(found) == 6 * len(ATTACKS)
+
+
+def test_another_run_does_not_write_into_the_folder(given, straight, tmp_path):
+    before = snapshot(straight[1])
+    run = call("attack", **given, seed=1, output_dir=straight[1])
+    refused_last(run, "another run", "seed")
+    assert snapshot(straight[1]) == before
+
+
+def test_an_untrained_model_is_refused(files, given, work):
+    settings = {**given, "model_name_or_path": files["model_name_or_path"], "output_dir": "out"}
+    refused_last(call("attack", **settings), "no trained classifier")
+
+
+def refused_last(run: Run, *words: str) -> None:
+    assert run.code == 2, run
+    last = run.err.strip().splitlines()[-1]
+    assert all(word in last for word in words), last

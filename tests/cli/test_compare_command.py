@@ -1,0 +1,164 @@
+"""`nlp-adv compare`: every cell once, resumed, shared, and one report of all."""
+
+import json
+
+import pytest
+import yaml
+from commands import BRIEF, Run
+from filelock import FileLock
+from test_attack_command import refused_last
+
+from nlp_adv.cli.main import main
+from nlp_adv.cli.recipe import Control, read_recipe
+from nlp_adv.errors import UserError
+
+RECIPE = {
+    "title": "Tiny",
+    "train": {**BRIEF, "use_cpu": True},
+    "attack": {
+        "attacks": ["deepwordbug"],
+        "max_examples": 6,
+        "epsilons": [0.05],
+        "embedding_steps": 2,
+        "checks": False,
+    },
+    "methods": {
+        "none": {"adv": "none"},
+        "fgm": {"adv": "fgm"},
+        "sharpened": {"of": "none", "logits_times": 30},
+    },
+    "seeds": [0, 1],
+    "published": [
+        {
+            "method": "fgm",
+            "attack": "deepwordbug",
+            "metric": "under attack",
+            "value": 12.5,
+            "source": "Nobody, 2000, Table 3",
+            "verified": False,
+        },
+    ],
+}
+
+
+@pytest.fixture
+def recipe(work, files):
+    path = work / "tiny.yaml"
+    content = {**RECIPE, "train": {**RECIPE["train"], **files}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def compare(capsys, *argv) -> Run:
+    code = main(["compare", *map(str, argv)])
+    captured = capsys.readouterr()
+    return Run(code, captured.out, captured.err)
+
+
+def test_every_cell_is_run_once_and_reported(recipe, work, capsys, monkeypatch):
+    run = compare(capsys, recipe, "--output_dir", "out")
+    assert run.code == 0, run
+    report = (work / "out" / "report.md").read_text(encoding="utf-8")
+    for name in ("none", "fgm", "sharpened", "Nobody, 2000, Table 3", "unverified"):
+        assert name in report
+    cells = {path.parent.name for path in (work / "out").glob("*/evaluation.json")}
+    assert cells == {f"{name}-seed{seed}" for name in RECIPE["methods"] for seed in (0, 1)}
+    # A control is the other's model: its answers are the same and its confidence is not.
+    plain, sharp = (
+        [json.loads(line) for line in (work / "out" / f"{name}-seed0" / "records.jsonl").open()]
+        for name in ("none", "sharpened")
+    )
+    assert [r["prediction"] for r in plain] == [r["prediction"] for r in sharp]
+    assert [r["adversarial"] for r in plain] == [r["adversarial"] for r in sharp]
+    assert all(s["confidence"] > p["confidence"] for p, s in zip(plain, sharp, strict=True))
+    # Nothing is run again.
+    for part in ("train.main", "evaluate.run"):
+        monkeypatch.setattr(f"nlp_adv.cli.{part}", None)
+    assert compare(capsys, recipe, "--output_dir", "out").code == 0
+
+
+def test_a_cell_that_was_begun_is_finished(recipe, work, capsys, monkeypatch):
+    one = ("--output_dir", "out", "--methods", "none", "--seeds", "0")
+    assert compare(capsys, recipe, *one).code == 0
+    header = work / "out" / "none-seed0" / "evaluation.json"
+    content = json.loads(header.read_text())
+    whole = (header.parent / "records.jsonl").read_bytes()
+    del content["found"]
+    header.write_text(json.dumps(content))
+    (header.parent / "records.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    monkeypatch.setattr("nlp_adv.cli.train.main", None)  # the model is there
+    assert compare(capsys, recipe, *one).code == 0
+    assert (header.parent / "records.jsonl").read_bytes() == whole
+
+
+def test_a_cell_of_another_process_is_left_to_it(recipe, work, capsys):
+    one = ("--output_dir", "out", "--seeds", "0")
+    assert compare(capsys, recipe, *one, "--methods", "none").code == 0
+    (work / "out" / "fgm-seed0").mkdir()
+    with FileLock(work / "out" / "fgm-seed0" / ".lock"):
+        run = compare(capsys, recipe, *one, "--methods", "none", "fgm")
+    assert run.code == 0
+    assert "Another process is at fgm, seed 0" in run.out
+    assert not (work / "out" / "fgm-seed0" / "model").exists()
+
+
+def test_flags_win_over_the_recipe(recipe, files):
+    overrides = {"max_steps": ["7"], "max_examples": ["3"], "attack.test_file": ["other.jsonl"]}
+    read = read_recipe(recipe, overrides)
+    trained = read.train_flags("fgm", 1, recipe)
+    assert trained[trained.index("--max_steps") + 1] == "7"
+    assert trained[trained.index("--test_file") + 1] == files["test_file"]
+    attacked = read.attack_flags(recipe, recipe)
+    assert attacked[attacked.index("--max_examples") + 1] == "3"
+    assert attacked[attacked.index("--test_file") + 1] == "other.jsonl"
+    assert "--train_file" not in attacked
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"title": None}, "title"),
+        ({"methods": {}}, "no method"),
+        ({"seeds": ["x"]}, "not in order"),
+        ({"methods": {"sharp": {"of": "nobody", "logits_times": 3}}}, "nobody"),
+        ({"speed": 1}, "may hold"),
+        ({"published": [{"method": "fgm"}]}, "not in order"),
+    ],
+)
+def test_a_recipe_that_is_not_in_order_is_refused(recipe, change, words):
+    content = yaml.safe_load(recipe.read_text()) | change
+    content = {key: value for key, value in content.items() if value is not None}
+    recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match=words):
+        read_recipe(recipe, {})
+
+
+def test_other_bad_requests(recipe, work, capsys):
+    refused_last(compare(capsys, "nowhere.yaml"), "nowhere.yaml")
+    refused_last(compare(capsys, recipe, "--methods", "fgn"), "fgn", "fgm")
+    refused_last(compare(capsys, recipe, "second.yaml"), "second.yaml")
+    refused_last(compare(capsys, recipe, "--report_only"), "no finished cell")
+    refused_last(compare(capsys, recipe, "--methods", "sharpened"), "of none")
+
+
+@pytest.mark.parametrize("name", ["sst2_minilm", "mr_bert_base", "ag_news_freelbpp", "advglue"])
+def test_the_recipes_are_in_order(name):
+    from pathlib import Path
+
+    from nlp_adv.cli.arguments import parse as parse_training
+    from nlp_adv.cli.attack_arguments import (
+        AttackArguments,
+        EmbeddingArguments,
+        VictimArguments,
+        parse,
+    )
+    from nlp_adv.cli.train import demo_flags
+
+    folder = Path(__file__).parents[2] / "recipes"
+    given = {"model_name_or_path": "MODEL", "dataset_name": "DATA", "use_cpu": "true"}
+    read = read_recipe(folder / f"{name}.yaml", given)
+    for method, own in read.methods.items():
+        if not isinstance(own, Control):
+            parse_training(read.train_flags(method, 0, Path("out")), demo_flags)
+    kinds = VictimArguments, AttackArguments, EmbeddingArguments
+    parse(read.attack_flags(Path("model"), Path("out")), "evaluate", *kinds)
