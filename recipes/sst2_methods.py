@@ -71,11 +71,16 @@ BUDGETS = ("epochs", "time")
 
 def steps_for_equal_time(method: str) -> int:
     """Optimizer steps that cost as much as `TIME` plain epochs, by the passes a step makes."""
+    return round(TIME * steps_an_epoch() / cost(method))
+
+
+def cost(method: str) -> float:
+    """Of a step, in plain ones, the mean over a run that begins without attack."""
     own = {key.removeprefix("adv_"): value for key, value in METHODS[method].items()}
     name, start = own.pop("adv"), float(own.pop("start_step", 0))
     own.pop("ramp_steps", None)
-    cost = floor_cost(build(name, **{k: json.loads(v) for k, v in own.items()}), BLOCKS)
-    return round(TIME * steps_an_epoch() / (start + (1 - start) * cost))
+    attacked = floor_cost(build(name, **{k: json.loads(v) for k, v in own.items()}), BLOCKS)
+    return start + (1 - start) * attacked
 
 
 def steps_an_epoch() -> int:
@@ -189,7 +194,16 @@ def write(args: argparse.Namespace) -> None:
     args.results.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"training": TRAINING, "cells": kept}, indent=1)
     args.results.write_text(content + "\n", encoding="utf-8")
-    write_results(cells, EPSILONS, TRAINING, args, example=example, note=note)
+    write_results(
+        cells,
+        EPSILONS,
+        TRAINING,
+        args,
+        example=example,
+        note=note,
+        costs={method: cost(method) for method in METHODS},
+        plain_steps=EPOCHS * steps_an_epoch(),
+    )
 
 
 if __name__ == "__main__":

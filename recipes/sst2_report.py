@@ -36,10 +36,6 @@ def shown(values: list[float], rows: int) -> str:
     return f"{mean:.1f}{spread} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def ratios(runs: Runs, plain: Runs) -> list[float]:
-    return [runs[s]["train_seconds"] / plain[s]["train_seconds"] for s in runs if s in plain]
-
-
 def setting(run: dict[str, Any]) -> str:
     """The method's numbers as its run wrote them down, without what all have in common."""
     usual = {"unit": "relative", "norm": "l2", "per": "example", "clean_weight": 0.0}
@@ -50,11 +46,27 @@ def setting(run: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in numbers if usual.get(key) != value)
 
 
-def table(cells: dict[str, Runs], epsilons: tuple[float, ...], rows: int, examples: int) -> str:
+def table(
+    cells: dict[str, Runs],
+    epsilons: tuple[float, ...],
+    rows: int,
+    examples: int,
+    *,
+    costs: dict[str, float],
+    plain_steps: int,
+) -> str:
+    """A row a method.
+
+    Args:
+        cells: runs by method and seed.
+        epsilons: radii of the attack.
+        rows, examples: clean and attacked sentences.
+        costs: of a step of each method, in plain steps.
+        plain_steps: that plain training makes.
+    """
     attacks = [f"PGD, ε = {epsilon}" for epsilon in epsilons]
-    header = ["method", "setting", "seeds", "clean, %", *attacks, "steps", "time ÷ plain"]
+    header = ["method", "setting", "seeds", "clean, %", *attacks, "steps", "cost ÷ plain"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    plain = cells.get("none", {})
     for method, runs in cells.items():
         if not runs:
             continue
@@ -62,8 +74,7 @@ def table(cells: dict[str, Runs], epsilons: tuple[float, ...], rows: int, exampl
         row = [method, setting(first), str(len(runs)), shown(accuracies(runs, None), rows)]
         row += [shown(accuracies(runs, epsilon), examples) for epsilon in epsilons]
         row.append(str(first["optimizer_steps"]))
-        times = ratios(runs, plain)
-        row.append(f"{statistics.mean(times):.2f}" if times else "")
+        row.append(f"{costs[method] * first['optimizer_steps'] / plain_steps:.2f}")
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -114,6 +125,8 @@ def write_results(
     *,
     example: str,
     note: str,
+    costs: dict[str, float],
+    plain_steps: int,
 ) -> None:
     """`results/sst2_methods.md` and `.svg`."""
     done = [run for methods in cells.values() for runs in methods.values() for run in runs.values()]
@@ -123,7 +136,8 @@ def write_results(
     parts = []
     for budget, methods in cells.items():
         if any(methods.values()):
-            parts.append(f"## {TITLES[budget]}\n\n{table(methods, epsilons, rows, examples)}\n")
+            shown = table(methods, epsilons, rows, examples, costs=costs, plain_steps=plain_steps)
+            parts.append(f"## {TITLES[budget]}\n\n{shown}\n")
     tables = "\n".join(parts)
     text = f"""# SST-2, every method
 
@@ -132,8 +146,9 @@ Mean ± standard deviation over seeds [95 % Wilson interval of a share of as man
 all {rows} test sentences. PGD: accuracy on the first {examples} of them under projected gradient
 ascent on the word embeddings, {training["attack_steps"]} steps, on the logit margin, from the clean
 sentence; ε is the L2 norm of one sentence's perturbation as a share of its embeddings' norm, in
-training (unless a setting says otherwise) and in the attack. {note} Times are wall-clock times of
-training on a machine that other work shared, so their ratios are rough;
+training (unless a setting says otherwise) and in the attack. {note} Cost: passes of the
+whole run ÷ those of plain training (`floor_cost`); cells were trained on machines of different
+speed, in bfloat16 and in float32, so their seconds are not compared:
 [bench_training.md](bench_training.md) measures the cost of a step.
 
 ![clean accuracy against accuracy under attack](sst2_methods.svg)

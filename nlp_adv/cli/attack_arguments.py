@@ -52,7 +52,7 @@ class AttackArguments:
     """What is tried on it."""
 
     attacks: list[str] = field(
-        default_factory=lambda: list(("deepwordbug",)),
+        default_factory=lambda: ["deepwordbug"],
         metadata={"help": f"Any of {', '.join(ATTACKS)}."},
     )
     protocol: str = _flag(
@@ -68,7 +68,9 @@ class AttackArguments:
     max_examples: int | None = _flag("Attack a random draw of so many texts.")
     seed: int = _flag("Of the draw and of the attacks.", 0)
     shard: str | None = _flag("Attack only part i of n: i/n; report puts the parts together.")
-    tokens_per_batch: int = _flag("Of the model, with padding; halved when memory ends.", 4096)
+    tokens_per_batch: int | None = _flag(
+        "Of the model, with padding; chosen by the device, and halved when memory ends."
+    )
     output_dir: str = _flag("Where records.jsonl and the report go.", "")
 
 
@@ -77,7 +79,7 @@ class EmbeddingArguments:
     """The attack on word embeddings and the masking checks (evaluate)."""
 
     epsilons: list[float] = field(
-        default_factory=lambda: list((0.01, 0.02, 0.04, 0.08)),
+        default_factory=lambda: [0.01, 0.02, 0.04, 0.08],
         metadata={"help": "Radii of the PGD on embeddings, as shares of the embedding norm."},
     )
     embedding_steps: int = _flag("Its steps.", 20)
@@ -140,7 +142,7 @@ def parse(argv: list[str], command: str, *kinds: type) -> list[Any]:
         raise UserError("Name the texts: one of --test_file, --dataset_name and --task_name.")
     if not attack.output_dir:
         raise UserError("Name a folder for the results: --output_dir FOLDER.")
-    if attack.tokens_per_batch < 1 or victim.max_seq_length < 1:
+    if any(n is not None and n < 1 for n in (victim.max_seq_length, attack.tokens_per_batch)):
         raise UserError("--tokens_per_batch and --max_seq_length must be at least 1.")
     return parsed
 

@@ -199,7 +199,8 @@ class Rows:
 
     def _lengths(self, objective: ModelObjective, unit: Unit) -> Tensor:
         length = unit_length(objective, self.ball, unit)
-        return torch.ones_like(objective.mask[:, 0, 0]) * torch.as_tensor(length).flatten()
+        ones = torch.ones_like(objective.mask[:, :1, :1])
+        return (ones * length).flatten()
 
     def _tokens(self, objective: ModelObjective) -> Tensor:
         attention = self._batch.get("attention_mask")

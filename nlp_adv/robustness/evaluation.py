@@ -30,7 +30,7 @@ from nlp_adv.robustness.substitution.attacks.build import (
 )
 from nlp_adv.robustness.substitution.encoding import Splicer
 from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
-from nlp_adv.robustness.substitution.victim import TOKENS_A_BATCH, Victim
+from nlp_adv.robustness.substitution.victim import Victim
 from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def evaluate_robustness(
     label_column: str | None = None,
     target: int | None = None,
     shard: Shard | None = None,
-    tokens_per_batch: int = TOKENS_A_BATCH,
+    tokens_per_batch: int | None = None,
     output_dir: str | Path | None = None,
     name: str = "the data",
     progress: bool = True,
@@ -84,7 +84,7 @@ def evaluate_robustness(
         text_columns, label_column: found by their usual names where not given.
         target: attack towards this class; None for any wrong answer.
         shard: attack only the examples of one part.
-        tokens_per_batch: of the model, padding included.
+        tokens_per_batch: of the model, padding included; None chooses by its device.
         output_dir: where records are kept.
         name: of the data.
         progress: whether to show bars.

@@ -311,7 +311,7 @@ class TestRecords:
     def test_one_record_an_example_and_radius(self):
         model = TextModel()
         data = answered(model, sentences(12), wrong=2)
-        texts = [f"it's text number {row}, well-made" for row in range(12)]
+        texts = [f"it's text – number {row}, well-made" for row in range(12)]
         attack = EmbeddingPGD((0.02, 1.0, 4.0), steps=3)
         result = attacked(model, data, attack)
         records = result.records(texts, data["labels"].tolist(), first_id=100)

@@ -152,6 +152,7 @@ class TestTexts:
             # brackets and quotes of the text's own
             ("([[good]]) [x]", "([[fine]]) [x]", ("(good) [x]", "(fine) [x]"), 1),
             ("[[[good]]]", "[[[fine]]]", ("[good]", "[fine]"), 1),
+            ("[[ a [[good]]", "[[ a [[fine]]", ("[[ a good", "[[ a fine"), 1),
             ('say "[[hi]]", ok', 'say "[[ho]]", ok', ('say "hi", ok', 'say "ho", ok'), 1),
             # line breaks
             ("one<SPLIT>[[two]]", "one<SPLIT>[[too]]", ("one\ntwo", "one\ntoo"), 1),
@@ -226,6 +227,12 @@ class TestPairs:
         assert (found.original, found.adversarial) == ("which?", "what?")
         assert found.context == "one\ntwo\nthat"
 
+    def test_a_part_begins_on_a_line_of_its_own(self, path):
+        text = f"{PREMISE}see [[[[1]]]]: there{HYPOTHESIS}none"
+        found = only(path, **{**SKIPPED, "original_text": text, "perturbed_text": text})
+        assert found.original == "none"
+        assert found.context == "see [[1]]: there"
+
     def test_parts_that_do_not_match(self, path):
         with pytest.raises(UserError, match=r"line 2: .* parts"):
             only(path, original_text=f"{PREMISE}A{HYPOTHESIS}B", perturbed_text=f"{PREMISE}A")
@@ -270,7 +277,7 @@ class TestRefusals:
     def test_an_open_quote(self, path):
         log(path, SUCCESS)
         path.write_text(path.read_text() + '"cut off')
-        with pytest.raises(UserError, match="line 3: "):
+        with pytest.raises(UserError, match="line 3: unexpected end of data"):
             read_textattack_csv(path, attack="a")
 
     def test_not_utf8(self, path):

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_naive_loops import attackable, put_together, taken_apart
+from naive_search import attackable, put_together, taken_apart
+from torch import Tensor, nn
 from toy_attacks import attack_named, flips_of, neighbours
 from toy_victims import (
     FREE,
@@ -16,7 +17,6 @@ from toy_victims import (
     right_texts,
     tokenizer_of,
 )
-from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import Protocol
@@ -27,7 +27,9 @@ from nlp_adv.robustness.substitution.importance import by_gradient
 from nlp_adv.robustness.substitution.words import in_the_case_of
 
 TWO = BagOfTokens(200, classes=2)  # the margin of two classes is linear where the model is
-ONE = Protocol(name="one", max_changed=0.01, min_changed=1)
+# Few words of the sentences are one token, most of those stop words.
+ANY = Protocol(name="any word", stop_words=True)
+ONE = replace(ANY, max_changed=0.01)
 
 
 def finished(engine, steps: Steps):
@@ -73,7 +75,9 @@ class TestGradients:
         engine = engine_of(model, tokens_per_batch=budget)
         rows = engine.splicer.whole([(sentence, None) for sentence in SENTENCES])
         labels = [n % 3 for n in range(len(rows))]
-        for row, label, grad in zip(rows, labels, engine.victim.gradients(rows, labels)):
+        for row, label, grad in zip(
+            rows, labels, engine.victim.gradients(rows, labels), strict=True
+        ):
             expected = by_hand(model, row, label)
             assert grad.shape == expected.shape
             assert torch.allclose(grad, expected, atol=1e-10)
@@ -143,13 +147,13 @@ class TestOrder:
         assert order[-len(cut) :] == cut
 
 
-def single_flips(attack, text: str, protocol: Protocol = FREE) -> dict[str, tuple[int, str]]:
+def single_flips(attack, text: str) -> dict[str, tuple[int, str]]:
     """All texts with one word of one token replaced by one of the vocabulary."""
     words, gaps = taken_apart(text)
     known = attack.vocabulary.place
     return {
         put_together([*words[:i], written, *words[i + 1 :]], gaps): (i, other)
-        for i in attackable(words, protocol)
+        for i in attackable(words, ANY)
         for other in known
         for written in [in_the_case_of(words[i], other)]
         if words[i].lower() in known and written != words[i]
@@ -157,12 +161,12 @@ def single_flips(attack, text: str, protocol: Protocol = FREE) -> dict[str, tupl
 
 
 def scores_of(engine, texts: list[str], label: int, target: int | None) -> list[float]:
-    rows = engine.splicer.whole([(text, None) for text in texts])
-    return [score(z, label, target).item() for z in engine.victim.logits(rows)]
+    rows = engine.splicer.whole([(text, None) for text in texts]) if texts else []
+    return [score(z, label, target).item() for z in engine.victim.logits(rows)] if rows else []
 
 
 class TestHotFlip:
-    @pytest.mark.parametrize("target", [None, 0, 1])
+    @pytest.mark.parametrize("target", [None, 0])
     def test_best_single_flip_of_a_linear_model(self, target):
         """There the first-order estimate is exact."""
         attack = flips_of(TWO, tried=1, beam=1)
@@ -177,7 +181,7 @@ class TestHotFlip:
             best = max(range(len(scores)), key=scores.__getitem__)
             assert record.adversarial == [text.text, *flips][best]
             assert (record.outcome == "succeeded") == (max(scores) > 0)
-            assert record.queries == 3
+            assert record.queries == 3  # the original, one gradient, one flip
             compared += best > 0
         assert compared >= 3
 
@@ -186,16 +190,19 @@ class TestHotFlip:
     def test_like_a_naive_beam_search(self, model, beam):
         """With a beam of 1 that is greedy search."""
         attack = flips_of(model, tried=6, beam=beam)
-        engine = engine_of(model)
+        engine = engine_of(model, ANY)
         vectors, known = attack.vocabulary.vectors.double(), attack.vocabulary.place
         rounds = 0
         for text in right_texts(model, SENTENCES[:6]):
             words, gaps = taken_apart(text.text)
             kept = [(scores_of(engine, [text.text], text.label, None)[0], words)]
-            original = words
+            original, done = words, []
             for _ in words:
                 estimates: dict[str, tuple[float, list[str]]] = {}
                 for _, words in kept:
+                    if words in done:
+                        continue
+                    done.append(words)
                     current = put_together(words, gaps)
                     (row,) = engine.splicer.whole([(current, None)])
                     grad = by_hand(model, row, text.label)
@@ -230,7 +237,9 @@ class TestHotFlip:
 
     def test_no_text_twice(self):
         """Two flips in either order are one text: asked once, and one place in the beam."""
-        records = attacked(engine_of(), flips_of(bert(), beam=4, tried=16), right_texts())
+        records = attacked(
+            engine_of(bert(2), ANY), flips_of(bert(2), beam=4, tried=16), right_texts(bert(2))
+        )
         assert max(record.words_changed for record in records) > 2
         for record in records:
             assert record.queries == record.forwards
@@ -242,14 +251,15 @@ class TestHotFlip:
         unit = nn.functional.normalize(vectors, dim=1)
         cosines: dict[str, list[float]] = {"any": [], "near": []}
         for name, one in (("any", attack), ("near", near)):
-            for record in attacked(engine_of(), one, right_texts()):
-                pairs = zip(taken_apart(record.original)[0], taken_apart(record.adversarial)[0])
+            for record in attacked(engine_of(protocol=ANY), one, right_texts()):
+                before, after = taken_apart(record.original)[0], taken_apart(record.adversarial)[0]
+                pairs = zip(before, after, strict=True)
                 changed = [(a.lower(), b.lower()) for a, b in pairs if a != b]
                 cosines[name] += [float(unit[known[a]] @ unit[known[b]]) for a, b in changed]
         assert min(cosines["any"]) < 0.3 <= min(cosines["near"]) + 1e-6
 
     def test_nothing_to_flip(self):
-        table = [text for text in right_texts(texts=["tuesday camerawork", "!", "it is the"])]
+        table = right_texts(texts=["tuesday camerawork", "!", "it is the"])
         for record in attacked(engine_of(), flips_of(bert()), table):
             assert (record.outcome, record.words_changed) == ("failed", 0)
             assert record.queries == 1
@@ -269,7 +279,8 @@ class TestVocabulary:
             assert word.isalpha()
             assert word.islower()
             assert vocabulary.words[vocabulary.place[word]] == word
-        assert "the" in vocabulary.place
+        assert "boring" in vocabulary.place
+        assert "camerawork" not in vocabulary.place
 
     def test_no_matrix_with_a_row_a_token(self):
         for model in (BagOfTokens(20), Hashed(200)):

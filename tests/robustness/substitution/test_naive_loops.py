@@ -2,11 +2,9 @@
 
 import math
 import random
-import re
-from dataclasses import dataclass
 
 import pytest
-import torch
+from naive_search import Asker, from_source, greedy, pwws
 from toy_attacks import Shuffled, Table, neighbours
 from toy_victims import (
     FREE,
@@ -16,7 +14,6 @@ from toy_victims import (
     bert,
     engine_of,
     right_texts,
-    tokenizer_of,
 )
 
 from nlp_adv.robustness.protocols import Protocol
@@ -27,152 +24,6 @@ from nlp_adv.robustness.substitution.attacks import (
     TextFooler,
 )
 from nlp_adv.robustness.substitution.candidates import DeepWordBugEdits
-from nlp_adv.robustness.substitution.constraints import ENGLISH_STOP_WORDS
-
-WORD = r"\w+(?:['’-]\w+)*"
-
-
-@dataclass
-class Said:
-    """What the model answers to one text."""
-
-    text: str
-    margin: float
-    wrong: bool
-
-
-class Asker:
-    """One text after the other through tokenizer and model; every question counts."""
-
-    def __init__(self, model, label: int, budget: float, goal: int | None = None) -> None:
-        self.model, self.label, self.budget, self.goal = model, label, budget, goal
-        self.queries = 0
-
-    def __call__(self, text: str) -> Said | None:
-        if self.queries >= self.budget:
-            return None
-        self.queries += 1
-        encoded = tokenizer_of("wordpiece")(
-            text, truncation=True, max_length=40, return_tensors="pt"
-        )
-        with torch.no_grad():
-            z = self.model(**encoded)["logits"][0].tolist()
-        best = z.index(max(z))
-        if self.goal is not None:
-            others = [value for j, value in enumerate(z) if j != self.goal]
-            return Said(text, z[self.goal] - max(others), best == self.goal)
-        others = [value for j, value in enumerate(z) if j != self.label]
-        return Said(text, max(others) - z[self.label], best != self.label)
-
-
-def taken_apart(text: str) -> tuple[list[str], list[str]]:
-    return re.findall(WORD, text), re.split(WORD, text)
-
-
-def put_together(words: list[str], gaps: list[str]) -> str:
-    return "".join(gap + word for gap, word in zip(gaps, [*words, ""], strict=True))
-
-
-def with_word(words: list[str], gaps: list[str], place: int, word: str) -> str:
-    return put_together([*words[:place], word, *words[place + 1 :]], gaps)
-
-
-def attackable(words: list[str], protocol: Protocol) -> list[int]:
-    return [
-        i
-        for i, word in enumerate(words)
-        if len(word) >= 2
-        and any(c.isalpha() for c in word)
-        and (protocol.stop_words or word.lower() not in ENGLISH_STOP_WORDS)
-    ]
-
-
-def most_changes(words: list[str], protocol: Protocol) -> int:
-    share = round(protocol.max_changed * len(words))
-    return min(len(words), max(share, protocol.min_changed))
-
-
-def distinct(word: str, candidates: list[str], most: int) -> list[str]:
-    found: list[str] = []
-    for candidate in candidates:
-        if candidate not in (word, "", *found):
-            found.append(candidate)
-    return found[:most]
-
-
-def greedy(asker: Asker, text: str, source, rng, protocol, stand_in: str) -> Said:
-    """TextFooler, Algorithm 1, without its constraints; DeepWordBug and TextBugger alike.
-
-    stand_in: what takes the place of a word when its importance is measured.
-    """
-    words, gaps = taken_apart(text)
-    original = asker(text)
-    assert original is not None
-    if original.wrong:
-        return original
-    importance = []
-    for i in attackable(words, protocol):
-        said = asker(with_word(words, gaps, i, stand_in))
-        importance.append((-math.inf if said is None else said.margin - original.margin, -i))
-    order = [-negative for _, negative in sorted(importance, reverse=True)]
-    best, changed = original, 0
-    for i in order:
-        if changed == most_changes(words, protocol) or asker.queries >= asker.budget:
-            break
-        tried = []
-        for candidate in distinct(words[i], source.candidates(words[i], rng), protocol.candidates):
-            said = asker(with_word(words, gaps, i, candidate))
-            if said is not None:
-                tried.append((candidate, said))
-        winners = [pair for pair in tried if pair[1].wrong]
-        tried = winners or [pair for pair in tried if pair[1].margin > best.margin]
-        if not tried:
-            continue
-        candidate, best = max(tried, key=lambda pair: pair[1].margin)
-        words[i] = candidate
-        changed += 1
-        if best.wrong:
-            break
-    return best
-
-
-def pwws(asker: Asker, text: str, source, rng, protocol, stand_in: str) -> Said:
-    """Ren et al., Algorithm 1, with margins for probabilities and saliencies of unit size."""
-    words, gaps = taken_apart(text)
-    original = asker(text)
-    assert original is not None
-    if original.wrong:
-        return original
-    places = attackable(words, protocol)
-    saliency = {}
-    for i in places:
-        said = asker(with_word(words, gaps, i, stand_in))
-        if said is not None:
-            saliency[i] = said.margin - original.margin
-    chosen = {}
-    for i in places:
-        for candidate in distinct(words[i], source.candidates(words[i], rng), protocol.candidates):
-            said = asker(with_word(words, gaps, i, candidate))
-            if said is not None and said.margin > chosen.get(i, ("", original.margin))[1]:
-                chosen[i] = (candidate, said.margin)
-    largest = max((abs(s) for s in saliency.values()), default=0) or 1
-    total = sum(math.exp(s / largest) for s in saliency.values())
-    weight = {
-        i: math.exp(saliency[i] / largest) / total * (chosen[i][1] - original.margin)
-        for i in chosen
-    }
-    best = original
-    order = sorted(weight, key=lambda i: (-weight[i], i))
-    for i in order[: most_changes(words, protocol)]:
-        words[i] = chosen[i][0]
-        said = asker(put_together(words, gaps))
-        if said is None:
-            break
-        best = said
-        if best.wrong:
-            break
-    return best
-
 
 NEIGHBOURS = neighbours(6)
 # Attack, the naive loop, what stands in for a word when its importance is measured.
@@ -204,7 +55,7 @@ def compare(pair: str, protocol: Protocol, seed: int, target: int | None) -> lis
         )
         asker = Asker(model, text.label, budget, target)
         rng = random.Random(engine.seed_of(attack, text))
-        said = naive(asker, text.text, source, rng, protocol, stand_in)
+        said = naive(asker, text.text, from_source(source, rng), protocol, stand_in)
         assert record.adversarial == said.text
         assert record.queries == asker.queries
         skipped = target == text.label

@@ -31,6 +31,8 @@ OTHER = {
     "same_part_of_speech": True,
     "nouns_for_verbs": True,
     "min_similarity": 0.5,
+    "short": 15,
+    "min_similarity_short": 0.25,
     "similarity_window": 15,
     "similarity": "eager",
     "count": "uncached",
@@ -128,6 +130,16 @@ class TestBudget:
         if least < changes:  # the nearest number of words to ρ·n
             assert abs(changes - share) <= Fraction(1, 2)
         assert changes >= min(words, share - Fraction(1, 2))
+
+    def test_cosine(self):
+        none = Protocol(name="x", short=5, min_similarity_short=0.3)
+        assert [none.cosine(words) for words in (0, 9)] == [None, None]
+        one = Protocol(name="x", min_similarity=0.8)
+        assert [one.cosine(words) for words in (0, 9)] == [0.8, 0.8]
+        two = Protocol(name="x", min_similarity=0.8, short=5, min_similarity_short=0.3)
+        assert [two.cosine(words) for words in (0, 4, 5)] == [0.3, 0.3, 0.8]
+        long = Protocol(name="x", min_similarity=0.8, short=5)
+        assert [long.cosine(words) for words in (4, 5)] == [None, 0.8]
 
     def test_no_limit(self):
         assert [Protocol(name="x").changes(words) for words in (0, 1, 7)] == [0, 1, 7]

@@ -85,8 +85,8 @@ class Greedy:
 
 
 @functools.cache
-def masked_lm(vocab: int = 330) -> MaskedLanguageModel:
-    """Not the victim's tokenizer: most of its words are one token. Shared: do not change it."""
+def masked_lm(vocab: int = 260) -> MaskedLanguageModel:
+    """Another tokenizer than the victim's: most words are one token. Shared: do not change it."""
     tokenizer = tokenizer_of("wordpiece", vocab)
     config = hf.BertConfig(
         vocab_size=len(tokenizer),

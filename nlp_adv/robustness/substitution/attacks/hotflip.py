@@ -87,13 +87,18 @@ class HotFlip:
         """One flip after the other, until the goal is reached."""
         assert example.original is not None
         kept = [example.original]
+        flipped: set[Words] = set()
         for _ in range(example.protocol.changes(len(example.words))):
             flips: list[tuple[float, int, Words]] = []
-            for answer in kept:
-                flips += yield from self._flips(example, answer.words)
+            for words in [answer.words for answer in kept if answer.words not in flipped]:
+                flips += yield from self._flips(example, words)
+                flipped.add(words)  # a text that stays in the beam has no other flips later
             flips.sort(key=lambda flip: -flip[0])
+            distinct: dict[Words, int] = {}  # two flips in either order are one text
+            for _, place, words in flips:
+                distinct.setdefault(words, place)
             variants = []
-            for _, place, words in flips[: self.tried]:
+            for words, place in list(distinct.items())[: self.tried]:
                 variants += yield from similar(example, [words], place)
             answers = yield from example.ask(variants)
             if not answers:
@@ -135,6 +140,8 @@ class HotFlip:
     def _places(self, example: Example, words: Words) -> list[int]:
         """Words that may be changed, are one token and were not cut off."""
         spans = example.template.spans(words)
-        free = example.constraints.places(example.words)
+        free = set(example.constraints.places(example.words))
+        if not example.protocol.repeat:
+            free -= set(example.words.changed(words))
         known = self.vocabulary.place
-        return [p for p in free if words.words[p].lower() in known and len(spans[p]) == 1]
+        return [p for p in sorted(free) if words.words[p].lower() in known and len(spans[p]) == 1]

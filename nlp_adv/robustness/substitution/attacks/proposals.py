@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 from nlp_adv.robustness.substitution.candidates import Source
 from nlp_adv.robustness.substitution.example import Example, FillRequest, Steps
 from nlp_adv.robustness.substitution.language_models import MaskedLanguageModel
@@ -48,11 +46,10 @@ def from_unmasked(model: MaskedLanguageModel, *, each: int, most: int) -> Propos
         if len(tokens) == 1:
             pools = [[chosen] for chosen in tokens[0]]
         else:
-            best = sorted(
-                product(*(piece[:each] for piece in tokens)),
-                key=lambda chosen: -sum(log_p for _, log_p in chosen),
-            )
-            pools = [list(chosen) for chosen in best[:most]] if tokens else []
+            pools = [[]] if tokens else []
+            for piece in tokens:  # what is among the best sums begins as one of the best sums
+                longer = [[*chosen, one] for chosen in pools for one in piece[:each]]
+                pools = sorted(longer, key=lambda chosen: -sum(log_p for _, log_p in chosen))[:most]
         found = (model.word([token for token, _ in chosen]) for chosen in pools)
         return [in_the_case_of(words.words[place], word) for word in found if word]
 
