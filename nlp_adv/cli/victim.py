@@ -74,7 +74,10 @@ def load_texts(arguments: VictimArguments) -> tuple[Dataset, str]:
     name = arguments.split or next((n for n in (usual, "validation", "test") if n in splits), "")
     if name not in splits:
         raise UserError(f"There is no split {name!r}; --split can be {', '.join(splits)}.")
-    return splits[name], f"{arguments.task_name or arguments.dataset_name}, {name} split"
+    called = arguments.task_name or str(arguments.dataset_name)
+    if Path(called).is_dir():
+        called = Path(called).resolve().name
+    return splits[name], f"{called}, {name} split"
 
 
 def load_training_texts(arguments: VictimArguments) -> list[str | tuple[str, ...]]:

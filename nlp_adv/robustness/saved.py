@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.check_result import Check
@@ -90,21 +93,25 @@ class Store:
     """
 
     def __init__(self, evaluation: Evaluation, folder: str | Path | None) -> None:
+        self._evaluation = evaluation
+        self._folder = None if folder is None else Path(folder)
         self._records: dict[tuple[str, int], Record] = {}
         self._writer: RecordWriter | None = None
-        if folder is not None:
-            before = _resumed(Path(folder), evaluation)
-            self._records = {(record.attack, record.id): record for record in before}
-            self._writer = RecordWriter(Path(folder) / RECORDS)
+        self._open = ExitStack()
 
     def __enter__(self) -> Store:
-        if self._writer is not None:
-            self._writer.__enter__()
+        if self._folder is None:
+            return self
+        with ExitStack() as opened:
+            opened.enter_context(_alone_in(self._folder))
+            before = _resumed(self._folder, self._evaluation)
+            self._records = {(record.attack, record.id): record for record in before}
+            self._writer = opened.enter_context(RecordWriter(self._folder / RECORDS))
+            self._open = opened.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._writer is not None:
-            self._writer.__exit__(*error)
+        self._open.close()
 
     def has(self, attack: str, number: int) -> bool:
         """Whether an example is finished."""
@@ -126,6 +133,22 @@ class Store:
         ]
         place = {record.attack: n for n, record in enumerate(chosen)}
         return sorted(chosen, key=lambda r: (order[r.attack.split("@")[0]], place[r.attack], r.id))
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other process writes into the folder meanwhile."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{RECORDS}.lock", timeout=0)
+        lock.acquire()
+    except OSError as error:  # a Timeout is one as well
+        why = "another process writes into it" if isinstance(error, Timeout) else error.strerror
+        raise UserError(f"{folder} cannot be used: {why}; give another --output_dir.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _resumed(folder: Path, evaluation: Evaluation) -> list[Record]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import SPLITS, WORDS, Run, flags, snapshot, write
+from filelock import FileLock
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from nlp_adv.cli.main import main
@@ -218,6 +219,14 @@ def test_another_run_does_not_write_into_the_folder(given, straight, tmp_path):
     run = call("attack", **given, seed=1, output_dir=straight[1])
     refused_last(run, "another run", "seed")
     assert snapshot(straight[1]) == before
+
+
+def test_two_processes_do_not_write_into_one_folder(given, tmp_path):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / "records.jsonl.lock"):
+        run = call("attack", **given, output_dir=tmp_path / "out")
+    refused_last(run, "another process")
+    assert not (tmp_path / "out" / "records.jsonl").exists()
 
 
 def test_an_untrained_model_is_refused(files, given, work):

@@ -310,7 +310,9 @@ class TestOfRecords:
 
     def test_j_overlap(self):
         trained = ["A  film\n", "STRASSE", ("p", "q")]
-        assert check_overlap(trained, ["a FILM", "straße", ("P ", " q")]).passed is False
+        check = check_overlap(trained, ["a FILM", "straße", ("P ", " q"), "other"])
+        assert check.passed is False
+        assert "3 of 4" in check.finding
         assert check_overlap(trained, [("q", "p"), "afilm", "p q"]).passed is True
         assert check_overlap(trained, []).passed is None
         many = [f"text {number}" for number in range(99)]
@@ -471,11 +473,35 @@ class TestTheDriver:
         random_state = torch.get_rng_state()
         once = embedding_checks(reader, iter(batches), epsilon=0.3, steps=2, progress="Checking")
         assert once == embedding_checks(reader, batches, epsilon=0.3, steps=2)
-        assert "Checking: 100%" in capsys.readouterr().err
+        assert "Checking: 100%" in capsys.readouterr().err.split("\r")[-1]
         assert torch.equal(torch.get_rng_state(), random_state)
         assert all(torch.equal(value, before[name]) for name, value in reader.state_dict().items())
         assert not any(module._forward_hooks for module in reader.modules())
         assert all(parameter.grad is None for parameter in reader.parameters())
+
+    @pytest.mark.parametrize("factor", [1e-3, 1e3])
+    def test_the_bar_ends_full(self, reader, batches, capsys, factor):
+        """Also where the logits need no calibration, and there is a run less."""
+        embedding_checks(
+            sharpened(reader, factor), batches[:1], epsilon=0.3, steps=1, progress="Checking"
+        )
+        runs = 11 if factor < 1 else 12
+        assert f"100%|██████████| {runs}/{runs} " in capsys.readouterr().err.split("\r")[-1]
+
+    def test_the_confidence_is_of_fallen_examples_alone(self, reader, batches):
+        """Neither of those that stand nor of those that were wrong without attack."""
+        batch = dict(batches[0])
+        batch["labels"] = torch.where(torch.arange(40) < 5, 1 - batch["labels"], batch["labels"])
+        attack = EmbeddingPGD((0.2,), steps=4)
+        result = embedding_robustness(reader, [batch], attack)
+        fallen = result.broken_at == torch.tensor(0.2)
+        assert 10 <= fallen.sum() < 30
+        assert (result.broken_at == 0).sum() >= 5
+        checks = embedding_checks(reader, [batch], epsilon=0.2, steps=4, draws=3)
+        found = {check.name: check.finding for check in checks}
+        mean = 100 * float(result.confidences[fallen, 0].mean())
+        assert f"{mean:.1f} % in the {int(fallen.sum())} wrong answers" in found["confidence"]
+        assert "the best of 3 random directions" in found["noise"]
 
     @pytest.mark.parametrize("norm", ["linf", "l1"])
     @pytest.mark.parametrize("unit", ["absolute", "per_coordinate"])

@@ -1,11 +1,13 @@
 """Attacks as loops over one text at a time, the way the papers have them: what is expected."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from toy_victims import tokenizer_of
 
 from nlp_adv.robustness.protocols import Protocol
@@ -28,6 +30,14 @@ class Said:
     wrong: bool
 
 
+@functools.cache
+def answered(model: nn.Module, text: str) -> list[float]:
+    """The logits of one text, by itself."""
+    encoded = tokenizer_of("wordpiece")(text, truncation=True, max_length=40, return_tensors="pt")
+    with torch.no_grad():
+        return model(**encoded)["logits"][0].tolist()
+
+
 class Asker:
     """One text after the other through tokenizer and model; every question counts."""
 
@@ -39,11 +49,7 @@ class Asker:
         if self.queries >= self.budget:
             return None
         self.queries += 1
-        encoded = tokenizer_of("wordpiece")(
-            text, truncation=True, max_length=40, return_tensors="pt"
-        )
-        with torch.no_grad():
-            z = self.model(**encoded)["logits"][0].tolist()
+        z = answered(self.model, text)
         best = z.index(max(z))
         if self.goal is not None:
             others = [value for j, value in enumerate(z) if j != self.goal]

@@ -29,13 +29,14 @@ from nlp_adv.robustness.substitution.attacks import A2T
 from nlp_adv.robustness.substitution.engine import Text
 from nlp_adv.robustness.substitution.importance import by_deletion
 
-PROTOCOL = Protocol(name="some", candidates=6, queries=60, max_changed=0.4)
+PROTOCOL = Protocol(name="some", candidates=5, queries=40, max_changed=0.4, stop_words=True)
+ANY = replace(FREE, candidates=5, stop_words=True)
 
 
 @functools.cache
 def texts() -> list[Text]:
     """Right, wrong, empty, cut and repeated ones; numbers with holes."""
-    chosen = right_texts(texts=[*SENTENCES[:5], "", "Dull!", " ".join(SENTENCES[3:7])])
+    chosen = right_texts(texts=[*SENTENCES[:4], "", "Dull!", " ".join(SENTENCES[3:7])])
     chosen[2] = replace(chosen[2], label=(chosen[2].label + 1) % 3)
     return [replace(text, id=3 * text.id + 1) for text in [*chosen, replace(chosen[0], id=11)]]
 
@@ -64,7 +65,7 @@ def assert_same(got: list[Record], want: list[Record], atol: float = 1e-9) -> No
 class TestInvariance:
     @pytest.mark.parametrize(
         "options",
-        [{"live": 1}, {"live": 3, "tokens_per_batch": 1}, {"tokens_per_batch": 70}, {"live": 256}],
+        [{"live": 1}, {"live": 3, "tokens_per_batch": 1}, {"live": 256, "tokens_per_batch": 150}],
         ids=str,
     )
     def test_batches_and_order(self, name, options):
@@ -87,7 +88,7 @@ class TestInvariance:
         assert any(record.words_changed > 1 for record in found) or name in ("textbugger", "pwws")
 
 
-@given(st.permutations(range(9)), st.integers(1, 9), st.integers(1, 9), st.integers(1, 400))
+@given(st.permutations(range(8)), st.integers(1, 8), st.integers(1, 9), st.integers(1, 400))
 @settings(max_examples=8)
 def test_any_order_any_part_any_batch(order, many, live, tokens):
     chosen = [texts()[number] for number in order[:many]]
@@ -163,16 +164,16 @@ def test_other_tokenizers(kind):
 
 @functools.cache
 def unscaled(name: str, target: int | None) -> list[Record]:
-    engine = engine_of(protocol=FREE, oracles=oracles(), target=target)
-    return attacked(engine, attack_named(name), texts())
+    engine = engine_of(protocol=ANY, oracles=oracles(), target=target)
+    return attacked(engine, attack_named(name), texts()[:5])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("target", [None, 1])
 @pytest.mark.parametrize("factor", [0.0001, 0.01, 30, 300])
 def test_the_scale_of_the_logits_changes_nothing(name, target, factor):
-    engine = engine_of(Scaled(bert(), factor), oracles=oracles(), target=target)
-    found = attacked(engine, attack_named(name), texts())
+    engine = engine_of(Scaled(bert(), factor), ANY, oracles=oracles(), target=target)
+    found = attacked(engine, attack_named(name), texts()[:5])
     want = unscaled(name, target)
     assert [record.outcome for record in want].count("succeeded") > 0
     for mine, other in zip(found, want, strict=True):
