@@ -91,7 +91,7 @@ class TestCrossEntropy:
         want = (gaps @ model.head.weight.detach()).norm(dim=1) * tokens.sqrt()
         attack = EmbeddingPGD((1e-3,), steps=1, unit="absolute", loss="cross_entropy")
         got = attacked(model, data, attack)
-        assert torch.allclose(got.gradient_norms, want, rtol=1e-9)
+        assert torch.allclose(got.gradient_norms, want, rtol=1e-9, atol=0)
 
     def test_its_gradient_is_the_margins_times_the_missing_probability(self):
         model = TextModel()
@@ -101,7 +101,7 @@ class TestCrossEntropy:
         for loss, factor in [("margin", 1.0), ("cross_entropy", 1 - probability)]:
             attack = EmbeddingPGD((1e-3,), steps=1, unit="absolute", loss=loss)
             got = attacked(model, data, attack).gradient_norms
-            assert torch.allclose(got, slope(model, data) * factor, rtol=1e-9)
+            assert torch.allclose(got, slope(model, data) * factor, rtol=1e-9, atol=0)
 
     def test_a_saturated_softmax_shows_it_nothing_and_the_margin_everything(self):
         model = TextModel().float()
@@ -142,7 +142,7 @@ class TestNoise:
             assert not delta[~free].any()
             slices = delta[free] if per == "token" else delta.flatten(1)
             lengths = torch.linalg.vector_norm(slices, order, dim=1)
-            assert torch.allclose(lengths, torch.full_like(lengths, 1e-3), rtol=1e-9)
+            assert torch.allclose(lengths, torch.full_like(lengths, 1e-3), rtol=1e-9, atol=0)
 
     def test_no_direction_is_preferred(self):
         """E δ = 0 and E δδᵀ = ε²/n·I over the n free coordinates."""
@@ -282,7 +282,7 @@ class TestWhatIsWrittenDown:
         tokens = data["attention_mask"].sum(1).double().sqrt()
         weight = model.head.weight.detach().double()
         want = tokens * (weight[0] - weight[1]).norm()
-        assert torch.allclose(result.gradient_norms.double(), want, rtol=1e-5)
+        assert torch.allclose(result.gradient_norms.double(), want, rtol=1e-5, atol=0)
         assert (want > 0).all()
 
     @pytest.mark.parametrize("per", ["example", "token"])

@@ -111,10 +111,13 @@ class TestCalibration:
         assert error(rows, references, bins=1) == pytest.approx(0.5 / 2)
 
     def test_fifteen_bins_by_default(self):
-        # 0.60 and 0.66 are in one bin of fifteen, (9/15, 10/15], only where 0.6 is above its edge.
-        rows, references = [[0.61, 0.39], [0.66, 0.34]], [0, 1]
-        assert error(rows, references) == pytest.approx(abs(1 - 0.61 - 0.66) / 2)
-        assert error(rows, references, bins=14) == pytest.approx((0.39 + 0.66) / 2)
+        rng = np.random.default_rng(0)
+        rows = rng.dirichlet([1, 1, 1], 80)
+        # Drawn by their probabilities: bins err to both sides, and joining two of them shows.
+        references = [int(rng.choice(3, p=row)) for row in rows]
+        for bins in range(5, 30):
+            same = error(rows, references) == error(rows, references, bins=bins)
+            assert same == (bins == 15)
 
     def test_perfect_and_worst(self):
         sure = [[1.0, 0.0], [0.0, 1.0]]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from toy_attacks import attack_named, bag_of_words, flips_of, masked_lm, neighbours
-from toy_victims import FREE, SENTENCES, bert, right_texts, tokenizer_of
+from toy_victims import FREE, SENTENCES, light, right_texts, tokenizer_of
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import PROTOCOLS, Protocol
@@ -28,7 +28,7 @@ def tagger(words: list[str]) -> list[str]:
 class TestBuilding:
     def parts(self):
         tokenizer = tokenizer_of("wordpiece")
-        return Victim(bert(), tokenizer), Splicer(tokenizer, 40)
+        return Victim(light(), tokenizer), Splicer(tokenizer, 40)
 
     def test_what_a_protocol_needs(self):
         encoder = Similarity(bag_of_words, "bag")
@@ -82,7 +82,7 @@ class TestBuilding:
                 attack, protocol, Resources(encoder=encoder, tagger_name=tagger_name)
             )
 
-        flips = flips_of(bert())
+        flips = flips_of(light())
         hashes = [
             found(PWWS(neighbours())),
             found(PWWS(replace(neighbours(), fingerprint="other"))),
@@ -98,7 +98,7 @@ class TestBuilding:
         ]
         assert len(set(hashes)) == len(hashes)
         # The victim is not part of it: its vocabulary is no setting of the attack.
-        other = flips_of(bert(2))
+        other = flips_of(light(2))
         assert found(other) == found(flips)
         # What a protocol does not use does not count.
         assert found(PWWS(neighbours()), FREE) == found(

@@ -22,8 +22,8 @@ from toy_victims import (
     SENTENCES,
     WORDS,
     attacked,
-    bert,
     engine_of,
+    light,
     right_texts,
 )
 
@@ -189,7 +189,7 @@ class TestSimilarity:
             return cosine(naive_window(before, place, width), naive_window(after, place, width))
 
         for text, record in zip(texts, attacked(engine, Greedy(source), texts), strict=True):
-            asker = Asker(bert(), text.label, float("inf"))
+            asker = Asker(light(), text.label, float("inf"))
             said = greedy(asker, text.text, from_source(source, None), protocol, "[UNK]", compare)
             assert record.adversarial == said.text
             assert record.queries == asker.queries
@@ -197,10 +197,10 @@ class TestSimilarity:
 
     def test_the_most_similar_of_those_that_succeed(self):
         """Whichever of them the encoder calls nearest, and not the one of the highest score."""
-        (text,) = right_texts(bert(2), ["it is boring"])
+        (text,) = right_texts(light(2), ["it is boring"])
         words = [word for word in sorted(neighbours().lists) if word not in ("it", "is", "boring")]
         rows = engine_of().splicer.whole([(f"it is {word}", None) for word in words])
-        answers = engine_of(bert(2)).victim.logits(rows).argmax(1).tolist()
+        answers = engine_of(light(2)).victim.logits(rows).argmax(1).tolist()
         wrong = [word for word, n in zip(words, answers, strict=True) if n != text.label]
         assert 2 < len(wrong) < len(words)
         protocol = replace(FREE, candidates=99, min_similarity=0.1)
@@ -210,7 +210,7 @@ class TestSimilarity:
                 alike = [Words.of(one).words[2] in ("boring", nearest) for one in texts]
                 return np.array([[1, 0 if one else 1] for one in alike])
 
-            engine = engine_of(bert(2), protocol, oracles={SimilarityRequest: Similarity(encoder)})
+            engine = engine_of(light(2), protocol, oracles={SimilarityRequest: Similarity(encoder)})
             (record,) = attacked(engine, Greedy(Table({"boring": words})), [text])
             assert record.adversarial == f"it is {nearest}"
 
@@ -245,7 +245,7 @@ class TestSimilarity:
 
         protocol = replace(FREE, min_similarity=0.5, stop_words=True)
         table = Table({word.lower(): ["xoxo", "xaxa", "xuxu"] for word in WORDS})
-        attack = PWWS(table) if name == "pwws" else flips_of(bert(), tried=12)
+        attack = PWWS(table) if name == "pwws" else flips_of(light(), tried=12)
         engine = engine_of(protocol=protocol, oracles={SimilarityRequest: Similarity(encoder)})
         words = []
         for record in attacked(engine, attack, right_texts(texts=SENTENCES[:6])):

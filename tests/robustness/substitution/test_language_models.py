@@ -16,8 +16,8 @@ from toy_victims import (
     FREE,
     SENTENCES,
     attacked,
-    bert,
     engine_of,
+    light,
     right_texts,
     spread,
     tokenizer_of,
@@ -157,7 +157,7 @@ class TestAttacks:
         engine = engine_of(oracles={FillRequest: masked_lm()})
         changed = 0
         for text, record in zip(texts, attacked(engine, attack, texts), strict=True):
-            asker = Asker(bert(), text.label, math.inf)
+            asker = Asker(light(), text.label, math.inf)
             if name == "bae":
                 said = greedy(asker, text.text, mask_candidates, FREE, "")
             else:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers as hf
 from torch import nn
-from toy_victims import WORDS, bert, spread, tokenizer_of
+from toy_victims import WORDS, light, spread, tokenizer_of
 
 from nlp_adv.robustness.substitution.attacks import (
     A2T,
@@ -131,7 +131,7 @@ ATTACKS = {
     "textbugger": lambda: TextBugger(Shuffled()),
     "pwws": lambda: PWWS(neighbours()),
     "a2t": lambda: A2T(neighbours()),
-    "hotflip": lambda: flips_of(bert()),
+    "hotflip": lambda: flips_of(light()),
     "bae": lambda: BAE(masked_lm()),
     "bert-attack": lambda: BERTAttack(masked_lm(), each=3, most=6),
 }
@@ -139,5 +139,5 @@ ATTACKS = {
 
 @functools.cache
 def attack_named(name: str) -> Attack:
-    """An attack on `bert()`."""
+    """An attack on `light()`."""
     return ATTACKS[name]()
