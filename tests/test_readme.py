@@ -98,15 +98,30 @@ def test_flags_in_the_text_are_flags_of_the_command():
     from transformers import HfArgumentParser
 
     from nlp_adv.cli.arguments import DataArguments, ModelArguments, ReportArguments
+    from nlp_adv.cli.attack_arguments import (
+        AttackArguments,
+        EmbeddingArguments,
+        VictimArguments,
+    )
     from nlp_adv.cli.sweep_request import SweepArguments
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
     own = (ModelArguments, DataArguments, ReportArguments, SweepArguments)
-    parser = HfArgumentParser((*own, AdversarialTrainingArguments))
-    known = {name for action in parser._actions for name in action.option_strings}
+    training = HfArgumentParser((*own, AdversarialTrainingArguments))
+    attacking = HfArgumentParser((VictimArguments, AttackArguments, EmbeddingArguments))
+    actions = [*training._actions, *attacking._actions]
+    known = {name for action in actions for name in action.option_strings}
     used = set(re.findall(r"--[a-z]\w+", README))
     assert "--adv_epsilon" in used
     assert used - known == set()
+
+
+def test_the_table_of_attacks_is_the_registry():
+    from nlp_adv.robustness import ATTACKS
+
+    table = section("Is it more robust?")
+    names = [cell.strip("`") for cell in first_column(table)]
+    assert sorted(names) == sorted(ATTACKS)
 
 
 def test_no_placeholder_is_left():

@@ -184,8 +184,11 @@ def test_more_padding_changes_nothing(name):
     (loss, grad, theta), (padded_loss, padded_grad, padded_theta) = found
     torch.testing.assert_close(padded_loss, loss)
     torch.testing.assert_close(padded_grad, grad)
+    # Rotary embeddings and their norms are float32 in any model, and their rounding depends on the
+    # shape on some processors.
+    atol = 1e-6 if name in ("llama", "modernbert") else 1e-10
     for key, value in theta.items():
-        torch.testing.assert_close(padded_theta[key], value, rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close(padded_theta[key], value, rtol=1e-7, atol=atol)
 
 
 # --- XLNet runs its batch in the second dimension

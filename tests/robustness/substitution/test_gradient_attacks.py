@@ -186,7 +186,7 @@ class TestHotFlip:
             compared += best > 0
         assert compared >= 3
 
-    @pytest.mark.parametrize("beam", [1, 2, 4])
+    @pytest.mark.parametrize("beam", [1, 3])
     @pytest.mark.parametrize("model", [bert(), light()], ids=["bert", "light"])
     def test_like_a_naive_beam_search(self, model, beam):
         """With a beam of 1 that is greedy search."""
@@ -239,7 +239,7 @@ class TestHotFlip:
     def test_no_text_twice(self):
         """Two flips in either order are one text: asked once, and one place in the beam."""
         records = attacked(
-            engine_of(light(2), ANY), flips_of(light(2), beam=4, tried=16), right_texts(light(2))
+            engine_of(bert(2), ANY), flips_of(bert(2), beam=4, tried=16), right_texts(bert(2))
         )
         assert max(record.words_changed for record in records) > 2
         for record in records:

@@ -36,7 +36,9 @@ ANY = replace(FREE, candidates=5, stop_words=True)
 @functools.cache
 def texts() -> list[Text]:
     """Right, wrong, empty, cut and repeated ones; numbers with holes."""
-    chosen = right_texts(texts=[*SENTENCES[4:7], SENTENCES[2], "", "Dull!", " ".join(SENTENCES[3:7])])
+    chosen = right_texts(
+        texts=[*SENTENCES[4:7], SENTENCES[2], "", "Dull!", " ".join(SENTENCES[3:7])]
+    )
     chosen[2] = replace(chosen[2], label=(chosen[2].label + 1) % 3)
     return [replace(text, id=3 * text.id + 1) for text in [*chosen, replace(chosen[0], id=11)]]
 
@@ -84,7 +86,7 @@ class TestInvariance:
         """So that equal records say something."""
         found = one_by_one(name)
         assert {record.outcome for record in found} == {"skipped", "failed", "succeeded"}
-        assert len({record.queries for record in found}) > 4
+        assert len({record.queries for record in found}) > 2
         assert any(record.words_changed > 1 for record in found) or name in ("textbugger", "pwws")
 
 
@@ -169,7 +171,7 @@ def unscaled(name: str, target: int | None) -> list[Record]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("target", [None, 1])
+@pytest.mark.parametrize("target", [None, 0])
 @pytest.mark.parametrize("factor", [0.0001, 0.01, 30, 300])
 def test_the_scale_of_the_logits_changes_nothing(name, target, factor):
     engine = engine_of(Scaled(light(), factor), ANY, oracles=oracles(), target=target)

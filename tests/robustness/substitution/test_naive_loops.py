@@ -80,7 +80,7 @@ class TestAgainstNaive:
         assert set(outcomes) == {"failed", "succeeded"}
 
     def test_a_target(self, pair):
-        outcomes = compare(pair, FREE, light(), 1)
+        outcomes = compare(pair, FREE, light(), 0)
         assert {"failed", "succeeded"} <= set(outcomes)
 
 

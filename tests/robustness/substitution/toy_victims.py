@@ -122,7 +122,7 @@ class BagOfTokens(nn.Module):
         self.head = nn.Linear(width, classes)
         self.linear = linear
         spread(self, 0, 1.0)
-        self.head.bias.data.copy_(torch.linspace(-0.6, 0.6, classes))
+        self.head.bias.data.copy_(torch.linspace(-0.2, 0.2, classes))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.table
@@ -148,6 +148,7 @@ class InOrder(BagOfTokens):
         super().__init__(vocab, classes=classes, width=16)
         self.before = nn.Parameter(torch.linspace(-1, 1, 16, dtype=torch.float64))
         spread(self, seed, 1.0)
+        self.head.bias.data.copy_(torch.linspace(-0.6, 0.6, classes))
 
     def pooled(self, vectors: Tensor, mask: Tensor) -> Tensor:
         vectors = vectors * mask
