@@ -13,6 +13,7 @@ from toy_attacks import ATTACKS, Greedy, Shuffled, attack_named, flips_of, neigh
 from toy_victims import (
     FREE,
     SENTENCES,
+    WORDS,
     BagOfTokens,
     Scaled,
     attacked,
@@ -26,7 +27,8 @@ from toy_victims import (
 from nlp_adv.robustness.protocols import Protocol
 from nlp_adv.robustness.records import Record, Shard
 from nlp_adv.robustness.substitution.attacks import A2T
-from nlp_adv.robustness.substitution.engine import Text
+from nlp_adv.robustness.substitution.engine import Engine, Text
+from nlp_adv.robustness.substitution.example import Example
 from nlp_adv.robustness.substitution.importance import by_deletion
 
 PROTOCOL = Protocol(name="some", candidates=4, queries=60, max_changed=0.25, stop_words=True)
@@ -141,6 +143,20 @@ def test_padding_on_the_left():
         assert {record.outcome for record in alone} >= {"skipped", "succeeded"}
 
 
+def never_spliced(engine: Engine) -> Engine:
+    """An engine that tokenizes every variant whole."""
+    templates = engine.splicer.templates
+
+    def whole(texts):
+        made = templates(texts)
+        for template in made:
+            template.splices = False
+        return made
+
+    engine.splicer.templates = whole
+    return engine
+
+
 @pytest.mark.parametrize("kind", ["roberta", "unigram"])
 def test_other_tokenizers(kind):
     """Spliced or tokenized whole, the records are the same."""
@@ -150,18 +166,34 @@ def test_other_tokenizers(kind):
     engine = engine_of(model, kind=kind)
     found = attacked(engine, attack, chosen)
     assert (engine.unspliced > 0) == (kind == "unigram")
-    whole = engine_of(model, kind=kind)
-    templates = whole.splicer.templates
-
-    def never_spliced(texts):
-        made = templates(texts)
-        for template in made:
-            template.splices = False
-        return made
-
-    whole.splicer.templates = never_spliced
-    assert_same(found, attacked(whole, attack, chosen))
+    assert_same(found, attacked(never_spliced(engine_of(model, kind=kind)), attack, chosen))
     assert any(record.outcome == "succeeded" for record in found)
+
+
+class Bracketed(Shuffled):
+    """Random letters, and a candidate that becomes one token with the bracket behind its place."""
+
+    def candidates(self, word: str, rng: random.Random) -> list[str]:
+        return [*super().candidates(word, rng), "[UNK"]
+
+
+def test_a_text_that_ends_otherwise_than_spliced_is_attacked_again(monkeypatch):
+    """From the start: the same random numbers, and nothing of the first time is counted."""
+    words = [word for word in WORDS if len(word) > 5]
+    sentences = [f"it is {a}] and {b}] {a}" for a, b in zip(words, words[7:], strict=False)]
+    chosen = right_texts(texts=sentences)
+    attack, start_over, again = Greedy(Bracketed()), Example.start_over, []
+    monkeypatch.setattr(Example, "start_over", lambda one: again.append(one.id) or start_over(one))
+    engine = engine_of()
+    found = attacked(engine, attack, chosen)
+    want = attacked(never_spliced(engine_of()), attack, chosen)
+    assert 1 < len(again) == len(set(again)) == engine.unspliced < len(chosen)
+    assert_same([found[number] for number in again], [want[number] for number in again])
+    for text, record in zip(chosen, found, strict=True):
+        (row,) = engine.splicer.whole([(record.adversarial, None)])
+        (logits,) = engine.victim.logits([row])
+        assert int(logits.argmax()) == record.adversarial_prediction
+        assert (record.outcome == "succeeded") == (int(logits.argmax()) != text.label)
 
 
 @functools.cache
