@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.embedding_attacks import EmbeddingAttack, EmbeddingNoise, EmbeddingPGD
 from nlp_adv.robustness.embedding_result import EmbeddingRobustness, joined
 from nlp_adv.robustness.embedding_rows import Loss, Rows
-from nlp_adv.robustness.evaluating import evaluating
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 
 __all__ = [

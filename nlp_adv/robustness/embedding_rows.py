@@ -19,7 +19,7 @@ from nlp_adv.perturbation import (
     Unit,
     unit_length,
 )
-from nlp_adv.robustness.evaluating import logit_margin
+from nlp_adv.perturbation.evaluating import logit_margin
 from nlp_adv.text.embeddings import EmbeddingTap
 from nlp_adv.text.objective import text_objective
 

@@ -16,9 +16,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.checks import check_overlap
 from nlp_adv.robustness.data import attack_data
-from nlp_adv.robustness.evaluating import evaluating
 from nlp_adv.robustness.protocols import Protocol, protocol_named
 from nlp_adv.robustness.records import Record, Shard
 from nlp_adv.robustness.saved import Evaluation, Store

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from nlp_adv.robustness.evaluating import evaluating
+from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.protocols import Protocol as AttackProtocol
 from nlp_adv.robustness.records import Outcome, Record
 from nlp_adv.robustness.substitution.constraints import Constraints

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nlp_adv.robustness.evaluating import logit_margin
+from nlp_adv.perturbation.evaluating import logit_margin
 from nlp_adv.robustness.protocols import Protocol
 from nlp_adv.robustness.substitution.constraints import Constraints
 from nlp_adv.robustness.substitution.encoding import Row, Template

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlp_adv.robustness.evaluating import evaluating
+from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.substitution.encoding import Row, Splicer
 from nlp_adv.robustness.substitution.example import FillRequest, SimilarityRequest
 from nlp_adv.robustness.substitution.victim import Runner

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Output
-from nlp_adv.robustness.evaluating import logit_margin
+from nlp_adv.perturbation.evaluating import logit_margin
 from nlp_adv.robustness.substitution.encoding import Row
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 from nlp_adv.text.objective import text_objective

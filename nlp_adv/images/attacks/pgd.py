@@ -1,0 +1,117 @@
+"""PGD on pixels, and what it is with one step, without a start of its own, or with momentum.
+
+Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018,
+https://arxiv.org/abs/1706.06083, section 2.1:
+
+    x⁰ = x + u, u uniform in the ball (or x itself);  x^{k+1} = Π( x^k + α·argmax_{‖v‖≤1} ⟨v, ∇L⟩ )
+
+Without random start it is BIM (Kurakin, Goodfellow and Bengio, https://arxiv.org/abs/1607.02533).
+With momentum μ it is MI-FGSM (Dong et al., CVPR 2018, https://arxiv.org/abs/1710.06081, eq. (6)):
+the direction is that of G^{k+1} = μ·G^k + ∇L/‖∇L‖₁.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_adv.images.attacks.attack import Attack
+from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, rows_of
+from nlp_adv.images.losses import LOSSES, Loss, check_loss
+from nlp_adv.images.result import AttackResult, Trace
+from nlp_adv.images.sparse import SparseL1Ball
+from nlp_adv.perturbation import Ball, L1Ball, advance
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """K projected steps in a ball.
+
+        result = PGD(LInfBall(8 / 255), step_size=2 / 255, steps=10)(model, x, y)
+
+    Args:
+        ball: `LInfBall`, `L2Ball` or `L1Ball`, its radius in pixels, one or one an image.
+        step_size: α, in pixels.
+        steps: K.
+        random_start: begin uniformly in the ball instead of at x. The start belongs to the image
+            and the seed, not to the batch.
+        momentum: μ.
+        loss: what is climbed.
+        until_fooled: an image leaves the batch with the first δ that succeeds: as many successes
+            for less. Without it all images make all steps, and the last δ is returned.
+        seed: of random starts.
+
+    Deviations: a coordinate's gradient is used as `steepest` uses it in training, so an image
+    without gradient stays where it is; the L1 step goes to the largest tenth of the coordinates
+    (see `SparseL1Ball`).
+
+    Cost: K gradients, and three forward passes to say what came of it.
+    """
+
+    ball: Ball
+    step_size: float
+    steps: int
+    random_start: bool = True
+    momentum: float = 0.0
+    loss: Loss = "cross_entropy"
+    until_fooled: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ball(self.ball)
+        check_loss(self.loss)
+        if self.steps < 0 or not 0 <= self.step_size < float("inf"):
+            raise ValueError("steps and step_size must be ≥ 0 and finite.")
+        if self.momentum < 0:
+            raise ValueError(f"momentum must be ≥ 0, not {self.momentum}.")
+
+    def run(self, batch: ImageBatch) -> AttackResult:
+        """The attack on a batch, in a quiet model."""
+        ball = ball_for(self.ball, batch.x)
+        if type(ball) is L1Ball:
+            ball = SparseL1Ball(ball.epsilon)
+        trace, adv = Trace(batch), batch.x.clone()
+        if self.random_start and self.steps > 0:
+            adv = batch.moved(batch.random_start(ball, self.seed))
+        rows = torch.arange(len(batch), device=adv.device)
+        velocity = torch.zeros_like(adv)
+        live, at = batch, adv.clone()
+        for _ in range(self.steps):
+            grad, losses, logits = live.gradient(at, LOSSES[self.loss])
+            trace.add(at, losses, grad, rows)
+            if self.until_fooled:
+                adv[rows] = at
+                stands = ~live.fooled(logits)
+                live, ball, rows = live.rows(stands), rows_of(ball, stands), rows[stands]
+                at, grad, velocity = at[stands], grad[stands], velocity[stands]
+                if not len(rows):
+                    break
+            velocity = self._velocity(velocity, grad)
+            direction = _with_room(velocity, at) if isinstance(ball, L1Ball) else velocity
+            box = live.in_box(ball)
+            delta = advance(at - live.x, direction, ball=box, step_size=self.step_size)
+            at = live.moved(delta, ball)
+        adv[rows] = at
+        return trace.result(self.name, adv)
+
+    @property
+    def name(self) -> str:
+        """Such as pgd-linf, bim-linf without random start, mi-fgsm with momentum."""
+        norm = type(self.ball).__name__.removesuffix("Ball").lower()
+        kind = "mi-fgsm" if self.momentum else "pgd" if self.random_start else "bim"
+        return f"{kind}-{norm}"
+
+    def _velocity(self, velocity: Tensor, grad: Tensor) -> Tensor:
+        if self.momentum == 0:
+            return grad
+        length = grad.abs().sum(dim=tuple(range(1, grad.ndim)), keepdim=True)
+        usable = torch.isfinite(length) & (length > 0)
+        return self.momentum * velocity + torch.where(usable, grad / length, 0.0)
+
+
+def _with_room(grad: Tensor, adv: Tensor) -> Tensor:
+    """The gradient without coordinates that the box holds fast: few move, and none in vain."""
+    held = ((adv >= 1) & (grad > 0)) | ((adv <= 0) & (grad < 0))
+    return torch.where(held, 0.0, grad)

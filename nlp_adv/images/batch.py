@@ -1,0 +1,204 @@
+"""A batch of images under attack: what the model says of them, and which way is up."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.errors import UserError
+from nlp_adv.images.losses import RowLoss
+from nlp_adv.images.pixels import Classifier, check_pixels, logits_of
+from nlp_adv.perturbation import Ball, L1Ball, L2Ball, LInfBall, WithinBox
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images, what they are to be taken for or not, and the model that looks at them.
+
+    Attributes:
+        model: pixels → logits.
+        x: the images (B, …) in [0, 1], float32 or wider.
+        y: (B,), the right class, or the target.
+        towards: y is a target.
+        mask: 1 where a pixel may change, the shape of x.
+    """
+
+    model: Classifier
+    x: Tensor
+    y: Tensor
+    towards: bool
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def logits(self, adv: Tensor) -> Tensor:
+        """Logits (B, K) of other images in the place of x, with a graph to them.
+
+        Raises:
+            UserError: the model returns no logits, or not one row an image.
+        """
+        logits = logits_of(self.model(adv.to(_input_dtype(self.model, adv))))
+        if len(logits) != len(adv):
+            raise UserError(f"The model returned {len(logits)} answers to {len(adv)} images.")
+        return logits
+
+    def gradient(self, adv: Tensor, loss: RowLoss) -> tuple[Tensor, Tensor, Tensor]:
+        """∇ of the loss at `adv` (0 where a pixel may not change), the losses (B,), the logits.
+
+        Cost: one forward and half a backward pass.
+        """
+        leaf = adv.detach().requires_grad_()
+        logits = self.logits(leaf)
+        losses = loss(logits, self.y, self.towards)
+        if not losses.requires_grad:
+            raise UserError(
+                "The logits do not depend on the pixels: the model works without gradients."
+            )
+        (grad,) = torch.autograd.grad(losses.sum(), leaf)
+        return grad * self.mask, losses.detach(), logits.detach()
+
+    def fooled(self, logits: Tensor) -> Tensor:
+        """(B,): the answer is the target, or is not the right one; nan is no right answer."""
+        answers = logits.argmax(1)
+        if self.towards:
+            return (answers == self.y) & torch.isfinite(logits).all(1)
+        return (answers != self.y) | ~torch.isfinite(logits).all(1)
+
+    def rows(self, kept: Tensor) -> ImageBatch:
+        """Some of the images; `kept` is a mask or indices."""
+        return replace(self, x=self.x[kept], y=self.y[kept], mask=self.mask[kept])
+
+    def in_box(self, ball: Ball) -> WithinBox:
+        """The ball met with 0 ≤ x + δ ≤ 1, and δ = 0 where a pixel may not change."""
+        return WithinBox(ball, -self.x * self.mask, (1 - self.x) * self.mask)
+
+    def moved(self, delta: Tensor, ball: Ball | None = None) -> Tensor:
+        """x + δ, in [0, 1] to the last bit, and x itself where a pixel may not change.
+
+        Rounding x + δ can end a last bit outside an L∞ ball; with the ball given it does not.
+        """
+        adv = torch.where(self.mask != 0, (self.x + delta).clamp(0, 1), self.x)
+        if isinstance(ball, LInfBall):
+            radius = torch.as_tensor(ball.epsilon, device=adv.device).double()
+            outside = (adv.double() - self.x.double()).abs() > radius
+            adv = torch.where(outside, torch.nextafter(adv, self.x), adv)
+        return adv
+
+    def random_start(self, ball: Ball, seed: int) -> Tensor:
+        """A δ uniform in the ball for each image, drawn from the image and the seed.
+
+        So the start belongs to the image: batch size and order change nothing.
+        """
+        unit = replace(ball, epsilon=1.0)  # type: ignore[type-var]
+        starts = []
+        for row, mask in zip(self.x, self.mask, strict=True):
+            content = row.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            digest = hashlib.blake2b(content, digest_size=7, salt=str(seed).encode()[:16]).digest()
+            generator = torch.Generator(row.device).manual_seed(int.from_bytes(digest, "big"))
+            starts.append(unit.sample(mask[None], generator))
+        return self.in_box(ball).project(ball.epsilon * torch.cat(starts))
+
+
+def image_batch(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor | int | None,
+    target: Tensor | int | None,
+    mask: Tensor | None,
+) -> ImageBatch:
+    """The batch that an attack was called with, checked; to be made inside `quiet(model)`.
+
+    Args:
+        model: pixels → logits.
+        x: images (B, …) in [0, 1].
+        y: right classes (B,), any integer type; without y and target, what the model answers.
+        target: classes to reach, (B,) or one for all; then y is not used.
+        mask: 1 where a pixel may change, broadcast against x.
+
+    Raises:
+        UserError: what is wrong, and the way out.
+    """
+    check_pixels(x)
+    x = x.detach().clone().to(torch.promote_types(x.dtype, torch.float32))
+    free = torch.ones_like(x) if mask is None else _mask(mask, x)
+    batch = ImageBatch(model, x, torch.zeros(len(x), dtype=torch.long), target is not None, free)
+    if isinstance(model, nn.Module):
+        device = next((p.device for p in model.parameters()), x.device)
+        if device != x.device:
+            raise UserError(f"The images are on {x.device} and the model is on {device}.")
+    with torch.no_grad():
+        logits = batch.logits(x[:1] if y is not None or target is not None else x)
+    given = target if target is not None else y
+    labels = logits.argmax(1) if given is None else _labels(given, x, logits.shape[1])
+    return replace(batch, y=labels)
+
+
+def rows_of(ball: Ball, kept: Tensor) -> Ball:
+    """The ball of some of the images, where each has a radius of its own."""
+    epsilon = ball.epsilon
+    if isinstance(epsilon, Tensor) and epsilon.ndim > 0 and len(epsilon) > 1:
+        return replace(ball, epsilon=epsilon[kept])  # type: ignore[type-var]
+    return ball
+
+
+def ball_for(ball: Ball, x: Tensor) -> Ball:
+    """The ball with a radius (B,) shaped to broadcast against x.
+
+    Raises:
+        UserError: there are not as many radii as images.
+    """
+    epsilon = ball.epsilon
+    if not isinstance(epsilon, Tensor) or epsilon.ndim == 0:
+        return ball
+    if epsilon.numel() != len(x):
+        raise UserError(f"There are {epsilon.numel()} radii for {len(x)} images.")
+    shaped = epsilon.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return replace(ball, epsilon=shaped)  # type: ignore[type-var]
+
+
+def check_ball(ball: Ball) -> None:
+    """Refuse a radius that is no radius in pixels of [0, 1]."""
+    if isinstance(ball, LInfBall) and torch.as_tensor(ball.epsilon).max() > 1:
+        raise ValueError(
+            f"An L∞ radius is in pixels of [0, 1], and {ball.epsilon} is more than all of them; "
+            f"for grey levels write {ball.epsilon}/255."
+        )
+    if ball.per != "example" or not isinstance(ball, (LInfBall, L2Ball, L1Ball)):
+        raise ValueError("Images need an LInfBall, L2Ball or L1Ball with one norm per example.")
+
+
+def _labels(given: Tensor | int, x: Tensor, classes: int) -> Tensor:
+    if isinstance(given, Tensor) and (given.is_floating_point() or given.dtype == torch.bool):
+        raise UserError(f"Labels are classes, integers, not {given.dtype}.")
+    labels = torch.as_tensor(given, device=x.device).long()
+    if labels.ndim == 0:
+        labels = labels.expand(len(x))
+    if labels.shape != x.shape[:1]:
+        raise UserError(
+            f"Labels of shape {tuple(labels.shape)} for {len(x)} images; give one an image."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(f"Labels are from {low} to {high}, and the model has {classes} classes.")
+    return labels.clone()
+
+
+def _mask(mask: Tensor, x: Tensor) -> Tensor:
+    try:
+        free = torch.broadcast_to(mask.to(x.device), x.shape) != 0
+    except RuntimeError:
+        raise UserError(
+            f"A mask of shape {tuple(mask.shape)} does not fit images of shape {tuple(x.shape)}."
+        ) from None
+    return free.to(x.dtype)
+
+
+def _input_dtype(model: Classifier, x: Tensor) -> torch.dtype:
+    """A model in half precision, or in double, takes images of its own type."""
+    if not isinstance(model, nn.Module):
+        return x.dtype
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype)

@@ -1,0 +1,43 @@
+"""L1 steps for images, which have too many coordinates to move them one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nlp_adv.perturbation import L1Ball
+
+
+@dataclass(frozen=True)
+class SparseL1Ball(L1Ball):
+    """{δ : Σ|δᵢ| ≤ ε}, with steps to the largest coordinates of the gradient, all of one length.
+
+    The steepest step in L1 moves one coordinate, and an attack would take as many steps as pixels.
+    This one moves a share of them (sparse ℓ1 descent: Tramèr and Boneh, "Adversarial Training and
+    Robustness for Multiple Perturbations", NeurIPS 2019, https://arxiv.org/abs/1904.13000).
+
+    Args:
+        epsilon: radius ε ≥ 0.
+        per: "example".
+        share: of the coordinates that move, in (0, 1].
+
+    Deviations: a tenth of the coordinates move, where the paper moves fewer; δ returns to the ball
+    by projection.
+    """
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must be in (0, 1], not {self.share}.")
+
+    def steepest(self, grad: Tensor) -> Tensor:
+        """sign(g)/k on the k largest |gᵢ|, 0 on the others: of norm 1, or 0 where g is 0."""
+        rows = torch.where(torch.isfinite(grad), grad, 0.0).flatten(1)
+        largest = rows.abs().topk(max(1, round(self.share * rows.shape[1])), dim=1).indices
+        step = torch.zeros_like(rows).scatter(1, largest, rows.gather(1, largest).sign())
+        moved = step.abs().sum(1, keepdim=True).clamp_min(1)
+        return (step / moved).view_as(grad)
