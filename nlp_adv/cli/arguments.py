@@ -188,7 +188,7 @@ def parse(
         raise UserError(unknown_flag(unknown[0], parser))
     if "output_dir" not in named:
         name = "demo" if demo else "run"
-        training.output_dir = _unused_folder(f"runs/{name}-{training.adv}")
+        training.output_dir = unused_folder(f"runs/{name}-{training.adv}")
     return TrainArguments(model, data, report, training, demo)
 
 
@@ -235,7 +235,12 @@ def flags_of_file(argv: list[str]) -> list[str]:
     return flags
 
 
-def _unused_folder(stem: str) -> str:
+def unused_folder(stem: str) -> str:
+    """`stem`, or with the first number after it that gives a folder that is not there.
+
+    Raises:
+        UserError: several processes would each choose one.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("Several processes must share one folder: name it with --output_dir.")
     number, folder = 1, stem

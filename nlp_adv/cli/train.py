@@ -1,23 +1,22 @@
 """`nlp-adv train`: fine-tune a sentence or sentence-pair model and show what an attack leaves."""
 
-import copy
 import math
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
 
 from transformers import (
     DataCollatorWithPadding,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from nlp_adv.cli.arguments import ReportArguments, TrainArguments, parse
+from nlp_adv.cli.modality import modality
 from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.report import RunResult, attack_batches, measure, print_report, write_report
+from nlp_adv.cli.running import announce, check_output_folder, plain_arguments, use_one_gpu
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
-from nlp_adv.methods import all_methods, describe, floor_cost
+from nlp_adv.methods import all_methods
 from nlp_adv.robustness.evaluator import embedding_evaluator
 from nlp_adv.text.embeddings import find_embedding
 from nlp_adv.training.arguments import AdversarialTrainingArguments
@@ -59,10 +58,13 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: anything that the user can mend, before a file is written.
     """
+    if modality(argv) == "image":
+        import_module("nlp_adv.cli.train_images").main(argv)
+        return
     arguments = parse(argv, demo_flags)
     training = arguments.training
-    _check_output_folder(arguments)
-    _use_one_gpu(training)
+    check_output_folder(training, overwrite=arguments.report.overwrite_output_dir)
+    use_one_gpu(training)
     set_seed(training.seed)
     with training.main_process_first():
         task = load_task(arguments)
@@ -70,7 +72,7 @@ def main(argv: list[str]) -> None:
     attacked = bool(arguments.report.attack_epsilons)
     results = [_train(task, training, arguments.report)]
     if arguments.report.compare_plain and training.adv != "none":
-        results.insert(0, _train(task, _plain(training), arguments.report))
+        results.insert(0, _train(task, plain_arguments(training), arguments.report))
     if attacked:
         for one in results:
             rows = task.attacked(arguments.report.attack_examples)
@@ -79,39 +81,6 @@ def main(argv: list[str]) -> None:
     if training.process_index == 0:
         write_report(training.output_dir, results, arguments.report, demo=arguments.demo)
         print_report(results, arguments.report, demo=arguments.demo)
-
-
-def _check_output_folder(arguments: TrainArguments) -> None:
-    folder = Path(str(arguments.training.output_dir))
-    resume = arguments.training.resume_from_checkpoint
-    if resume in ("true", "True", "last"):
-        last: Callable[[str], str | None] = get_last_checkpoint
-        resume = last(str(folder)) if folder.is_dir() else None
-        if resume is None:
-            raise UserError(f"There is no checkpoint in {folder} to resume from.")
-        arguments.training.resume_from_checkpoint = resume
-    if resume is not None and not (Path(resume) / "trainer_state.json").is_file():
-        raise UserError(f"There is no checkpoint {resume} to resume from.")
-    if folder.is_file():
-        raise UserError(f"--output_dir {folder} is a file; name a folder.")
-    taken = folder.is_dir() and any(folder.iterdir())
-    if taken and resume is None and not arguments.report.overwrite_output_dir:
-        raise UserError(
-            f"{folder} is not empty; it may hold another run. Name a new --output_dir, continue "
-            f"that run with --resume_from_checkpoint last, or pass --overwrite_output_dir true."
-        )
-
-
-def _use_one_gpu(training: AdversarialTrainingArguments) -> None:
-    """One process on several GPUs would be nn.DataParallel, which has no per-example δ."""
-    if training.n_gpu > 1:
-        print(
-            f"Note: {training.n_gpu} GPUs are visible and this run uses one; for all, start it "
-            f"with `torchrun --nproc_per_node {training.n_gpu} -m nlp_adv.cli.main train … "
-            f"--output_dir FOLDER`.",
-            file=sys.stderr,
-        )
-        training._n_gpu = 1
 
 
 def _check_before_training(arguments: TrainArguments, task: Task) -> None:
@@ -179,14 +148,7 @@ def _train(
     model = task.new_model()
     if report.attack_epsilons or watched or method.name != "none":
         find_embedding(model, training.adv_embedding)  # refused now, not after the training
-    if training.process_index == 0:
-        numbers = {k: v for k, v in describe(method).items() if k != "method"}
-        shown = ", ".join(f"{key} {value}" for key, value in numbers.items())
-        print(
-            f"\nTraining with --adv {method.name}{f' ({shown})' if shown else ''}: a step costs "
-            f"at least {floor_cost(method):.3g} ordinary ones. Writing to {training.output_dir}.",
-            file=sys.stderr,
-        )
+    announce(training, method)
     try:
         trainer = AdversarialTrainer(
             model=model,
@@ -228,19 +190,3 @@ def _train(
         split=task.reported,
         metrics=metrics,
     )
-
-
-_KEPT_BY_PLAIN = ("adv_seed", "adv_embedding", "adv_mend_loss_scaling")
-
-
-def _plain(training: AdversarialTrainingArguments) -> AdversarialTrainingArguments:
-    """The same run without attack, in a folder inside the run's."""
-    plain = copy.copy(training)
-    for name in vars(training):
-        if name.startswith("adv_") and name not in _KEPT_BY_PLAIN:
-            setattr(plain, name, AdversarialTrainingArguments.__dataclass_fields__[name].default)
-    plain.adv = "none"
-    plain.output_dir = str(Path(str(training.output_dir)) / "plain")
-    plain.resume_from_checkpoint = None
-    plain.push_to_hub = False
-    return plain

@@ -51,15 +51,24 @@ class ImageBatch:
 
         Cost: one forward and half a backward pass.
         """
+        leaf, logits = self.watched(adv)
+        losses = loss(logits, self.y, self.towards)
+        (grad,) = torch.autograd.grad(losses.sum(), leaf)
+        return self.free(grad), losses.detach(), logits.detach()
+
+    def watched(self, adv: Tensor) -> tuple[Tensor, Tensor]:
+        """A leaf that holds `adv`, and the logits with a graph to it."""
         leaf = adv.detach().requires_grad_()
         logits = self.logits(leaf)
-        losses = loss(logits, self.y, self.towards)
-        if not losses.requires_grad:
+        if not logits.requires_grad:
             raise UserError(
                 "The logits do not depend on the pixels: the model works without gradients."
             )
-        (grad,) = torch.autograd.grad(losses.sum(), leaf)
-        return grad * self.mask, losses.detach(), logits.detach()
+        return leaf, logits
+
+    def free(self, grad: Tensor) -> Tensor:
+        """0 where a pixel may not change, whatever stands there."""
+        return torch.where(self.mask != 0, grad, 0.0)
 
     def fooled(self, logits: Tensor) -> Tensor:
         """(B,): the answer is the target, or is not the right one; nan is no right answer."""
@@ -92,7 +101,12 @@ class ImageBatch:
         """A δ uniform in the ball for each image, drawn from the image and the seed.
 
         So the start belongs to the image: batch size and order change nothing.
+
+        Raises:
+            UserError: a radius of inf, in which nothing is uniform.
         """
+        if not torch.isfinite(torch.as_tensor(ball.epsilon)).all():
+            raise UserError("A random start needs a finite radius; use random_start=False.")
         unit = replace(ball, epsilon=1.0)  # type: ignore[type-var]
         starts = []
         for row, mask in zip(self.x, self.mask, strict=True):
@@ -146,29 +160,43 @@ def rows_of(ball: Ball, kept: Tensor) -> Ball:
 
 
 def ball_for(ball: Ball, x: Tensor) -> Ball:
-    """The ball with a radius (B,) shaped to broadcast against x.
+    """The ball with its radius beside x, in x's type, a radius (B,) shaped to broadcast.
+
+    It is rounded down, so that no rounding lets an image out of the ball that was asked for; and
+    no step has to wait for it to reach the device.
 
     Raises:
         UserError: there are not as many radii as images.
     """
-    epsilon = ball.epsilon
-    if not isinstance(epsilon, Tensor) or epsilon.ndim == 0:
-        return ball
-    if epsilon.numel() != len(x):
-        raise UserError(f"There are {epsilon.numel()} radii for {len(x)} images.")
-    shaped = epsilon.to(x).reshape(-1, *[1] * (x.ndim - 1))
-    return replace(ball, epsilon=shaped)  # type: ignore[type-var]
+    asked = torch.as_tensor(ball.epsilon, dtype=torch.float64, device=x.device)
+    if asked.ndim > 0:
+        if asked.numel() != len(x):
+            raise UserError(f"There are {asked.numel()} radii for {len(x)} images.")
+        asked = asked.reshape(-1, *[1] * (x.ndim - 1))
+    nearest = asked.to(x.dtype)
+    below = torch.nextafter(nearest, torch.zeros_like(nearest))
+    epsilon = torch.where(nearest.double() > asked, below, nearest)
+    return replace(ball, epsilon=epsilon)  # type: ignore[type-var]
+
+
+def finite_rows(grad: Tensor) -> Tensor:
+    """(B, 1, …): no number of an image's gradient is nan or inf; others must not step on it."""
+    rows: Tensor = torch.isfinite(grad).flatten(1).all(1)
+    return rows.view(-1, *[1] * (grad.ndim - 1))
 
 
 def check_ball(ball: Ball) -> None:
     """Refuse a radius that is no radius in pixels of [0, 1]."""
-    if isinstance(ball, LInfBall) and torch.as_tensor(ball.epsilon).max() > 1:
+    if ball.per != "example" or not isinstance(ball, (LInfBall, L2Ball, L1Ball)):
+        raise ValueError("Images need an LInfBall, L2Ball or L1Ball with one norm per example.")
+    radius = torch.as_tensor(ball.epsilon)
+    if not (radius >= 0).all():
+        raise ValueError(f"Radii must be numbers ≥ 0, not {ball.epsilon}.")
+    if isinstance(ball, LInfBall) and radius.max() > 1:
         raise ValueError(
             f"An L∞ radius is in pixels of [0, 1], and {ball.epsilon} is more than all of them; "
             f"for grey levels write {ball.epsilon}/255."
         )
-    if ball.per != "example" or not isinstance(ball, (LInfBall, L2Ball, L1Ball)):
-        raise ValueError("Images need an LInfBall, L2Ball or L1Ball with one norm per example.")
 
 
 def _labels(given: Tensor | int, x: Tensor, classes: int) -> Tensor:

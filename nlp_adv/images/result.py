@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nlp_adv.images.batch import ImageBatch
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -29,10 +27,11 @@ class AttackResult:
         clean_answers, answers: (B,), the model's on x and on adv.
         clean_confidences, confidences: (B,), the probability of that answer.
         label_confidences: (B,), the probability of the label on adv.
-        losses: (S+1, B), the attack's own loss at every image it looked at, from the start to the
-            end; nan where an image was left in peace.
+        losses: (S+1, B), the attack's own loss at every image that it took a gradient at, and at
+            last at adv; nan where an image was left in peace.
         norms_along: (S+1, B), ‖δ‖₂ beside them.
-        gradient_passes: (B,), forward and backward passes an image.
+        first_steps: (B,), ‖Δx‖∞ of the attack's first step.
+        gradient_passes: (B,), gradients taken of an image.
         zero_gradients: (B,), the first gradient was 0: the attack saw nothing.
     """
 
@@ -50,6 +49,7 @@ class AttackResult:
     label_confidences: Tensor
     losses: Tensor
     norms_along: Tensor
+    first_steps: Tensor
     gradient_passes: Tensor
     zero_gradients: Tensor
 
@@ -141,78 +141,7 @@ def summary_table(results: list[AttackResult]) -> str:
 
 def to_8_bit(x: Tensor) -> Tensor:
     """Rounded to the nearest of 256 levels; truncation would undo twice as much of an attack."""
-    return (x * 255).round() / 255
-
-
-class Trace:
-    """What an attack writes down as it goes."""
-
-    def __init__(self, batch: ImageBatch) -> None:
-        self._batch = batch
-        self._losses: list[Tensor] = []
-        self._norms: list[Tensor] = []
-        self._passes = torch.zeros(len(batch), dtype=torch.long, device=batch.x.device)
-        self._zero = torch.zeros(len(batch), dtype=torch.bool, device=batch.x.device)
-        self._all = torch.arange(len(batch), device=batch.x.device)
-        self._before: Tensor | None = None  # logits without attack, looked up once
-
-    def add(
-        self,
-        adv: Tensor,
-        losses: Tensor,
-        grad: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> None:
-        """One look at images: their losses, and the gradient where there was one.
-
-        Args:
-            adv: where the images were, (b, …).
-            losses: (b,).
-            grad: (b, …).
-            rows: (b,), which images of the batch these are; all without.
-        """
-        rows = self._all if rows is None else rows
-        if grad is not None:
-            first = self._passes[rows] == 0
-            self._zero[rows] |= first & (grad.flatten(1) == 0).all(1)
-            self._passes[rows] += 1
-        length = torch.linalg.vector_norm((adv - self._batch.x[rows]).flatten(1), dim=1)
-        for kept, values in ((self._losses, losses), (self._norms, length)):
-            line = torch.full((len(self._batch),), torch.nan, device=length.device)
-            line[rows] = values.detach().to(line)
-            kept.append(line)
-
-    def result(self, attack: str, adv: Tensor) -> AttackResult:
-        """Look once more, at the finished images.
-
-        Cost: two forward passes; three the first time.
-        """
-        batch = self._batch
-        adv = adv.detach()
-        with torch.no_grad():
-            before = batch.logits(batch.x) if self._before is None else self._before
-            after, rounded = batch.logits(adv), batch.logits(to_8_bit(adv))
-        self._before = before
-        p_before, p_after = before.softmax(1), after.softmax(1)
-        empty = torch.zeros(0, len(batch))
-        return AttackResult(
-            attack=attack,
-            x=batch.x,
-            adv=adv,
-            labels=batch.y,
-            towards=batch.towards,
-            success=batch.fooled(after),
-            survives_8_bit=batch.fooled(rounded),
-            clean_answers=before.argmax(1),
-            answers=after.argmax(1),
-            clean_confidences=p_before.amax(1),
-            confidences=p_after.amax(1),
-            label_confidences=p_after.gather(1, batch.y[:, None]).squeeze(1),
-            losses=torch.stack(self._losses) if self._losses else empty,
-            norms_along=torch.stack(self._norms) if self._norms else empty,
-            gradient_passes=self._passes,
-            zero_gradients=self._zero,
-        )
+    return (x.clamp(0, 1) * 255).round() / 255
 
 
 def _mean(values: Tensor) -> float:

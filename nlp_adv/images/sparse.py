@@ -35,8 +35,13 @@ class SparseL1Ball(L1Ball):
             raise ValueError(f"share must be in (0, 1], not {self.share}.")
 
     def steepest(self, grad: Tensor) -> Tensor:
-        """sign(g)/k on the k largest |gᵢ|, 0 on the others: of norm 1, or 0 where g is 0."""
-        rows = torch.where(torch.isfinite(grad), grad, 0.0).flatten(1)
+        """sign(g)/k on the k largest |gᵢ|, 0 on the others: of norm 1.
+
+        0 where g is 0 or not finite; where fewer than k coordinates have a gradient, those move
+        further.
+        """
+        rows = grad.flatten(1)
+        rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0.0)
         largest = rows.abs().topk(max(1, round(self.share * rows.shape[1])), dim=1).indices
         step = torch.zeros_like(rows).scatter(1, largest, rows.gather(1, largest).sign())
         moved = step.abs().sum(1, keepdim=True).clamp_min(1)

@@ -13,6 +13,7 @@ from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.rdrop import RDrop
 from nlp_adv.methods.registry import (
     METHODS,
+    Modality,
     all_methods,
     build,
     describe,
@@ -43,6 +44,7 @@ __all__ = [
     "FreeAT",
     "FreeLB",
     "Method",
+    "Modality",
     "NoAttack",
     "Noise",
     "RDrop",

@@ -92,7 +92,7 @@ class AWP:
         if not isinstance(objective, WeightObjective):
             raise StepError("awp needs an objective that differentiates by the weights.")
         w, clean = self.clean_weight, None
-        ball, step_size = self.ball, self.step_size
+        ball, step_size = objective.within(self.ball), self.step_size
         delta = torch.zeros_like(objective.mask)
         if w > 0:
             clean, grad = full_pass(objective, delta, weight=w)

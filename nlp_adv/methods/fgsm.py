@@ -66,3 +66,9 @@ class FGSM:
     def preset(cls) -> Scaled:
         """Goodfellow et al.: α = ε, w = ½; their ε = 0.25 is in pixels, here a share of x."""
         return Scaled(cls(LInfBall(0.03), step_size=0.03), unit="relative")
+
+    @classmethod
+    def image_preset(cls) -> "FGSM":
+        """Wong et al.: a random start and α = 1.25·ε, ε = 8/255; adversarial loss alone."""
+        ball = LInfBall(8 / 255)
+        return cls(ball, step_size=10 / 255, random_start=True, clean_weight=0.0)

@@ -15,7 +15,16 @@ from torch import Tensor
 
 from nlp_adv.methods.method import StepReport, check_nonnegative, check_steps
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Memory, Objective, StepError, advance, full_pass
+from nlp_adv.perturbation import (
+    Ball,
+    L2Ball,
+    LInfBall,
+    Memory,
+    Objective,
+    StepError,
+    advance,
+    full_pass,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class FreeAT:
         delta, unused = self._start(objective, memory.tensors.get(key))
         loss, grad = full_pass(objective, delta)
         self._check_replays(objective.memory)
-        moved = advance(delta, grad, ball=self.ball, step_size=self.step_size)
+        moved = advance(delta, grad, ball=objective.within(self.ball), step_size=self.step_size)
         memory.tensors[key] = torch.cat([moved, unused])
         return StepReport(loss, adversarial=loss)
 
@@ -92,7 +101,8 @@ class FreeAT:
         if kept.shape == zero.shape or (self.carry and kept.shape[1:] == zero.shape[1:]):
             fresh = zero[: max(0, rows - len(kept))]
             used = torch.cat([kept[:rows], fresh])
-            return self.ball.project(used * objective.mask), kept[rows:]
+            ball = objective.within(self.ball)  # of these images, no longer of the last ones
+            return ball.project(used * objective.mask), kept[rows:]
         raise StepError(
             f"freeat's δ of shape {tuple(kept.shape)} does not fit this batch of shape "
             f"{tuple(zero.shape)}; use carry=False (--adv_carry false)."
@@ -106,3 +116,8 @@ class FreeAT:
         look at the data.
         """
         return Scaled(cls(L2Ball(0.03), step_size=0.03, replays=3), unit="relative")
+
+    @classmethod
+    def image_preset(cls) -> "FreeAT":
+        """The paper's on CIFAR-10: m = 8, ε = 8/255, α = ε, δ kept between minibatches."""
+        return cls(LInfBall(8 / 255), step_size=8 / 255, replays=8, carry=True)

@@ -23,7 +23,7 @@ from nlp_adv.methods.method import (
     random_start,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, StepError, advance, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, LInfBall, Objective, StepError, advance, full_pass
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,12 @@ class FreeLB:
     def step(self, objective: Objective) -> StepReport:
         """One step of FreeLB."""
         w, clean = self.clean_weight, None
-        delta = random_start(objective, self.ball, self.init_magnitude)
+        ball = objective.within(self.ball)
+        delta = random_start(objective, ball, self.init_magnitude)
         if self.reuse:
             names = _names(objective)
             kept = objective.memory.recall(names, delta, objective.mask)
-            delta = self.ball.project(kept)
+            delta = ball.project(kept)
         if w > 0:
             clean = full_pass(objective, torch.zeros_like(delta), weight=w).loss
         losses = []
@@ -94,7 +95,7 @@ class FreeLB:
             loss, grad = full_pass(objective, delta, weight=(1 - w) / self.steps)
             losses.append(loss)
             if k < self.steps or self.reuse:  # else the last gradient has nowhere to go
-                delta = advance(delta, grad, ball=self.ball, step_size=self.step_size)
+                delta = advance(delta, grad, ball=ball, step_size=self.step_size)
         if self.reuse:
             objective.memory.keep(names, delta, objective.mask)
         return mixed(w, clean, torch.stack(losses).mean())
@@ -108,6 +109,11 @@ class FreeLB:
         """
         ball = L2Ball(0.03)
         return Scaled(cls(ball, step_size=0.015, steps=3, init_magnitude=0.015), unit="relative")
+
+    @classmethod
+    def image_preset(cls) -> "FreeLB":
+        """PGD's ball and step on images, with FreeLB's three passes; the paper has text alone."""
+        return cls(LInfBall(8 / 255), step_size=4 / 255, steps=3, init_magnitude=4 / 255)
 
 
 @runtime_checkable

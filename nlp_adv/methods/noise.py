@@ -47,7 +47,8 @@ class Noise:
     def step(self, objective: Objective) -> StepReport:
         """One step of noisy training."""
         w, clean = self.clean_weight, None
-        delta = self.ball.sample(objective.mask, objective.generator)
+        ball = objective.within(self.ball)
+        delta = ball.sample(objective.mask, objective.generator)
         if w > 0:
             clean = full_pass(objective, delta * 0, weight=w).loss
         noisy = full_pass(objective, delta, weight=1 - w).loss

@@ -23,7 +23,7 @@ from nlp_adv.methods.method import (
     mixed,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, advance, ascend, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, LInfBall, Objective, advance, ascend, full_pass
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PGD:
     def step(self, objective: Objective) -> StepReport:
         """One step of adversarial training."""
         w, clean = self.clean_weight, None
-        ball, step_size = self.ball, self.step_size
+        ball, step_size = objective.within(self.ball), self.step_size
         origin = torch.zeros_like(objective.mask)
         delta = origin
         if self.random_start:
@@ -99,3 +99,8 @@ class PGD:
         warm-up: from the first step on it learnt a constant answer at this ε.
         """
         return Scaled(cls(L2Ball(0.03), 0.015, 3, random_start=False, clean_weight=0.5), "relative")
+
+    @classmethod
+    def image_preset(cls) -> "PGD":
+        """Madry et al.'s training on CIFAR-10: ε = 8/255, α = 2/255, K = 7, a random start."""
+        return cls(LInfBall(8 / 255), step_size=2 / 255, steps=7)

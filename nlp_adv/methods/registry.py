@@ -4,7 +4,7 @@ import math
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from nlp_adv.methods.tavat import TAVAT
 from nlp_adv.methods.trades import TRADES
 from nlp_adv.methods.vat import VAT
 from nlp_adv.methods.yopo import YOPO
-from nlp_adv.perturbation import BALLS, Ball, Per, Unit
+from nlp_adv.perturbation import BALLS, Ball, LInfBall, Per, Unit
 
 METHODS: dict[str, Any] = {
     method.name: method
@@ -55,6 +55,9 @@ _LENGTHS = ("step_size", "init_magnitude", "xi")  # in the unit of ε; unset, th
 _others: dict[str, Any] = {}
 _entry_points_read = False
 
+Modality = Literal["text", "image"]
+_IMAGE_EPSILON = 8 / 255  # the usual ε on pixels since Madry et al. (2018)
+
 MethodClass = TypeVar("MethodClass", bound=type)
 
 
@@ -63,9 +66,11 @@ def register(method: MethodClass) -> MethodClass:
 
     A method is a frozen dataclass with a `name`, `passes`, `inner_passes`, `step(objective)` and a
     class method `preset()`, which returns it at its default setting, in `Scaled` where its lengths
-    have a unit. A field `ball` is set by `--adv_epsilon`, `--adv_norm`, `--adv_per` and
-    `--adv_unit`; step_size, init_magnitude and xi are lengths, which follow ε; a field `replays`
-    makes the Trainer give each batch so many times in a row.
+    have a unit. On images the preset's lengths are scaled to an L∞ ball of 8/255; a class method
+    `image_preset()` says otherwise, and `text_only = True` that there is none. A field `ball` is
+    set by `--adv_epsilon`, `--adv_norm`, `--adv_per` and `--adv_unit`; step_size, init_magnitude
+    and xi are lengths, which follow ε; a field `replays` makes the Trainer give each batch so many
+    times in a row.
 
     Register before `AdversarialTrainingArguments` is imported, or as an entry point of the group
     "nlp_adv.methods", so that the flags can be made.
@@ -123,6 +128,7 @@ def build(
     norm: str | None = None,
     per: str | None = None,
     unit: Unit | None = None,
+    modality: Modality = "text",
     **settings: Any,
 ) -> Method:
     """The method `name` at its preset, with what is given put in.
@@ -134,6 +140,7 @@ def build(
         norm: "l2", "linf" or "l1".
         per: "example" or "token".
         unit: of ε and of the other lengths; only together with `epsilon`.
+        modality: whose preset: "image" has ε = 8/255 in L∞, on pixels.
         settings: the method's own fields; None leaves the preset's value.
 
     Raises:
@@ -144,7 +151,7 @@ def build(
         close = get_close_matches(name.lower(), known, n=1)
         meant = f", did you mean {close[0]}" if close else ""
         raise ValueError(f"Unknown method {name!r}{meant}; choose from {', '.join(known)}.")
-    preset = known[name].preset()
+    preset = _image_preset(known[name]) if modality == "image" else known[name].preset()
     own_unit = preset.unit if isinstance(preset, Scaled) else "absolute"
     method = bare(preset)
     given = {key: value for key, value in settings.items() if value is not None}
@@ -164,6 +171,23 @@ def build(
     method = replace(method, ball=_ball(method.ball, epsilon, norm, per), **given)
     unit = unit or own_unit
     return cast(Method, method) if unit == "absolute" else Scaled(method, unit=unit)
+
+
+def _image_preset(method: Any) -> Any:
+    """The method as its image experiments have it; in their ball where it had none.
+
+    Raises:
+        ValueError: the method is for text.
+    """
+    if hasattr(method, "image_preset"):
+        return method.image_preset()
+    preset = bare(method.preset())
+    if getattr(method, "text_only", False):
+        raise ValueError(f"{method.name} perturbs words, and images have none.")
+    if not hasattr(preset, "ball"):
+        return preset
+    lengths = _kept_shares(preset, _IMAGE_EPSILON)
+    return replace(preset, ball=LInfBall(_IMAGE_EPSILON), **lengths)
 
 
 def _kept_shares(method: Any, epsilon: float) -> dict[str, float]:

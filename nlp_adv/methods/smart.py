@@ -100,7 +100,7 @@ class SMART:
         delta = farthest(
             objective,
             clean,
-            ball=self.ball,
+            ball=objective.within(self.ball),
             step_size=self.step_size,
             steps=self.steps,
             init_magnitude=self.init_magnitude,

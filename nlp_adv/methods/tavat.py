@@ -78,6 +78,7 @@ class TAVAT:
     clean_weight: float = 0.0
 
     name: ClassVar[str] = "tavat"
+    text_only: ClassVar[bool] = True
     inner_passes: ClassVar[int] = 0
 
     def __post_init__(self) -> None:

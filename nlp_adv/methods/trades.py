@@ -20,7 +20,7 @@ from nlp_adv.methods.method import (
     farthest,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective
+from nlp_adv.perturbation import Ball, L2Ball, LInfBall, Objective
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TRADES:
         delta = farthest(
             objective,
             clean,
-            ball=self.ball,
+            ball=objective.within(self.ball),
             step_size=self.step_size,
             steps=self.steps,
             init_magnitude=self.init_magnitude,
@@ -84,3 +84,8 @@ class TRADES:
     def preset(cls) -> Scaled:
         """β = 6, of the 1 to 10 that the authors' README names; ε as a share of the embeddings."""
         return Scaled(cls(L2Ball(0.03), 0.015, 3, 6.0, init_magnitude=0.01), unit="relative")
+
+    @classmethod
+    def image_preset(cls) -> "TRADES":
+        """The authors' code on CIFAR-10: ε = 8/255, α = 2/255 (there 0.007), K = 10, β = 6."""
+        return cls(LInfBall(8 / 255), 2 / 255, 10, 6.0, init_magnitude=0.001)

@@ -90,7 +90,7 @@ class VAT:
 
     def _worst(self, objective: Objective, divergence: Callable[[Output], Tensor]) -> Tensor:
         """ε·d after K power iterations."""
-        ball, mask = self.ball, objective.mask
+        ball, mask = objective.within(self.ball), objective.mask
         gauss = torch.empty_like(mask, memory_format=torch.contiguous_format)
         direction = ball.steepest(gauss.normal_(generator=objective.generator) * mask)
         for _ in range(self.steps):

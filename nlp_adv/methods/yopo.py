@@ -28,6 +28,7 @@ from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import (
     Ball,
     L2Ball,
+    LInfBall,
     Objective,
     SplitPass,
     StepError,
@@ -109,20 +110,21 @@ class YOPO:
         if not isinstance(objective, SplitObjective):
             raise StepError("yopo needs an objective that can stop after the first block.")
         w, clean = self.clean_weight, None
+        ball = objective.within(self.ball)
         delta = torch.zeros_like(objective.mask)
         if w > 0:
             clean = full_pass(objective, delta, weight=w).loss
         if self.random_start:
-            delta = self.ball.sample(objective.mask, objective.generator)
+            delta = ball.sample(objective.mask, objective.generator)
         weight, losses = (1 - w) / self.rounds, []
         for _ in range(self.rounds - 1):
             loss, grad, p = objective.split_pass(delta, weight=weight)
             losses.append(loss)
-            delta = advance(delta, grad, ball=self.ball, step_size=self.step_size)
+            delta = advance(delta, grad, ball=ball, step_size=self.step_size)
             delta = ascend(
                 partial(objective.prefix_gradient, p=p),
                 delta,
-                ball=self.ball,
+                ball=ball,
                 step_size=self.step_size,
                 steps=self.steps - 1,
             )
@@ -133,3 +135,8 @@ class YOPO:
     def preset(cls) -> Scaled:
         """YOPO-3-3 from the clean point; the paper's YOPO-5-3 and 3-5 are for images."""
         return Scaled(cls(L2Ball(0.03), step_size=0.01, rounds=3, steps=3), unit="relative")
+
+    @classmethod
+    def image_preset(cls) -> "YOPO":
+        """YOPO-5-3 as the authors' code has it for CIFAR-10: ε = 8/255, α = 2/255."""
+        return cls(LInfBall(8 / 255), step_size=2 / 255, rounds=5, steps=3, random_start=True)

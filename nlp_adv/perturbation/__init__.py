@@ -14,6 +14,7 @@ from nlp_adv.perturbation.objective import (
     SplitPass,
     full_pass,
 )
+from nlp_adv.perturbation.running import ForwardFn, NoSync, model_forward, unwrapped
 from nlp_adv.perturbation.scaled_objective import ScaledObjective
 from nlp_adv.perturbation.units import Unit, unit_length
 
@@ -21,6 +22,7 @@ __all__ = [
     "BALLS",
     "Ball",
     "FirstBlock",
+    "ForwardFn",
     "FrozenDropout",
     "L1Ball",
     "L2Ball",
@@ -28,6 +30,7 @@ __all__ = [
     "Memory",
     "ModelObjective",
     "NoMemory",
+    "NoSync",
     "Objective",
     "Output",
     "Outputs",
@@ -44,5 +47,7 @@ __all__ = [
     "find_first_block",
     "full_pass",
     "mean_over_examples",
+    "model_forward",
     "unit_length",
+    "unwrapped",
 ]

@@ -6,17 +6,19 @@ Accelerate and in a bare loop.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from nlp_adv.perturbation.balls import Ball, WithinBox
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
+from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
@@ -69,6 +71,10 @@ class Objective(Protocol):
         """∇δ alone, of the loss or of `loss_fn(output)`: no parameter gradient is computed."""
         ...
 
+    def within(self, ball: Ball) -> Ball:
+        """The ball met with what else bounds δ: the range of the pixels, nothing for text."""
+        ...
+
     def divergence(self, p: Output, q: Output, *, symmetric: bool = False) -> Tensor:
         """D(p, q) (): KL(p ‖ q), squared error for scores, averaged over examples as the loss is.
 
@@ -105,6 +111,7 @@ class ModelObjective:
         table: the matrix that x is looked up in, where there is one.
         ids: the rows of it that x holds, (B, T).
         first_block: finds the model's first block, for methods that run it alone.
+        low, high: bounds of δ beside a method's ball, the shape of δ, as pixels have them.
     """
 
     run: Callable[[Tensor | None], Output]
@@ -123,6 +130,8 @@ class ModelObjective:
     table: nn.Parameter | None = None
     ids: Tensor | None = None
     first_block: FirstBlock | Callable[[], FirstBlock] | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
 
     unit: float = field(default=1.0, init=False)
     """How long a δ of 1 is: this objective's lengths are absolute."""
@@ -141,8 +150,10 @@ class ModelObjective:
 
     def forward(self, delta: Tensor | None = None) -> Output:
         """The loss and logits at x + mask·δ, with a graph to θ unless gradients are off."""
-        self._forwards += torch.is_grad_enabled()
-        with self._synchronisation(), self._frozen_dropout():
+        trained_on = torch.is_grad_enabled()
+        self._forwards += trained_on
+        statistics = nullcontext() if trained_on else still_statistics(self.model)
+        with self._synchronisation(), self._frozen_dropout(), statistics:
             return self._run(delta)
 
     def forward_redrawn(self) -> Output:
@@ -167,13 +178,19 @@ class ModelObjective:
         Cost: one forward and about half a backward: ⅔ of a clean step.
         """
         leaf = delta.detach().requires_grad_()
-        with self.unsynced(), _frozen_parameters(self.model):
+        with self.unsynced(), inner_pass(self.model):
             with self._frozen_dropout():
                 output = self._run(leaf)
             loss = output.loss if loss_fn is None else loss_fn(output)
             with self._frozen_dropout.restored_on_error():
                 torch.autograd.backward(loss * self.loss_scale)
         return _grad(leaf) / self.loss_scale
+
+    def within(self, ball: Ball) -> Ball:
+        """The ball met with the bounds `low` and `high`, where there are any."""
+        if self.low is None or self.high is None:
+            return ball
+        return WithinBox(ball, self.low, self.high)
 
     def divergence(self, p: Output, q: Output, *, symmetric: bool = False) -> Tensor:
         """D(p, q), the mean over examples (and over an example's counted tokens).
@@ -207,7 +224,7 @@ class ModelObjective:
         Cost: ⅔ of a clean step, divided by the number of blocks.
         """
         leaf = delta.detach().requires_grad_()
-        with _frozen_parameters(self.model):
+        with inner_pass(self.model):
             with self._frozen_dropout():
                 hidden = self._block().prefix(self._masked(leaf))
             torch.autograd.backward((hidden.to(p.dtype) * p).sum())
@@ -225,7 +242,7 @@ class ModelObjective:
             parameter.grad = None
         try:
             with self.unsynced():
-                with self._frozen_dropout():
+                with self._frozen_dropout(), still_statistics(self.model):
                     loss = self._run(delta.detach()).loss
                 self.note(loss)
                 with self._frozen_dropout.restored_on_error():
@@ -304,15 +321,3 @@ def _grad(leaf: Tensor) -> Tensor:
     if leaf.grad is None:
         raise RuntimeError("The loss does not depend on δ: the perturbation went nowhere.")
     return leaf.grad
-
-
-@contextmanager
-def _frozen_parameters(model: nn.Module) -> Iterator[None]:
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

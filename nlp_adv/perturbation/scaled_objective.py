@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from nlp_adv.perturbation.balls import Ball, WithinBox
 from nlp_adv.perturbation.memory import Memory
 from nlp_adv.perturbation.objective import ModelObjective, Objective, Output, SplitPass
 
@@ -60,6 +61,13 @@ class ScaledObjective:
     def divergence(self, p: Output, q: Output, *, symmetric: bool = False) -> Tensor:
         """The objective's."""
         return self.objective.divergence(p, q, symmetric=symmetric)
+
+    def within(self, ball: Ball) -> Ball:
+        """The ball met with the objective's bounds, in the new unit."""
+        bounded = self.objective.within(ball)
+        if not isinstance(bounded, WithinBox):
+            return bounded
+        return WithinBox(ball, bounded.low / self.scale, bounded.high / self.scale)
 
     # What only some methods ask for, where the objective has it:
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from nlp_adv.perturbation import unwrapped
 from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
-from nlp_adv.text.embeddings import unwrapped
 
 
 def embedding_evaluator(

@@ -12,17 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DDP, DeepSpeed and torch.compile wrappers."""
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]
-        elif not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
-            model = model.module  # type: ignore[assignment]
-        else:
-            return model
+from nlp_adv.perturbation import unwrapped
 
 
 def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:

@@ -1,7 +1,7 @@
 """A minibatch of text as a function of δ on its word embeddings (B, T, D)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -11,26 +11,19 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import (
     FirstBlock,
+    ForwardFn,
     FrozenDropout,
     Memory,
     ModelObjective,
     NoMemory,
+    NoSync,
     Output,
     Outputs,
     find_first_block,
+    model_forward,
+    unwrapped,
 )
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding, unwrapped
-
-ForwardFn = Callable[[nn.Module, dict[str, Any]], Output]
-NoSync = Callable[[], AbstractContextManager[None]]
-
-
-def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
-    """`model(**batch)`, its loss and its logits."""
-    outputs = model(**batch)
-    if outputs.get("loss") is None:
-        raise UserError("The model returned no loss: the batch needs labels.")
-    return Output(outputs["loss"], outputs.get("logits"))
+from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 
 
 def text_objective(

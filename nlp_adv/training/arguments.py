@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Method, WarmUp, all_methods, build, own_settings
+from nlp_adv.methods import Method, Modality, WarmUp, all_methods, build, own_settings
 
 _BALL_FLAGS = ("epsilon", "norm", "per", "unit")
 
@@ -71,9 +71,9 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     """The flags, to be put before any TrainingArguments: `class A(AdversarialArguments, TA)`.
 
     A flag left unset keeps the method's preset (its paper's setting, ε as a share of the embedding
-    norm). ε, step size and start are lengths in the same unit; with only ε given, the others keep
-    their ratio to it. Beside those listed here there is a flag `adv_FIELD` for every field of every
-    method, those of other packages included.
+    norm; for images in pixels of [0, 1]). ε, step size and start are lengths in the same unit; with
+    only ε given, the others keep their ratio to it. Beside those listed here there is a flag
+    `adv_FIELD` for every field of every method, those of other packages included.
 
     Raises:
         UserError: an unknown method, a flag that the method does not have, a value out of range.
@@ -111,8 +111,11 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         super().__post_init__()
         self.adversarial_schedule()
 
-    def adversarial_schedule(self) -> WarmUp:
+    def adversarial_schedule(self, modality: Modality = "text") -> WarmUp:
         """The method and its warm-up, as the flags stand now.
+
+        Args:
+            modality: "image" takes the presets for pixels.
 
         Raises:
             UserError: see the class.
@@ -120,7 +123,7 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         ball = {key: getattr(self, f"adv_{key}") for key in _BALL_FLAGS}
         own = {key.removeprefix("adv_"): getattr(self, key) for key in _METHOD_FLAGS}
         try:
-            method = build(self.adv, **ball, **own)
+            method = build(self.adv, modality=modality, **ball, **own)
             if self.adv_exclude_special_tokens and self.adv != "none":
                 _check_moves_tokens(method)
             return WarmUp(method, self.adv_start_step, self.adv_ramp_steps)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.perturbation import FrozenDropout
-from nlp_adv.text.embeddings import unwrapped
+from nlp_adv.perturbation import FrozenDropout, unwrapped
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from transformers import Trainer, TrainerCallback
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, WarmUp, bare, floor_cost
 from nlp_adv.perturbation import Memory, ModelObjective, StepError
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
-from nlp_adv.text.objective import text_objective
+from nlp_adv.training.inputs import Perturbed, modality_of, perturbed
 from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
 from nlp_adv.training.passes import StockPasses
@@ -50,8 +49,13 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
     and processes, the largest token counting for per="token"; `nonfinite_share`, the share of
     micro-batches with an inf or a nan.
 
-    Errors: UserError for a set-up in which the result would be wrong (see `refusals`) or a model
-    without a hookable embedding.
+    A model of text is perturbed on its word embeddings, a model whose main input is `pixel_values`
+    on its pixels: ε is then in pixels of [0, 1], and `processing_class` must be the image processor
+    that knows the normalisation. BatchNorm's running statistics are those of the passes that θ is
+    trained on.
+
+    Errors: UserError for a set-up in which the result would be wrong (see `refusals`), a model
+    without a hookable embedding, or images without an image processor.
     """
 
     model_accepts_loss_kwargs: bool
@@ -60,7 +64,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         super().__init__(*args, **kwargs)
         self.method = method
         self._schedule = self._build_schedule()
-        self._tap: EmbeddingTap | None = None
+        self._perturbed: Perturbed | None = None
         self._step_log = StepLog()
         self._alarm = ConstantPredictionAlarm()
         self._memory = Memory()
@@ -79,9 +83,9 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
             self._alarm.check()
             return output
         finally:
-            if self._tap is not None:
-                self._tap.remove()
-                self._tap = None
+            if self._perturbed is not None:
+                self._perturbed.end()
+                self._perturbed = None
 
     def training_step(
         self,
@@ -176,7 +180,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
             raise UserError(
                 "Which method? Pass method=… or use AdversarialTrainingArguments with --adv NAME."
             )
-        schedule: WarmUp = self.args.adversarial_schedule()
+        schedule: WarmUp = self.args.adversarial_schedule(modality_of(self.model))
         return schedule
 
     def _begin(self) -> None:
@@ -191,11 +195,10 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         if isinstance(self._schedule.method, NoAttack):
             return
         refuse_unsupported(self, self._schedule.method)
-        if self._tap is not None:
-            self._tap.remove()
-        name = getattr(self.args, "adv_embedding", None)
-        self._tap = EmbeddingTap(find_embedding(cast(nn.Module, self.model), name))
-        self._tap.install()
+        if self._perturbed is not None:
+            self._perturbed.end()
+        self._perturbed = perturbed(self)
+        self._perturbed.begin()
 
     def _objective(
         self,
@@ -205,41 +208,25 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         count: int,
         share: float,
     ) -> ModelObjective:
-        if "input_ids" not in inputs:
-            raise UserError(
-                "Adversarial training perturbs the embeddings of input_ids; this batch holds only "
-                f"{', '.join(inputs)}."
-            )
+        assert self._perturbed is not None
         scaler = self.accelerator.scaler
         one = torch.ones((), device=self.args.device)
         seed = self._start_seed()
         step, self._memory.slot = self._micro_batch
         self._memory.replay = step % _replays(self._schedule)
-        return text_objective(
+        return self._perturbed.objective(
             model,
             inputs,
-            tap=self._tap,
             forward=passes.forward,
             backward=passes.backward,
             unsynced=lambda: self.accelerator.no_sync(model),
             passes=count,
             seed=seed,
-            special_ids=self._special_ids(),
             loss_scale=one if scaler is None else scaler.scale(one),
             memory=self._memory,
             share=share,
             first_block=getattr(self.args, "adv_first_block", None),
         )
-
-    def _special_ids(self) -> list[int]:
-        if not getattr(self.args, "adv_exclude_special_tokens", False):
-            return []
-        ids = getattr(self.processing_class, "all_special_ids", None)
-        if ids is None:
-            raise UserError(
-                "--adv_exclude_special_tokens needs the tokenizer: pass processing_class=tokenizer."
-            )
-        return list(ids)
 
     def _start_seed(self) -> int:
         """Of (seed, step, micro-batch, rank): nothing to save, and resuming finds it again."""

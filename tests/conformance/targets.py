@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from nlp_adv.perturbation import FirstBlock, Memory, ModelObjective, Output
+from nlp_adv.images.objective import image_objective
+from nlp_adv.perturbation import Memory, ModelObjective, Output
 from nlp_adv.text.objective import text_objective
 
 Batch = dict[str, Tensor]
@@ -62,11 +63,12 @@ def _conv_net() -> ConvNet:
 
 
 CONV_NET = _conv_net()
+MEAN, STD = torch.tensor([[[0.4]], [[0.6]]]), torch.tensor([[[0.2]], [[0.5]]])
 
 
 @dataclass(frozen=True)
 class PixelTarget:
-    """A convolutional net on (B, C, H, W), with pixels clamped to their range."""
+    """A convolutional net on (B, C, H, W), normalised images whose pixels have a range."""
 
     name: str = "pixels"
     atol: float = 1e-9
@@ -79,24 +81,22 @@ class PixelTarget:
 
     def batch(self, padding: int = 0) -> Batch:
         pixels = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(1)).double()
-        return {"pixels": pixels, "labels": torch.tensor([0, 1, 1])}
+        return {"pixel_values": (pixels - MEAN) / STD, "labels": torch.tensor([0, 1, 1])}
 
     def example(self, batch: Batch, row: int, *, trimmed: bool) -> Batch:
         return {key: value[row : row + 1] for key, value in batch.items()}
 
     def objective(self, model: nn.Module, batch: Batch, **options) -> ModelObjective:
-        x = batch["pixels"]
-
-        def run(delta: Tensor | None) -> Output:
-            logits = model(x if delta is None else (x + delta).clamp(0, 1))
+        def forward(model: nn.Module, batch: Batch) -> Output:
+            logits = model(batch["pixel_values"])
             return Output(cross_entropy(logits, batch["labels"]), logits)
 
         options = {"seed": 0, "memory": Memory(), **options}
-        options["first_block"] = FirstBlock(model.first, run)
-        return ModelObjective(run=run, x=x, mask=torch.ones_like(x), model=model, **options)
+        mean, std = MEAN.flatten(), STD.flatten()
+        return image_objective(model, batch, mean=mean, std=std, forward=forward, **options)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        return cross_entropy(model(batch["pixels"]), batch["labels"])
+        return cross_entropy(model(batch["pixel_values"]), batch["labels"])
 
 
 TEXT_TARGETS = [

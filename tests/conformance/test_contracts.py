@@ -54,7 +54,7 @@ class Spy:
         self.table, self.ids, self.model = objective.table, objective.ids, objective.model
         self.divergence, self.backward = objective.divergence, objective.backward
         self.note, self.example_names = objective.note, objective.example_names
-        self.unit = objective.unit
+        self.unit, self.within = objective.unit, objective.within
         self.deltas: list[Tensor] = []
 
     def _see(self, delta):
@@ -195,6 +195,9 @@ def test_2_every_delta_is_in_the_ball_and_zero_on_padding(case, target):
     for delta, norm in zip(spy.deltas, norms, strict=True):
         assert (norm <= limit * (1 + 1e-9)).all()
         assert (delta[spy.mask == 0] == 0).all()
+        if spy.objective.low is not None:  # pixels have a range
+            assert (delta >= spy.objective.low - 1e-12).all()
+            assert (delta <= spy.objective.high + 1e-12).all()
     assert (norms[-1] > 0).any()
 
 

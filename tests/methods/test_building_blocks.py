@@ -192,7 +192,7 @@ class Plain:
         self.x, self.mask = inner.x, inner.mask
         self.generator, self.memory = inner.generator, inner.memory
         self.forward, self.backward, self.gradient = inner.forward, inner.backward, inner.gradient
-        self.divergence = inner.divergence
+        self.divergence, self.within = inner.divergence, inner.within
 
 
 @pytest.mark.parametrize(

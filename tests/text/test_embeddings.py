@@ -6,7 +6,8 @@ from models import ARCHITECTURES, VOCAB, batch, tiny
 from torch import nn
 
 from nlp_adv.errors import UserError
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding, unwrapped
+from nlp_adv.perturbation import unwrapped
+from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 
 each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 

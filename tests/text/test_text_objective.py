@@ -10,7 +10,7 @@ from models import ARCHITECTURES, LENGTHS, TOKENS, VOCAB, batch, example, gradie
 from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import Output, full_pass
+from nlp_adv.perturbation import Output, StepError, full_pass
 from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
 from nlp_adv.text.objective import text_objective
 
@@ -318,7 +318,7 @@ def test_a_batch_without_labels_is_refused():
     full = batch("bert")
     del full["labels"]
     objective = text_objective(tiny("bert"), full, seed=0)
-    with pytest.raises(UserError, match="the batch needs labels"):
+    with pytest.raises(StepError, match="the batch needs labels"):
         objective.forward()
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from nlp_adv.images.attacks.attack import Attack
 from nlp_adv.images.batch import ImageBatch, ball_for, check_ball
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
-from nlp_adv.images.result import AttackResult, Trace
+from nlp_adv.images.result import AttackResult
+from nlp_adv.images.trace import Trace
 from nlp_adv.perturbation import Ball, LInfBall, advance
 
 
@@ -59,7 +60,7 @@ class FGM(Attack):
 
         Cost: one gradient in all, and two forward passes a radius.
         """
-        trace = Trace(batch)
+        trace = Trace(batch, LOSSES[self.loss])
         grad, losses, _ = batch.gradient(batch.x, LOSSES[self.loss])
         trace.add(batch.x, losses, grad)
         results = []

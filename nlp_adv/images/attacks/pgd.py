@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from nlp_adv.images.attacks.attack import Attack
-from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, rows_of
+from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, finite_rows, rows_of
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
-from nlp_adv.images.result import AttackResult, Trace
+from nlp_adv.images.result import AttackResult
 from nlp_adv.images.sparse import SparseL1Ball
+from nlp_adv.images.trace import Trace
 from nlp_adv.perturbation import Ball, L1Ball, advance
 
 
@@ -43,9 +44,8 @@ class PGD(Attack):
             for less. Without it all images make all steps, and the last δ is returned.
         seed: of random starts.
 
-    Deviations: a coordinate's gradient is used as `steepest` uses it in training, so an image
-    without gradient stays where it is; the L1 step goes to the largest tenth of the coordinates
-    (see `SparseL1Ball`).
+    Deviations: an image whose gradient is not finite stays where it is for that step; the L1 step
+    goes to the largest tenth of the coordinates (see `SparseL1Ball`).
 
     Cost: K gradients, and three forward passes to say what came of it.
     """
@@ -72,7 +72,7 @@ class PGD(Attack):
         ball = ball_for(self.ball, batch.x)
         if type(ball) is L1Ball:
             ball = SparseL1Ball(ball.epsilon)
-        trace, adv = Trace(batch), batch.x.clone()
+        trace, adv = Trace(batch, LOSSES[self.loss]), batch.x.clone()
         if self.random_start and self.steps > 0:
             adv = batch.moved(batch.random_start(ball, self.seed))
         rows = torch.arange(len(batch), device=adv.device)
@@ -80,7 +80,7 @@ class PGD(Attack):
         live, at = batch, adv.clone()
         for _ in range(self.steps):
             grad, losses, logits = live.gradient(at, LOSSES[self.loss])
-            trace.add(at, losses, grad, rows)
+            trace.add(at, losses, grad, rows if self.until_fooled else None)
             if self.until_fooled:
                 adv[rows] = at
                 stands = ~live.fooled(logits)
@@ -89,7 +89,8 @@ class PGD(Attack):
                 if not len(rows):
                     break
             velocity = self._velocity(velocity, grad)
-            direction = _with_room(velocity, at) if isinstance(ball, L1Ball) else velocity
+            direction = torch.where(finite_rows(grad), velocity, 0.0)
+            direction = _with_room(direction, at) if isinstance(ball, L1Ball) else direction
             box = live.in_box(ball)
             delta = advance(at - live.x, direction, ball=box, step_size=self.step_size)
             at = live.moved(delta, ball)

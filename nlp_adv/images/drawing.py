@@ -1,0 +1,93 @@
+"""Empty figures, their colours, and how they are written; matplotlib is loaded when asked for."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nlp_adv.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008), as in the reports; dashes and marks tell lines apart without colours.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#a66f00", "#3a8fbf", "#333333")
+_DASHES = ("-", "--", "-.", ":")
+_MARKS = ("o", "s", "^", "D", "v")
+_WITHOUT_DATE = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("Pictures need matplotlib: pip install nlp_adv[images].") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def saved(figure: Figure, path: str | None) -> Figure:
+    """The figure, written where a path is given; an equal figure is an equal file.
+
+    Raises:
+        UserError: it cannot be written there, or not in that format.
+    """
+    if path is None:
+        return figure
+    suffix = Path(path).suffix.lower()
+    if suffix not in _WITHOUT_DATE:
+        raise UserError(f"{path} cannot be drawn; its name must end in .png, .svg or .pdf.")
+    import matplotlib
+
+    try:
+        with matplotlib.rc_context({"svg.hashsalt": "nlp_adv"}):
+            figure.savefig(path, dpi=150, metadata=_WITHOUT_DATE[suffix])
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); check the folder."
+        ) from error
+    return figure
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as an SVG file."""
+    import matplotlib
+
+    written = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nlp_adv"}):
+        figure.savefig(written, format="svg", metadata=_WITHOUT_DATE[".svg"])
+    return written.getvalue()
+
+
+def band_style(number: int, bands: int) -> dict[str, Any]:
+    """Of the band around the n-th line; many together stay light."""
+    alpha = 0.45 / max(3, bands)
+    return {"color": _COLOURS[number % len(_COLOURS)], "alpha": alpha, "linewidth": 0}
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Of the n-th line."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "linewidth": 1.8,
+    }
+
+
+def mark(number: int) -> str:
+    """Of the points on the n-th line."""
+    return _MARKS[number % len(_MARKS)]
+
+
+def tidy(axes: Axes) -> None:
+    """A light grid behind the lines, no frame above and beside them."""
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=10)

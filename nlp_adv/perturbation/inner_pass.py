@@ -1,0 +1,42 @@
+"""What a pass that is there for δ alone must not do to the model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def inner_pass(model: nn.Module) -> Iterator[None]:
+    """No parameter gradients, and BatchNorm's running statistics stand still."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        with still_statistics(model):
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def still_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm normalises as it would, and its running statistics stand still.
+
+    So they are those of the passes that θ is trained on, clean and adversarial alike.
+    """
+    # In evaluation mode a layer without tracking would use the batch's statistics.
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    ]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

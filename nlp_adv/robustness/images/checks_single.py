@@ -1,0 +1,141 @@
+"""Checks of a model of images, and of one attack on it, that compare nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nlp_adv.images.batch import image_batch
+from nlp_adv.images.pixels import Classifier
+from nlp_adv.images.quiet import quiet
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.checks_embedding import ZERO_GRADIENTS
+from nlp_adv.robustness.checks_paired import percent
+from nlp_adv.robustness.checks_records import check_confidence
+from nlp_adv.robustness.images.records import ImageRecord
+
+FALLING = 0.05  # of the images may lose at the end what the attack climbed
+UNDONE = 0.2  # of the successes may be undone by rounding: those at the border often are
+NOISE = 1e-3  # of the logits' spread, by which two passes may differ: devices add in any order
+PROBABILITY = 1e-3  # from a sum of 1
+
+
+def check_image_records(records: Sequence[ImageRecord], *, in_ball: bool) -> list[Check]:
+    """What the records of one attack tell without another run, under its name.
+
+    Args:
+        records: of one attack, at least one.
+        in_ball: it climbs a loss in a ball. One that looks for the smallest δ goes down as well as
+            up, and ends at the border between the answers, where rounding often undoes it.
+    """
+    checks = [check_zero_gradients(records)]
+    if in_ball:
+        checks += [check_ascent(records), check_rounding(records)]
+    return [replace(check, name=f"{check.name} ({records[0].attack})") for check in checks]
+
+
+def check_zero_gradients(records: Sequence[ImageRecord]) -> Check:
+    """Few images have a gradient at the start that is exactly zero."""
+    attacked = [record for record in records if record.outcome != "skipped"]
+    blind = sum(record.zero_gradient for record in attacked)
+    share = blind / max(1, len(attacked))
+    return Check(
+        name="zero gradients",
+        passed=share <= ZERO_GRADIENTS if attacked else None,
+        finding=f"{blind} of {len(attacked)} right answers ({percent(share)}) show the attack no "
+        f"gradient where it begins; at most {percent(ZERO_GRADIENTS)} may.",
+        meaning="The attack stands still on these images and counts them as robust.",
+    )
+
+
+def check_ascent(records: Sequence[ImageRecord]) -> Check:
+    """The loss is seldom lower at the end of the attack than at its start."""
+    known = [r for r in records if not math.isnan(r.first_loss + r.last_loss)]
+    lower = sum(record.last_loss < record.first_loss for record in known)
+    share = lower / max(1, len(known))
+    return Check(
+        name="ascent",
+        passed=share <= FALLING if known else None,
+        finding=f"On {lower} of {len(known)} images ({percent(share)}) the attack's own loss is "
+        f"lower at the end than at the start; at most {percent(FALLING)} may be.",
+        meaning="The attack climbs and does not arrive: its steps are too long, or the gradients "
+        "point elsewhere; these images count as robust without being so.",
+    )
+
+
+def check_rounding(records: Sequence[ImageRecord]) -> Check:
+    """Few successes are undone by rounding to 256 levels, as a saved picture has them."""
+    fallen = [record for record in records if record.outcome == "succeeded"]
+    undone = sum(not record.survives_8_bit for record in fallen)
+    share = undone / max(1, len(fallen))
+    return Check(
+        name="rounding to 8 bits",
+        passed=share <= UNDONE if fallen else None,
+        finding=f"Rounding to 256 levels undoes {undone} of {len(fallen)} successes "
+        f"({percent(share)}); at most {percent(UNDONE)} may be.",
+        meaning="These adversarial images cannot be saved as pictures: the accuracy on pictures is "
+        "higher than this attack says.",
+    )
+
+
+def check_fallen_confidence(records: Sequence[ImageRecord]) -> Check:
+    """A model that has just been led to a wrong answer is not as sure of it as can be.
+
+    Args:
+        records: of an attack that leaves an image with the first wrong answer.
+    """
+    found = check_confidence(
+        [record.clean_confidence for record in records],
+        [record.confidence for record in records if record.outcome == "succeeded"],
+    )
+    meaning = "The softmax is saturated: attacks on the cross entropy see little of this model."
+    return replace(found, meaning=meaning)
+
+
+def check_probabilities(logits: Tensor) -> Check:
+    """What the model returns are logits, not probabilities.
+
+    Args:
+        logits: (N, K).
+    """
+    rows = logits.double()
+    far = (rows.sum(1) - 1).abs()
+    probabilities = bool(((rows >= 0).all(1) & (far < PROBABILITY)).all())
+    low, high = rows.min().item(), rows.max().item()
+    return Check(
+        name="logits",
+        passed=not probabilities,
+        finding=f"The outputs are from {low:.3g} to {high:.3g}, and their sums are off 1 by "
+        f"{far.max().item():.2g} at most.",
+        meaning="The model returns probabilities: a softmax of them is nearly flat, and so is "
+        "every loss that has one. Return the logits.",
+    )
+
+
+def check_repeatable(model: Classifier, x: Tensor) -> Check:
+    """Two passes over the same images say the same.
+
+    Args:
+        model: pixels → logits.
+        x: images (B, C, H, W), on its device.
+
+    Cost: three forward passes.
+    """
+    with quiet(model):
+        batch = image_batch(model, x, None, None, None)
+        with torch.no_grad():
+            first, second = batch.logits(batch.x), batch.logits(batch.x)
+    spread = float(first.std().nan_to_num(0.0))
+    apart = float((first - second).abs().max())
+    return Check(
+        name="repeatable",
+        passed=apart <= NOISE * spread,
+        finding=f"Two passes over the same images differ by {apart:.2g}; the logits' standard "
+        f"deviation is {spread:.2g}.",
+        meaning="The model answers at random: one gradient is not its gradient, and one answer "
+        "not its answer. Average over its randomness before reading a number.",
+    )

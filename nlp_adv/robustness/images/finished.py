@@ -1,0 +1,54 @@
+"""Parts of an evaluation that need not be done again: curves and checks, by what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nlp_adv.errors import UserError
+
+FINISHED = "finished.json"
+
+
+class FinishedParts:
+    """Results in a folder, each with the hash of all that it depends on.
+
+    Args:
+        folder: beside the records.
+        depends: what all parts depend on: model, images.
+    """
+
+    def __init__(self, folder: str | Path, depends: Any) -> None:
+        self._path, self._depends = Path(folder) / FINISHED, depends
+
+    def part(self, name: str, settings: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, as JSON; made once for equal settings.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        content = json.dumps([self._depends, settings], sort_keys=True, default=str)
+        key = hashlib.sha256(content.encode()).hexdigest()[:12]
+        there = self._read().get(name, {})
+        if there.get("key") == key:
+            return there["found"]
+        found = make()
+        parts = self._read() | {name: {"key": key, "found": found}}
+        unfinished = self._path.with_suffix(".tmp")
+        try:
+            unfinished.write_text(json.dumps(parts) + "\n", encoding="utf-8")
+            unfinished.replace(self._path)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written ({error.strerror}).") from error
+        return found
+
+    def _read(self) -> dict[str, Any]:
+        """Nothing of a file that is missing or damaged: it holds nothing that cannot be redone."""
+        try:
+            parts = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return parts if isinstance(parts, dict) else {}
