@@ -1,9 +1,13 @@
-"""`nlp-adv attack`: words and characters of labelled texts, records as it goes, a report."""
+"""`nlp-adv attack`: words and characters of labelled texts, records as it goes, a report.
+
+With `--modality image` it is `attack_images`.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from nlp_adv.cli.attack_arguments import (
     AttackArguments,
@@ -12,7 +16,9 @@ from nlp_adv.cli.attack_arguments import (
     chosen_protocol,
     parse,
 )
+from nlp_adv.cli.attack_image_arguments import of_texts
 from nlp_adv.cli.evaluations import command_line, finish
+from nlp_adv.cli.modality import modality
 from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts, load_victim
 from nlp_adv.robustness.evaluation import evaluate_robustness
 from nlp_adv.robustness.records import Record, Shard
@@ -22,6 +28,10 @@ from nlp_adv.robustness.scaled_logits import scaled_logits
 
 def main(argv: list[str]) -> None:
     """Attack a saved classifier."""
+    if modality(argv) == "image":
+        import_module("nlp_adv.cli.attack_images").main(argv)
+        return
+    argv = of_texts(argv)
     victim, attack = parse(argv, "attack", VictimArguments, AttackArguments)
     evaluation = attacked(victim, attack)
     finish(evaluation, attack.output_dir, command_line("attack", argv))

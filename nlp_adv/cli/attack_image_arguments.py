@@ -1,20 +1,21 @@
-"""The flags of `nlp-adv attack --modality image`, and the attacks that they name."""
+"""The flags of `nlp-adv attack --modality image`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import HfArgumentParser
 
 from nlp_adv.cli.arguments import flag_names, flags_of_file, unknown_flag
+from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.modality import with_numbers
 from nlp_adv.errors import UserError
-from nlp_adv.images import APGD, FGM, FGSM, PGD, Attack, CarliniWagner, DeepFool
+from nlp_adv.images import PGD
+from nlp_adv.images.batch import check_ball
 from nlp_adv.images.losses import check_loss
 from nlp_adv.perturbation import BALLS, Ball
-from nlp_adv.robustness.images.noise import PixelNoise
 
 STEP_RATIO = 2.5  # step size = 2.5·ε/steps: long enough to cross the ball, short enough to settle
 
@@ -85,59 +86,15 @@ class ImageAttackArguments:
         """The ball of a radius."""
         return BALLS[self.norm](epsilon, "example")
 
-    def pgd(self, epsilon: float, **changes: Any) -> PGD:
-        """PGD in the ball of a radius, until it fools."""
-        scale = 1.0 if self.radius == 0 else epsilon / self.radius
+    def pgd(self, **changes: Any) -> PGD:
+        """PGD in the ball, until it fools."""
         step = STEP_RATIO * self.radius / self.steps if self.step_size is None else self.step_size
-        settings = {"loss": self.loss, "until_fooled": True, "seed": self.seed} | changes
-        return PGD(self.ball(epsilon), step_size=step * scale, steps=self.steps, **settings)
-
-    def built(self) -> dict[str, Attack]:
-        """The attacks by the names that were typed.
-
-        Raises:
-            UserError: an unknown name, or a number that is out of range.
-        """
-        named = {}
-        for name in dict.fromkeys(self.attacks):
-            if name not in _BUILD:
-                raise UserError(f"There is no attack {name!r}; choose from {', '.join(_BUILD)}.")
-            try:
-                named[name] = _BUILD[name](self)
-            except ValueError as error:
-                raise UserError(f"{name}: {error}") from error
-        return named
-
-
-_BUILD: dict[str, Callable[[ImageAttackArguments], Attack]] = {
-    "fgsm": lambda a: _fgsm(a),
-    "fgm": lambda a: FGM(a.ball(a.radius), _loss(a)),
-    "bim": lambda a: a.pgd(a.radius, random_start=False),
-    "pgd": lambda a: a.pgd(a.radius),
-    "mi-fgsm": lambda a: a.pgd(a.radius, random_start=False, momentum=1.0),
-    "apgd": lambda a: APGD(
-        a.ball(a.radius), a.steps, _loss(a), random_start=a.restarts > 1, seed=a.seed
-    ),
-    "noise": lambda a: PixelNoise(a.ball(a.radius), seed=a.seed),
-    "deepfool": lambda a: _deepfool(a),
-    "cw": lambda a: CarliniWagner(a.cw_steps, a.cw_step_size, a.cw_search_steps),
-}
-
-
-def _fgsm(arguments: ImageAttackArguments) -> Attack:
-    if arguments.norm != "linf":
-        raise UserError("fgsm is a step in L∞; with --norm l2 or l1 name fgm.")
-    return FGSM(arguments.radius, _loss(arguments))
-
-
-def _deepfool(arguments: ImageAttackArguments) -> Attack:
-    if arguments.norm == "l1":
-        raise UserError("deepfool measures in L2 or L∞; leave it out with --norm l1.")
-    return DeepFool("linf" if arguments.norm == "linf" else "l2")
-
-
-def _loss(arguments: ImageAttackArguments) -> Any:
-    return arguments.loss
+        settings: dict[str, Any] = {
+            "loss": self.loss,
+            "until_fooled": True,
+            "seed": self.seed,
+        } | changes
+        return PGD(self.ball(self.radius), step_size=step, steps=self.steps, **settings)
 
 
 def parse(argv: list[str]) -> tuple[ImageVictimArguments, ImageAttackArguments]:
@@ -183,20 +140,37 @@ def _check_numbers(attack: ImageAttackArguments) -> None:
             f"--norm {attack.norm} needs --epsilon: how long a δ is depends on the number of "
             f"pixels."
         )
+    if not attack.radius > 0:
+        raise UserError("--epsilon must be above 0; without attack is a row of the table anyway.")
     try:
         check_loss(attack.loss)
         for epsilon in (attack.radius, *attack.epsilons):
-            attack.pgd(epsilon)
+            check_ball(attack.ball(epsilon))
     except ValueError as error:
-        raise UserError(str(error)) from error
-    if attack.target is not None and "deepfool" in attack.attacks:
-        raise UserError("deepfool goes to the nearest class and has no target; leave it out.")
+        raise UserError(f"--epsilon, --epsilons, --loss: {error}") from error
+
+
+def of_texts(argv: list[str]) -> list[str]:
+    """A command line of attacks on texts, without `--modality text`, which they know nothing of.
+
+    Raises:
+        UserError: a flag of attacks on images is among the others.
+    """
+    argv = flags_of_file(argv)
+    of_images = {*vars(ImageVictimArguments()), *vars(ImageAttackArguments())} - _text_flags()
+    strange = sorted(flag_names(argv) & of_images - {"modality"})
+    if strange:
+        raise UserError(f"--{strange[0]} belongs to attacks on images: add --modality image.")
+    given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    given.add_argument("--modality")
+    return given.parse_known_args(argv)[1]
 
 
 def _unknown(flag: str, parser: HfArgumentParser) -> str:
-    from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
-
-    texts = {*vars(VictimArguments()), *vars(AttackArguments())}
-    if flag_names([flag]) & texts:
+    if flag_names([flag]) & _text_flags():
         return f"{flag} belongs to attacks on texts; leave it out, or leave out --modality image."
     return unknown_flag(flag, parser)
+
+
+def _text_flags() -> set[str]:
+    return {*vars(VictimArguments()), *vars(AttackArguments())}

@@ -10,7 +10,10 @@ from nlp_adv.errors import UserError
 # command: (module, what it does); a module is imported only when its command is asked for
 COMMANDS = {
     "train": ("nlp_adv.cli.train", "fine-tune a classifier, with adversarial training if asked"),
-    "attack": ("nlp_adv.cli.attack", "attack the words and characters of labelled texts"),
+    "attack": (
+        "nlp_adv.cli.attack",
+        "attack the words and characters of labelled texts, or images",
+    ),
     "evaluate": ("nlp_adv.cli.evaluate", "attack words and embeddings, and check for masking"),
     "compare": ("nlp_adv.cli.compare", "train and evaluate the methods of a recipe"),
     "report": ("nlp_adv.cli.evaluations", "make one report of finished evaluations"),

@@ -149,7 +149,6 @@ _DEFAULTS = {
     "save_strategy": "no",
 }
 _DEMO = {
-    "num_train_epochs": "30",
     "validation_examples": "200",
     "attack_epsilons": "0.1",
     "compare_plain": "true",

@@ -77,6 +77,16 @@ class ImageBatch:
             return (answers == self.y) & torch.isfinite(logits).all(1)
         return (answers != self.y) | ~torch.isfinite(logits).all(1)
 
+    def direction(self, grad: Tensor, adv: Tensor, ball: Ball) -> Tensor:
+        """The gradient that a step from `adv` goes by: in L1, without what the box holds fast.
+
+        An L1 step moves few pixels; those that are at their end would be moved in vain.
+        """
+        if not isinstance(ball, L1Ball):
+            return grad
+        held = ((adv >= 1) & (grad > 0)) | ((adv <= 0) & (grad < 0))
+        return torch.where(held, 0.0, grad)
+
     def rows(self, kept: Tensor) -> ImageBatch:
         """Some of the images; `kept` is a mask or indices."""
         return replace(self, x=self.x[kept], y=self.y[kept], mask=self.mask[kept])

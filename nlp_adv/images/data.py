@@ -168,7 +168,7 @@ def _datasets(path: Path, name: str) -> Mapping[str, Dataset]:
             loaded = load_from_disk(str(path))
         elif path.is_dir():
             _check_folder(path)
-            loaded = load_dataset("imagefolder", data_dir=str(path))
+            loaded = load_dataset("imagefolder", data_dir=str(path), drop_labels=False)
         elif path.is_absolute() or name.startswith(("~", ".")) or name.count("/") > 1:
             raise UserError(f"The image folder {name} does not exist; check the path.")
         else:

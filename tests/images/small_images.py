@@ -71,7 +71,7 @@ def _trained() -> tuple[nn.Module, Tensor, Tensor]:
 def digits(count: int, dtype: torch.dtype = torch.float64) -> Digits:
     """The network, a fresh copy, and so many images."""
     model, x, y = _trained()
-    return Digits(copy.deepcopy(model).to(dtype), x[:count].to(dtype), y[:count])
+    return Digits(copy.deepcopy(model).to(dtype), x[:count].to(dtype, copy=True), y[:count].clone())
 
 
 class Linear(nn.Module):
@@ -109,7 +109,7 @@ ATTACKS: dict[str, Attack] = {
     "apgd-l2": APGD(L2Ball(0.75), 12, "dlr", random_start=True),
     "deepfool-l2": DeepFool(steps=8),
     "deepfool-linf": DeepFool("linf", steps=8),
-    "cw": CarliniWagner(steps=20, search_steps=3, initial_constant=1.0, step_size=0.1),
+    "cw": CarliniWagner(steps=25, search_steps=3, initial_constant=1.0, step_size=0.2),
     "adam": OptimizerAttack(torch.optim.Adam, lr=0.03, steps=6),
     "sgd-l2": OptimizerAttack(
         torch.optim.SGD, 0.3, 6, ball=L2Ball(0.75), options={"momentum": 0.9}

@@ -47,6 +47,10 @@ PAIRS = {
         APGD(LInfBall(0.05), 33, "margin", rho=0.9),
         partial(naive.apgd, epsilon=0.05, steps=33, norm="linf", loss=naive.margin, rho=0.9),
     ),
+    "apgd-linf, ρ = 0": (  # only what has not changed since the last checkpoint counts
+        APGD(LInfBall(0.3), 60, "margin", rho=0.0),
+        partial(naive.apgd, epsilon=0.3, steps=60, norm="linf", loss=naive.margin, rho=0.0),
+    ),
     "apgd-l2, dlr": (
         APGD(L2Ball(0.5), 40, "dlr"),
         partial(naive.apgd, epsilon=0.5, steps=40, norm="l2", loss=naive.dlr),

@@ -103,9 +103,7 @@ def test_deepfool_is_that_of_foolbox(norm, dtype):
     result = DeepFool(norm)(*data)
     assert result.success.all()
     atol = max(SUMS[dtype], 1e-8)
-    torch.testing.assert_close(
-        result.adv, foolbox_images(name, data, None), rtol=0, atol=atol
-    )
+    torch.testing.assert_close(result.adv, foolbox_images(name, data, None), rtol=0, atol=atol)
 
 
 def test_carlini_and_wagner_finds_what_foolbox_finds():

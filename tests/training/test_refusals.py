@@ -95,8 +95,7 @@ def test_images(tmp_path, accumulation):
         **FLAGS,
     )
     text = refused(trainer)
-    assert "input_ids" in text
-    assert "pixel_values" in text
+    assert "processing_class=image_processor" in text
 
 
 class WithoutEmbedding(nn.Module):

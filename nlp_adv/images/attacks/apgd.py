@@ -7,8 +7,8 @@ with the pixels' range, f the loss, α = 0.75 (1 in the first step), η = 2ε at
     z^{k+1} = Π_S( x^k + η·argmax_{‖v‖≤1} ⟨v, ∇f(x^k)⟩ )
     x^{k+1} = Π_S( x^k + α·(z^{k+1} − x^k) + (1 − α)·(x^k − x^{k−1}) )
 
-At the steps w_j = ⌈p_j·K⌉, where p_1 = 0.22 and p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06), η is
-halved, and the search goes on from the best point, where since the last such step
+At the steps w_j = ⌈p_j·K⌉, p_1 = 0.22, p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06), η is halved
+and the search goes on from the best point, where since the last such step
 
     1. f rose in fewer than ρ of the steps, or
     2. neither η nor the best f has changed.
@@ -26,7 +26,7 @@ from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, finite_rows
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
 from nlp_adv.images.result import AttackResult
 from nlp_adv.images.trace import Trace
-from nlp_adv.perturbation import Ball, L1Ball, advance
+from nlp_adv.perturbation import Ball, L1Ball, WithinBox, advance
 
 _ALPHA = 0.75  # the share of a step that is new; the rest is the last step's
 
@@ -82,8 +82,10 @@ class APGD(Attack):
     def run(self, batch: ImageBatch) -> AttackResult:
         """The attack on a batch, in a quiet model; no step waits for the device."""
         ball = ball_for(self.ball, batch.x)
-        trace, marks = Trace(batch, LOSSES[self.loss]), checkpoints(self.steps)
-        start = batch.moved(batch.random_start(ball, self.seed)) if self.random_start else batch.x
+        box, marks = batch.in_box(ball), checkpoints(self.steps)
+        trace, start = Trace(batch, LOSSES[self.loss]), batch.x
+        if self.random_start:
+            start = batch.moved(batch.random_start(ball, self.seed), ball)
         before, here = start, self._look(batch, start)
         best = found = here
         step = (2 * ball.epsilon).expand_as(here.column(start.flatten(1)[:, 0]))  # η, one an image
@@ -91,7 +93,7 @@ class APGD(Attack):
         raised, since = torch.zeros_like(here.loss), 0
         for k in range(1, self.steps + 1):
             trace.add(here.adv, here.loss, here.grad)
-            at = self._step(batch, ball, here, before, step, alpha=_ALPHA if k > 1 else 1.0)
+            at = self._step(batch, box, here, before, step, alpha=_ALPHA if k > 1 else 1.0)
             after = self._look(batch, at, without_gradient=k == self.steps)
             raised += after.loss > here.loss
             best = best.replaced(after, after.loss > best.loss)
@@ -118,7 +120,7 @@ class APGD(Attack):
     def _step(
         self,
         batch: ImageBatch,
-        ball: Ball,
+        box: WithinBox,
         here: _Point,
         before: Tensor,
         step: Tensor,
@@ -126,11 +128,10 @@ class APGD(Attack):
         alpha: float,
     ) -> Tensor:
         """x^{k+1}, of x^k, x^{k−1} and η."""
-        box = batch.in_box(ball)
         delta, momentum = here.adv - batch.x, here.adv - before
         z = advance(delta, here.grad, ball=box, step_size=step)
         mixed = box.project(delta + alpha * (z - delta) + (1 - alpha) * momentum)
-        return torch.where(finite_rows(here.grad), batch.moved(mixed, ball), here.adv)
+        return torch.where(finite_rows(here.grad), batch.moved(mixed, box.ball), here.adv)
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -166,6 +167,6 @@ class _Point:
         )
 
     def worse_than(self, other: _Point) -> Tensor:
-        """(B,): it fools where the other does not, or is as far and has the larger loss."""
+        """(B,): it fools where the other does not, or does as it does and has the larger loss."""
         larger = self.loss > other.loss
         return (self.fooled & ~other.fooled) | ((self.fooled == other.fooled) & larger)

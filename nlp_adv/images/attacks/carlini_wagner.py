@@ -48,9 +48,11 @@ class CarliniWagner(Attack):
         abort_early: an image leaves Adam when the lowest of its losses has fallen by less than a
             ten-thousandth in a tenth of the steps.
 
-    Deviations: each image has its own c and leaves Adam on its own, by its lowest loss, since the
-    present one of an image goes up and down; the authors' code watches the sum over the batch. One whose bounds on c are within 1 % of each other is searched no further. An image that succeeds
-    without change is done. The last c of a search of ten values and more is not tried twice.
+    Deviations: each image has its own c and leaves Adam on its own, by its lowest loss, as that of
+    one image goes up and down; the authors' code watches the sum over the batch. An image whose
+    bounds on c are within 1 % of each other is searched no further, and one that succeeds without
+    change is done. The last c of a search of ten values and more is not tried twice. An image whose
+    gradient is not finite stays where it is for that step.
 
     Cost: at most `steps`·`search_steps` gradients, and four forward passes.
     """

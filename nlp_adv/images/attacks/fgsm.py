@@ -31,6 +31,8 @@ class FGM(Attack):
     The inverse experiment: with the right class as target the same step goes down the loss, and
     the model grows surer of it.
 
+    Deviations: in L1 the one pixel that moves is the steepest of those that have room to.
+
     Args:
         ball: `LInfBall`, `L2Ball` or `L1Ball`, its radius in pixels, one or one an image.
         loss: what is climbed.
@@ -67,7 +69,8 @@ class FGM(Attack):
         for epsilon in epsilons:
             ball = ball_for(replace(self.ball, epsilon=epsilon), batch.x)  # type: ignore[type-var]
             origin = torch.zeros_like(batch.x)
-            delta = advance(origin, grad, ball=batch.in_box(ball), step_size=ball.epsilon)
+            direction = batch.direction(grad, batch.x, ball)
+            delta = advance(origin, direction, ball=batch.in_box(ball), step_size=ball.epsilon)
             results.append(trace.result(self.name, batch.moved(delta, ball)))
         return results
 

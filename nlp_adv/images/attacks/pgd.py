@@ -74,10 +74,10 @@ class PGD(Attack):
             ball = SparseL1Ball(ball.epsilon)
         trace, adv = Trace(batch, LOSSES[self.loss]), batch.x.clone()
         if self.random_start and self.steps > 0:
-            adv = batch.moved(batch.random_start(ball, self.seed))
+            adv = batch.moved(batch.random_start(ball, self.seed), ball)
         rows = torch.arange(len(batch), device=adv.device)
         velocity = torch.zeros_like(adv)
-        live, at = batch, adv.clone()
+        live, at, box = batch, adv.clone(), batch.in_box(ball)
         for _ in range(self.steps):
             grad, losses, logits = live.gradient(at, LOSSES[self.loss])
             trace.add(at, losses, grad, rows if self.until_fooled else None)
@@ -88,10 +88,9 @@ class PGD(Attack):
                 at, grad, velocity = at[stands], grad[stands], velocity[stands]
                 if not len(rows):
                     break
+                box = live.in_box(ball)
             velocity = self._velocity(velocity, grad)
-            direction = torch.where(finite_rows(grad), velocity, 0.0)
-            direction = _with_room(direction, at) if isinstance(ball, L1Ball) else direction
-            box = live.in_box(ball)
+            direction = torch.where(finite_rows(grad), live.direction(velocity, at, ball), 0.0)
             delta = advance(at - live.x, direction, ball=box, step_size=self.step_size)
             at = live.moved(delta, ball)
         adv[rows] = at
@@ -110,9 +109,3 @@ class PGD(Attack):
         length = grad.abs().sum(dim=tuple(range(1, grad.ndim)), keepdim=True)
         usable = torch.isfinite(length) & (length > 0)
         return self.momentum * velocity + torch.where(usable, grad / length, 0.0)
-
-
-def _with_room(grad: Tensor, adv: Tensor) -> Tensor:
-    """The gradient without coordinates that the box holds fast: few move, and none in vain."""
-    held = ((adv >= 1) & (grad > 0)) | ((adv <= 0) & (grad < 0))
-    return torch.where(held, 0.0, grad)

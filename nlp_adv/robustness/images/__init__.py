@@ -11,7 +11,8 @@ from nlp_adv.robustness.images.noise import PixelNoise
 from nlp_adv.robustness.images.numbers import ImageRobustness, ImageSummary
 from nlp_adv.robustness.images.records import ImageRecord, read_image_records
 from nlp_adv.robustness.images.scaled import ScaledLogits
-from nlp_adv.robustness.images.sweep import EpsilonSweep, epsilon_sweep
+from nlp_adv.robustness.images.sweep import epsilon_sweep
+from nlp_adv.robustness.images.swept import EpsilonSweep
 
 __all__ = [
     "EpsilonSweep",

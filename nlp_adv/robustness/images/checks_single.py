@@ -15,7 +15,7 @@ from nlp_adv.images.quiet import quiet
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_embedding import ZERO_GRADIENTS
 from nlp_adv.robustness.checks_paired import percent
-from nlp_adv.robustness.checks_records import check_confidence
+from nlp_adv.robustness.checks_records import FEWEST, check_confidence
 from nlp_adv.robustness.images.records import ImageRecord
 
 FALLING = 0.05  # of the images may lose at the end what the attack climbed
@@ -72,9 +72,10 @@ def check_rounding(records: Sequence[ImageRecord]) -> Check:
     fallen = [record for record in records if record.outcome == "succeeded"]
     undone = sum(not record.survives_8_bit for record in fallen)
     share = undone / max(1, len(fallen))
+    passed = share <= UNDONE
     return Check(
         name="rounding to 8 bits",
-        passed=share <= UNDONE if fallen else None,
+        passed=passed if len(fallen) >= FEWEST or (passed and fallen) else None,
         finding=f"Rounding to 256 levels undoes {undone} of {len(fallen)} successes "
         f"({percent(share)}); at most {percent(UNDONE)} may be.",
         meaning="These adversarial images cannot be saved as pictures: the accuracy on pictures is "

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from nlp_adv.errors import UserError
 from nlp_adv.images import Attack
 from nlp_adv.images.pixels import Classifier
+from nlp_adv.perturbation import Ball
 from nlp_adv.robustness.images.numbers import ImageRobustness
 from nlp_adv.robustness.images.running import clean_look, digits_of, restarted, run_attack
 from nlp_adv.robustness.images.store import ImageStore
@@ -30,6 +31,7 @@ def evaluate_images(
     *,
     restarts: int = 1,
     target: int | None = None,
+    within: Ball | None = None,
     ids: Iterable[int] | None = None,
     output_dir: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -55,6 +57,8 @@ def evaluate_images(
         restarts: starts of attacks that have a seed: seed, seed + 1, …
         target: class that the attacks lead to; images of that class are left out, there being
             nothing to do. None for any wrong answer.
+        within: the ball in which a success counts against the accuracies, such as that of the
+            other attacks where one looks for the smallest δ; any success counts without.
         ids: of the images in the data; 0, 1, … without.
         output_dir: where records are kept.
         settings: what belongs to this run besides model and attacks; a run with others does not
@@ -70,7 +74,7 @@ def evaluate_images(
     if restarts < 1:
         raise UserError(f"restarts is {restarts}; an attack needs at least one start.")
     run = {
-        "model": None if output_dir is None else _fingerprint(model),
+        "model": None if output_dir is None else model_fingerprint(model),
         "target": target,
         **(settings or {}),
         "attacks": {name: f"{attack}, {restarts} starts" for name, attack in named.items()},
@@ -95,7 +99,7 @@ def evaluate_images(
         found = store.of(list(named), seen)
     if not found:
         raise UserError("There are no images to attack; give images of other classes, or more.")
-    return ImageRobustness(found)
+    return ImageRobustness(found, within)
 
 
 def _attack_batch(
@@ -144,7 +148,7 @@ def _named(attacks: Mapping[str, Attack] | Sequence[Attack]) -> dict[str, Attack
     return named
 
 
-def _fingerprint(model: Classifier) -> str | None:
+def model_fingerprint(model: Classifier) -> str | None:
     """12 hexadecimal digits over weights, buffers and normalisation; None of a mere function."""
     if not isinstance(model, nn.Module):
         return None

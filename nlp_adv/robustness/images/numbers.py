@@ -7,22 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import torch
+
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.images.records import ImageRecord, stood
+from nlp_adv.perturbation import Ball
+from nlp_adv.robustness.images.records import ImageRecord
 from nlp_adv.robustness.statistics import Share
+
+_ROUNDING = 1e-6  # by which a δ on the surface of a ball may be longer than ε
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSummary:
-    """One attack on one model; norms are means over the images that fell, nan without any.
+    """One attack on one model; norms are means over the fooled, nan without any.
 
     Args:
         attack: its name.
         examples: N, all of them.
         clean: right without attack.
-        under_attack: right whatever the attack did.
-        success: fallen, of those that were right without attack.
-        success_8_bit: fallen also after rounding to 256 levels, of the same.
+        under_attack: right whatever the attack did in the ball.
+        success: fallen in the ball, of those that were right without attack.
+        fooled: fallen in the ball or outside, of the same.
+        fooled_8_bit: those that are still fooled after rounding to 256 levels, of the same.
         l2, linf, l1, l0: of δ.
         gradient_passes: mean over attacked images.
         zero_gradients: whose first gradient was 0, of those attacked.
@@ -33,7 +39,8 @@ class ImageSummary:
     clean: Share
     under_attack: Share
     success: Share
-    success_8_bit: Share
+    fooled: Share
+    fooled_8_bit: Share
     l2: float
     linf: float
     l1: float
@@ -42,8 +49,12 @@ class ImageSummary:
     zero_gradients: Share
 
 
-def summarise_images(records: Sequence[ImageRecord]) -> ImageSummary:
+def summarise_images(records: Sequence[ImageRecord], within: Ball | None = None) -> ImageSummary:
     """Count one attack's records, and check that Aua = Clean·(1 − Suc), exactly.
+
+    Args:
+        records: of one attack.
+        within: the ball in which a success counts against the accuracy; any without.
 
     Raises:
         UserError: there are none, they are of several attacks, or an outcome contradicts the
@@ -53,31 +64,41 @@ def summarise_images(records: Sequence[ImageRecord]) -> ImageSummary:
     if len(names) != 1:
         raise UserError(f"Records of one attack are needed, not of {len(names)}.")
     attacked = [record for record in records if record.outcome != "skipped"]
-    fallen = [record for record in records if record.outcome == "succeeded"]
+    fooled = [record for record in records if record.outcome == "succeeded"]
     for record in attacked:
         if record.clean_answer != record.label:
             raise UserError(
                 f"Image {record.id} of {record.attack} counts as attacked ({record.outcome}), but "
                 f"was wrong without attack; such a record must be skipped."
             )
+    standing = sum(stands(record, within) for record in records)
     found = ImageSummary(
         attack=names.pop(),
         examples=len(records),
         clean=Share(len(attacked), len(records)),
-        under_attack=Share(sum(stood(records)), len(records)),
-        success=Share(len(fallen), len(attacked)),
-        success_8_bit=Share(sum(record.survives_8_bit for record in fallen), len(attacked)),
-        l2=_mean([record.l2 for record in fallen]),
-        linf=_mean([record.linf for record in fallen]),
-        l1=_mean([record.l1 for record in fallen]),
-        l0=_mean([record.l0 for record in fallen]),
+        under_attack=Share(standing, len(records)),
+        success=Share(len(attacked) - standing, len(attacked)),
+        fooled=Share(len(fooled), len(attacked)),
+        fooled_8_bit=Share(sum(record.survives_8_bit for record in fooled), len(attacked)),
+        l2=_mean([record.l2 for record in fooled]),
+        linf=_mean([record.linf for record in fooled]),
+        l1=_mean([record.l1 for record in fooled]),
+        l0=_mean([record.l0 for record in fooled]),
         gradient_passes=_mean([record.gradient_passes for record in attacked]),
         zero_gradients=Share(sum(r.zero_gradient for r in attacked), len(attacked)),
     )
-    fell = Fraction(len(fallen), len(attacked)) if attacked else Fraction(0)
-    standing = Fraction(found.clean.count, found.clean.total) * (1 - fell)
-    assert standing == Fraction(found.under_attack.count, found.under_attack.total)
+    success = Fraction(found.success.count, found.success.total) if attacked else Fraction(0)
+    left = Fraction(found.clean.count, found.clean.total) * (1 - success)
+    assert left == Fraction(found.under_attack.count, found.under_attack.total)
     return found
+
+
+def stands(record: ImageRecord, within: Ball | None = None) -> bool:
+    """Right without attack, and not led astray, or only by a δ outside the ball."""
+    if record.outcome != "succeeded" or within is None:
+        return record.outcome == "failed"
+    length: float = getattr(record, type(within).__name__.removesuffix("Ball").lower())
+    return length > float(torch.as_tensor(within.epsilon).max()) * (1 + _ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -86,12 +107,15 @@ class ImageRobustness:
 
     Args:
         records: an image and attack each.
+        within: the ball in which a success counts, so that attacks of any length can be put
+            together; any success counts without.
 
     Raises:
         UserError: there are none, or the attacks were not run on the same images.
     """
 
     records: tuple[ImageRecord, ...]
+    within: Ball | None = None
     summaries: Mapping[str, ImageSummary] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +128,7 @@ class ImageRobustness:
                 raise UserError(
                     f"{next(iter(names))} and {name} were not run on the same images; finish both."
                 )
-        summaries = {name: summarise_images(self.of(name)) for name in names}
+        summaries = {name: summarise_images(self.of(name), self.within) for name in names}
         object.__setattr__(self, "summaries", summaries)
 
     def of(self, attack: str) -> list[ImageRecord]:
@@ -139,9 +163,10 @@ class ImageRobustness:
 
     def standing(self) -> dict[int, bool]:
         """Image id → whether the model stood every attack."""
-        under = [stood(self.of(name)) for name in self.attacks]
-        ids = [record.id for record in self.of(self.attacks[0])]
-        return dict(zip(ids, map(all, zip(*under, strict=True)), strict=True))
+        stood = {record.id: True for record in self.records}
+        for record in self.records:
+            stood[record.id] &= stands(record, self.within)
+        return stood
 
 
 def _mean(values: Sequence[float]) -> float:

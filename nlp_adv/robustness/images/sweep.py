@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -16,55 +16,12 @@ from nlp_adv.images import FGM, FGSM, Attack
 from nlp_adv.images.batch import image_batch
 from nlp_adv.images.pixels import Classifier
 from nlp_adv.images.quiet import quiet
-from nlp_adv.robustness.curve import AccuracyCurve, CurvePoint
 from nlp_adv.robustness.images.running import CleanLook, clean_look
-from nlp_adv.robustness.statistics import Share
+from nlp_adv.robustness.images.swept import EpsilonSweep
 
 Found = tuple[Tensor, Tensor]  # of b images: (b, R) stood, (b,) gradient passes
 
-
-@dataclass(frozen=True)
-class EpsilonSweep:
-    """What an attack left of N images at R radii.
-
-    Attributes:
-        attack: its name.
-        epsilons: the R radii, from the smallest up.
-        right: (N,), right without attack.
-        stood: (N, R), right under the attack at that radius.
-        gradient_passes: (N,), of all radii together.
-    """
-
-    attack: str
-    epsilons: tuple[float, ...]
-    right: Tensor
-    stood: Tensor
-    gradient_passes: Tensor
-
-    def share(self, epsilon: float) -> Share:
-        """Accuracy at a radius that was tried, or 0."""
-        if epsilon == 0:
-            return Share(int(self.right.sum()), len(self.right))
-        return Share(int(self.stood[:, self.epsilons.index(epsilon)].sum()), len(self.right))
-
-    @property
-    def curve(self) -> AccuracyCurve:
-        """Accuracy over ε, from ε = 0, with Wilson's intervals; its area sums it up."""
-        radii = sorted({0.0, *self.epsilons})
-        return AccuracyCurve(tuple(CurvePoint(radius, self.share(radius)) for radius in radii))
-
-    def described(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return {
-            name: value.tolist() if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-
-    @classmethod
-    def read(cls, content: Mapping[str, Any]) -> EpsilonSweep:
-        """The inverse of `described`."""
-        tensors = {k: torch.tensor(content[k]) for k in ("right", "stood", "gradient_passes")}
-        return cls(content["attack"], tuple(content["epsilons"]), **tensors)
+__all__ = ["EpsilonSweep", "at_radius", "epsilon_sweep"]
 
 
 def epsilon_sweep(

@@ -79,7 +79,7 @@ def _cards(report: ImageReport, result: AttackResult) -> list[dict[str, Any]]:
             {
                 "fell": bool(result.success[row]),
                 "label": f"{'target' if result.towards else 'right answer'} {label}",
-                "norms": f"‖δ‖₂ {float(l2[row]):.3g} · ‖δ‖∞ {float(linf[row]):.3g}",
+                "norms": f"‖δ‖₂ = {float(l2[row]):.3g}, ‖δ‖∞ = {float(linf[row]):.3g}",
                 "pictures": [
                     (_picture(result.x[row]), clean, "clean"),
                     (_picture(0.5 + scale * delta), f"δ × {scale:.3g}", "change, grey is none"),
@@ -91,7 +91,7 @@ def _cards(report: ImageReport, result: AttackResult) -> list[dict[str, Any]]:
 
 
 def _said(report: ImageReport, answer: Tensor, confidence: Tensor) -> str:
-    return f"{report.label(int(answer))}, {percent(float(confidence))} %"
+    return f"{report.label(int(answer))}, {percent(float(confidence))}\xa0%"
 
 
 def _picture(pixels: Tensor) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from nlp_adv.robustness.curve import AccuracyCurve
 from nlp_adv.robustness.images.report.content import NORMS, ImageReport
 from nlp_adv.robustness.report.cells import MISSING, Cell, Table, facts, interval, number, percent
@@ -12,9 +14,9 @@ from nlp_adv.robustness.report.sentences import Verdict, verdict
 from nlp_adv.robustness.statistics import Share
 
 ATTACK_LEGEND = (
-    "“fooled” is of the images that were right without attack; the next column is what remains of "
-    "it when the image is saved as a picture of 256 levels. Norms are means over the fooled, "
-    "gradients and “no gradient” over all attacked."
+    "“fooled” is of the images that were right without attack, by a δ of any length; the next "
+    "column is what remains of it when the image is saved as a picture of 256 levels. Norms are "
+    "means over the fooled, gradients and “no gradient” over all attacked."
 )
 
 
@@ -43,6 +45,12 @@ def legend(report: ImageReport) -> str:
         read = (
             f"Share of images that are right without attack and not led to the target; images of "
             f"“{report.label(report.target)}” are left out. [Wilson's 95 % interval.]"
+        )
+    within = report.found.within
+    if within is not None:
+        read += (
+            f" An attack counts where its δ has an {NORMS[report.norm]} norm of at most "
+            f"{radius(report, float(torch.as_tensor(within.epsilon).max()))}."
         )
     return f"{read} “worst case” counts an image only if it stands under every attack and start."
 
@@ -77,7 +85,7 @@ def attack_table(report: ImageReport) -> Table:
     rows = []
     for name, one in report.found.summaries.items():
         norms = [Cell(_norm(value)) for value in (one.l2, one.linf, one.l1)]
-        row = [Cell(name), _share(one.success), Cell(percent(one.success_8_bit.value)), *norms]
+        row = [Cell(name), _share(one.fooled), Cell(percent(one.fooled_8_bit.value)), *norms]
         row += [Cell(number(one.gradient_passes)), Cell(percent(one.zero_gradients.value))]
         rows.append(tuple(row))
     return Table((*head, "gradients an image", "no gradient, %"), tuple(rows))
@@ -102,7 +110,7 @@ def curve_table(report: ImageReport) -> Table:
         points = {point.epsilon: point for point in one.curve.points}
         cells = [_share(points[r].share) if r in points else Cell(MISSING) for r in radii]
         rows.append((Cell(name), *cells, Cell(percent(one.curve.area))))
-    return Table(("attack", *(f"ε = {_radius(report, r)}" for r in radii), "area"), tuple(rows))
+    return Table(("attack", *(f"ε = {radius(report, r)}" for r in radii), "area"), tuple(rows))
 
 
 def settings_table(report: ImageReport) -> Table:
@@ -126,7 +134,8 @@ def _points(curve: AccuracyCurve, levels: bool) -> list[Point]:
     ]
 
 
-def _radius(report: ImageReport, epsilon: float) -> str:
+def radius(report: ImageReport, epsilon: float) -> str:
+    """ε as people write it."""
     levels = 255 * epsilon
     whole = report.norm == "linf" and epsilon > 0 and abs(levels - round(levels)) < 1e-6
     return f"{round(levels)}/255" if whole else f"{epsilon:.4g}"

@@ -1,0 +1,128 @@
+"""One run of `nlp-adv attack --modality image`: accuracies, curves, checks, images to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+from torch import Tensor
+
+from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
+from nlp_adv.cli.image_attacks import in_ball
+from nlp_adv.cli.image_victim import AttackedImages
+from nlp_adv.images import Attack, Pixels
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.images import (
+    EpsilonSweep,
+    ImageRobustness,
+    PixelNoise,
+    epsilon_sweep,
+    evaluate_images,
+    image_checks,
+)
+from nlp_adv.robustness.images.checks import check_image_records
+from nlp_adv.robustness.images.evaluation import model_fingerprint
+from nlp_adv.robustness.images.finished import FinishedParts
+from nlp_adv.robustness.images.report import exhibit_ids, exhibits
+from nlp_adv.robustness.images.swept import sweep_by_length
+
+
+class ImageRun:
+    """One model, its images and the attacks on them; curves and checks are made once a folder."""
+
+    def __init__(
+        self,
+        arguments: ImageAttackArguments,
+        attacks: Mapping[str, Attack],
+        model: Pixels,
+        images: AttackedImages,
+    ) -> None:
+        self.notes: list[str] = []
+        self._arguments, self._attacks, self._model = arguments, attacks, model
+        self._images = images
+
+    def found(self) -> ImageRobustness:
+        """Accuracies and records."""
+        return evaluate_images(
+            self._model,
+            self._batches(),
+            self._attacks,
+            restarts=self._arguments.restarts,
+            target=self._images.target,
+            within=self._arguments.ball(self._arguments.radius),
+            ids=self._images.ids,
+            output_dir=self._arguments.output_dir,
+            progress="Attacking",
+            examples=len(self._images.ids),
+        )
+
+    def sweeps(self, found: ImageRobustness) -> dict[str, EpsilonSweep]:
+        """Accuracy over ε."""
+        radii, finished = self._arguments.epsilons, self._finished(found)
+        sweeps = {}
+        for name, attack in self._attacks.items() if radii else ():
+            if not in_ball(attack):
+                ball = self._arguments.ball(self._arguments.radius)
+                sweeps[name] = sweep_by_length(found.of(name), ball, radii)
+                continue
+            sweep = partial(self._sweep, name, attack)
+            sweeps[name] = EpsilonSweep.read(
+                finished.part(f"curve of {name}", [str(attack), radii], sweep)
+            )
+        return sweeps
+
+    def _sweep(self, name: str, attack: Attack) -> dict[str, Any]:
+        return epsilon_sweep(
+            attack,
+            self._model,
+            self._batches(),
+            self._arguments.epsilons,
+            target=self._images.target,
+            progress=f"{name} over ε",
+        ).described()
+
+    def checks(self, found: ImageRobustness) -> list[Check]:
+        """What may speak against the accuracies."""
+        if not self._arguments.checks:
+            return []
+        found_checks = []
+        for name, attack in self._attacks.items():
+            if not isinstance(attack, PixelNoise):
+                found_checks += check_image_records(found.of(name), in_ball=in_ball(attack))
+        settings = [str(self._arguments.pgd()), self._arguments.check_examples]
+        kept = self._finished(found).part("checks", settings, self._check)
+        return [Check(**one) for one in kept] + found_checks
+
+    def _check(self) -> list[dict[str, Any]]:
+        some = self._images.images.head(self._arguments.check_examples)
+        batches = some.batches(self._arguments.batch_size)
+        attack = self._arguments.pgd()
+        checks = image_checks(self._model, batches, attack, progress="Checking for masking")
+        return [asdict(one) for one in checks]
+
+    def exhibits(self, found: ImageRobustness) -> dict[str, Any]:
+        """A few images under each attack once more, to be drawn."""
+        ids = exhibit_ids(found)
+        channels = len(self._images.images[0][0])
+        if find_spec("matplotlib") is None:
+            self.notes.append(
+                "There are no pictures without matplotlib: pip install nlp_adv[images]."
+            )
+        elif channels not in (1, 3):
+            self.notes.append(f"There are no pictures of images with {channels} channels.")
+        elif ids:
+            places = [self._images.ids.index(number) for number in ids]
+            ((x, y),) = self._images.images.select(places).batches(len(places))
+            return dict(exhibits(self._model, x, y, self._attacks, target=self._images.target))
+        return {}
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._images.images.batches(self._arguments.batch_size)
+
+    def _finished(self, found: ImageRobustness) -> FinishedParts:
+        images = [(one.id, one.pixels) for one in found.of(found.attacks[0])]
+        depends = [model_fingerprint(self._model), images, self._images.target]
+        return FinishedParts(self._arguments.output_dir, depends)
