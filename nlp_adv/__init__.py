@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nlp_adv.errors import UserError
+from nlp_adv.images.objective import image_objective
 from nlp_adv.methods import (
     AWP,
     FGM,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from nlp_adv.training.arguments import AdversarialArguments, AdversarialTrainingArguments
     from nlp_adv.training.trainer import AdversarialMixin, AdversarialTrainer
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 __all__ = [
     "AWP",
@@ -68,6 +69,7 @@ __all__ = [
     "WarmUp",
     "WithinBox",
     "build",
+    "image_objective",
     "register",
     "text_objective",
 ]

@@ -80,7 +80,7 @@ def _picture(axes: Axes, pixels: Tensor, title: str) -> None:
     levels = pixels.detach().float().cpu().clamp(0, 1)
     image = levels[0] if len(levels) == 1 else levels.permute(1, 2, 0)
     axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title, fontsize=9.5)
+    axes.set_title(title, fontsize=9.5, parse_math=False)  # a class may be called $x$
     axes.set_xticks([])
     axes.set_yticks([])
 

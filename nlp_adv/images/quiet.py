@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from nlp_adv.perturbation.evaluating import evaluating
+from nlp_adv.perturbation.inner_pass import without_parameter_gradients
 
 
 @contextmanager
@@ -34,18 +35,5 @@ def quiet(model: Any) -> Iterator[None]:
         devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
         stack.enter_context(torch.random.fork_rng(list(devices)))
         stack.enter_context(evaluating(model))
-        stack.enter_context(_without_parameter_gradients(model))
+        stack.enter_context(without_parameter_gradients(model))
         yield
-
-
-@contextmanager
-def _without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Pruning the weights' part of a backward pass also frees what it would have kept."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)

@@ -10,12 +10,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 @contextmanager
 def inner_pass(model: nn.Module) -> Iterator[None]:
     """No parameter gradients, and BatchNorm's running statistics stand still."""
+    with without_parameter_gradients(model), still_statistics(model):
+        yield
+
+
+@contextmanager
+def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
+    """`requires_grad` is off; what is pruned from the backward pass is not kept for it either."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
-        with still_statistics(model):
-            yield
+        yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)

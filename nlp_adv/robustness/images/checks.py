@@ -39,6 +39,7 @@ from nlp_adv.robustness.images.checks_single import (
     check_zero_gradients,
 )
 from nlp_adv.robustness.images.noise import PixelNoise
+from nlp_adv.robustness.images.numbers import radius_of
 from nlp_adv.robustness.images.records import ImageRecord
 from nlp_adv.robustness.images.running import clean_look, restarted, run_attack
 from nlp_adv.robustness.images.scaled import ScaledLogits
@@ -96,7 +97,7 @@ def image_checks(
     Cost: about 14 + restarts times the attack's own, on images that still stand.
     """
     data = [clean_look(model, x, y) for x, y in batches]
-    epsilon = float(torch.as_tensor(attack.ball.epsilon).max())
+    epsilon = radius_of(attack.ball)
     if not data or epsilon == 0:
         raise UserError("The checks need images, and a radius above 0.")
     climbing = replace(attack, loss="margin", random_start=False, until_fooled=True)

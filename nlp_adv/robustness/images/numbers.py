@@ -98,7 +98,12 @@ def stands(record: ImageRecord, within: Ball | None = None) -> bool:
     if record.outcome != "succeeded" or within is None:
         return record.outcome == "failed"
     length: float = getattr(record, type(within).__name__.removesuffix("Ball").lower())
-    return length > float(torch.as_tensor(within.epsilon).max()) * (1 + _ROUNDING)
+    return length > radius_of(within) * (1 + _ROUNDING)
+
+
+def radius_of(ball: Ball) -> float:
+    """ε; the largest of several."""
+    return float(torch.as_tensor(ball.epsilon, dtype=torch.float64).max())
 
 
 @dataclass(frozen=True)

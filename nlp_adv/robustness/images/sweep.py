@@ -16,6 +16,7 @@ from nlp_adv.images import FGM, FGSM, Attack
 from nlp_adv.images.batch import image_batch
 from nlp_adv.images.pixels import Classifier
 from nlp_adv.images.quiet import quiet
+from nlp_adv.robustness.images.numbers import radius_of
 from nlp_adv.robustness.images.running import CleanLook, clean_look
 from nlp_adv.robustness.images.swept import EpsilonSweep
 
@@ -86,7 +87,7 @@ def at_radius(attack: Any, epsilon: float) -> Attack:
     """
     changes: dict[str, Any] = {"ball": replace(attack.ball, epsilon=epsilon)}
     if hasattr(attack, "step_size"):
-        own = torch.as_tensor(attack.ball.epsilon).max().item()
+        own = radius_of(attack.ball)
         if own == 0 and epsilon > 0:
             raise ValueError("The attack's own radius is 0: there is no step to enlarge.")
         changes["step_size"] = attack.step_size * epsilon / own if own else 0.0

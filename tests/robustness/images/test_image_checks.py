@@ -51,7 +51,12 @@ def test_an_ordinary_model_passes_every_check():
     [
         (
             small.saturated,
-            {"cross entropy", "logit scale, softmax", "confidence", "zero gradients, cross entropy"},
+            {
+                "cross entropy",
+                "logit scale, softmax",
+                "confidence",
+                "zero gradients, cross entropy",
+            },
         ),
         (small.probabilities, {"logits"}),
         (small.rounding, {"large radius", "zero gradients, margin"}),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from nlp_adv.robustness.curve import AccuracyCurve
+from nlp_adv.robustness.images.numbers import radius_of
 from nlp_adv.robustness.images.report.content import NORMS, ImageReport
 from nlp_adv.robustness.report.cells import MISSING, Cell, Table, facts, interval, number, percent
 from nlp_adv.robustness.report.chart import Chart, Line, Point
@@ -50,7 +49,7 @@ def legend(report: ImageReport) -> str:
     if within is not None:
         read += (
             f" An attack counts where its δ has an {NORMS[report.norm]} norm of at most "
-            f"{radius(report, float(torch.as_tensor(within.epsilon).max()))}."
+            f"{radius(report, radius_of(within))}."
         )
     return f"{read} “worst case” counts an image only if it stands under every attack and start."
 

@@ -1,0 +1,231 @@
+"""The report of image attacks: page, Markdown and JSON say the same, and nothing breaks them."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy
+import pytest
+import small_images as small
+import torch
+from PIL import Image
+
+from nlp_adv.errors import UserError
+from nlp_adv.images import FGSM, PGD, DeepFool
+from nlp_adv.perturbation import LInfBall
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.images import epsilon_sweep, evaluate_images
+from nlp_adv.robustness.images.report import (
+    ImageReport,
+    exhibit_ids,
+    exhibits,
+    write_image_report,
+)
+
+NASTY = "<script>alert(1)</script>&amp;\"'|`*_{{ 7*7 }}\udce9"
+ATTACKS = {
+    "fgsm": FGSM(0.05, "margin"),
+    "pgd": PGD(LInfBall(0.05), step_size=0.015, steps=4, loss="margin", until_fooled=True),
+    "deepfool": DeepFool("linf"),
+}
+
+
+def made(labels=("red", "green", "blue"), **changes) -> ImageReport:
+    x, y = small.images(30)
+    y = y.clone()
+    y[::10] = (y[::10] + 1) % small.CLASSES
+    model, within = small.trained(), LInfBall(0.05)
+    found = evaluate_images(model, [(x, y)], ATTACKS, within=within)
+    ids = exhibit_ids(found, 8)
+    content = {
+        "title": "Image attacks",
+        "model": "small",
+        "data": "30 images",
+        "found": found,
+        "checks": [Check("good", True, "found 1", "bad"), Check("open", None, "found 2", "bad")],
+        "sweeps": {
+            "pgd": epsilon_sweep(ATTACKS["pgd"], model, [(x, y)], [2 / 255, 0.05, 26 / 255])
+        },
+        "exhibits": exhibits(model, x[ids], y[ids], ATTACKS),
+        "labels": labels,
+        "settings": {"steps": 4, "seed": 0},
+        "environment": {"torch": "2"},
+        "commands": ["nlp-adv attack …"],
+        "notes": ["A note."],
+    }
+    return ImageReport(**(content | changes))
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, all text, and whether tags are closed."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.found, self.text, self._open = [], "", []
+        self.feed(content)
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "new"
+    written = write_image_report(made(), folder)
+    assert written[0].name == "report.html"
+    assert {path.name for path in written} == {path.name for path in folder.iterdir()}
+    return folder
+
+
+def test_all_files_are_there(folder):
+    names = {path.name for path in folder.iterdir()}
+    pictures = {f"pictures_{name}.png" for name in ATTACKS}
+    assert names == {
+        *("report.html", "report.md", "report.json", "epsilon_curve.svg", "history.svg"),
+        *pictures,
+    }
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)) == names - {
+        "report.html",
+        "report.md",
+        "report.json",
+    }
+
+
+def test_page_markdown_and_json_have_the_same_numbers(folder):
+    report = made()
+    content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    page = Page((folder / "report.html").read_text(encoding="utf-8")).text
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    found = report.found
+    assert content["worst_case"]["count"] == found.worst_case.count
+    assert content["worst_case"]["low"] == pytest.approx(found.worst_case.interval()[0])
+    for name, one in found.summaries.items():
+        assert content["attacks"][name]["under_attack"]["count"] == one.under_attack.count
+        shown = f"{100 * one.under_attack.value:.1f}"
+        low, high = (f"{100 * end:.1f}" for end in one.under_attack.interval())
+        assert f"| {name} | {shown}<br>\\[{low}, {high}\\] |" in text
+        assert shown in page
+        assert f"{one.linf:.4g}" in page
+        assert f"{one.linf:.4g}" in text
+    curve = report.sweeps["pgd"].curve
+    assert content["curves"]["pgd"]["area"] == pytest.approx(curve.area)
+    assert [p["epsilon"] for p in content["curves"]["pgd"]["points"]] == [
+        point.epsilon for point in curve.points
+    ]
+    for words in ("ε = 2/255", "ε = 0.05", "A note.", "found 2", "an L∞ norm of at most 0.05"):
+        assert words in page
+        assert words in text
+    assert "of 30 images right under the worst of 3 attacks" in page
+    assert "1 of 2 checks passed, 1 undecided" in page
+
+
+def test_the_page_stands_alone_and_shows_the_pixels(folder):
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    tags = [tag for tag, _ in page.found]
+    assert not {"script", "link", "iframe"} & set(tags)
+    sources = [attributes["src"] for tag, attributes in page.found if tag == "img"]
+    assert all(source.startswith("data:image/") for source in sources)
+    assert all(attributes["alt"] for tag, attributes in page.found if tag == "img")
+    pictures = [source for source in sources if source.startswith("data:image/png")]
+    assert len(pictures) == 3 * 6 * len(ATTACKS)
+    exhibited = made().exhibits["fgsm"]
+    with Image.open(BytesIO(base64.b64decode(pictures[0].split(",")[1]))) as image:
+        levels = torch.tensor(numpy.asarray(image))
+    assert torch.equal(levels, (255 * exhibited.x[0, 0]).round().long())
+    assert len([source for source in sources if "svg" in source]) == 1
+
+
+def test_large_pictures_are_jpeg(tmp_path):
+    x = torch.rand(2, 3, 120, 100)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36000, 3))
+    y = model(x).argmax(1)
+    shown = exhibits(model, x, y, {"fgsm": FGSM(0.01)})
+    write_image_report(made(exhibits=shown), tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 6
+    assert "data:image/png" not in page
+
+
+def test_names_with_markup_are_text(tmp_path):
+    found = made().found
+    report = made(
+        title=NASTY,
+        model=NASTY,
+        data=NASTY,
+        labels=(NASTY,) * 3,
+        checks=[Check(NASTY, passed, NASTY, NASTY) for passed in (True, False, None)],
+        settings={NASTY: NASTY},
+        environment={NASTY: NASTY},
+        commands=[NASTY],
+        notes=[NASTY],
+        found=found,
+    )
+    write_image_report(report, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "{{ 7*7 }}" in page
+    assert "<script>alert(1)</script>" in Page(page).text
+    assert "\\<script\\>" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+
+
+def test_a_failed_check_cannot_be_overlooked(tmp_path):
+    bad = Check("masked", False, "It was blind.", "Do not believe it.")
+    write_image_report(made(checks=[bad], exhibits={}, sweeps={}), tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".html", ".md", ".json"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'class="verdict bad"' in page
+    assert "a check fails, so the number may not be robustness" in page
+    assert 'id="pictures"' not in page
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "✗ fails" in text
+
+
+def test_a_report_of_a_target_says_so(tmp_path):
+    x, y = small.images(30)
+    found = evaluate_images(small.trained(), [(x, y)], {"pgd": ATTACKS["pgd"]}, target=1)
+    write_image_report(made(found=found, target=1, exhibits={}, sweeps={}), tmp_path)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "of 20 images are right and not led to “green” by pgd" in text
+    assert "images of “green” are left out" in text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_image_report(made(exhibits={}), tmp_path / "file")
+
+
+class TestExhibits:
+    def test_four_that_fell_and_two_that_stood_come_first(self):
+        report = made()
+        stands = report.found.standing()
+        ids = exhibit_ids(report.found, 12)
+        assert len(ids) == len(set(ids)) == 12
+        assert [stands[number] for number in ids[:6]] == [False] * 4 + [True] * 2
+        skipped = {r.id for r in report.found.of("pgd") if r.outcome == "skipped"}
+        assert not skipped & set(ids)
+        assert exhibit_ids(report.found, 3) == ids[:6]
+
+    def test_fewer_images_than_places(self):
+        x, y = small.images(4)
+        found = evaluate_images(small.trained(), [(x, y)], {"fgsm": FGSM(0.001)})
+        assert sorted(exhibit_ids(found)) == [0, 1, 2, 3]
+        none = evaluate_images(small.trained(), [(x, (y + 1) % 3)], {"fgsm": FGSM(0.001)})
+        assert exhibit_ids(none) == []
