@@ -157,13 +157,14 @@ def run(subject: Subject, shown: list[int], args: argparse.Namespace) -> dict[st
         made["fgsm"] = keep("fgsm", partial(over_epsilon, subject, args))
     if "optimizers" in args.experiments:
         lr = {"lr": args.learning_rate}
-        one, many = torch.tensor(shown[:1]), optimizer_rows(subject, args)[0]
+        one = torch.tensor(shown[:1])
+        many = optimizer_rows(subject, args, most=args.optimizer_examples)[0]
         made["one"] = keep("one", partial(at_one_rate, subject, one, args), image=shown[0], **lr)
         many_settings = {"images": len(many), **lr}
         made["many"] = keep("many", partial(at_one_rate, subject, many, args), **many_settings)
         made["best"] = {}
         for name, attack in in_ball(args).items():
-            settings = {"attack": str(attack(1.0)), "images": len(many)}
+            settings = {"attack": str(attack(1.0)), "images": args.tuning_examples}
             make = partial(at_best_rate, subject, attack, args)
             made["best"][name] = keep(f"best-{name}", make, **settings)
     if "table" in args.experiments:
@@ -188,6 +189,8 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Argu
     parser.add_argument("--target", type=int, help="class of the optimizers; the next without")
     parser.add_argument("--examples", type=int, default=1000, help="the first so many images")
     parser.add_argument("--optimizer_examples", type=int, default=100)
+    parser.add_argument("--tuning_examples", type=int, default=400, help="for their best rates")
+    parser.add_argument("--epsilon_target", type=parse_epsilon, default=16 / 255, help="there, L∞")
     parser.add_argument("--learning_rate", type=float, default=0.01, help="of all optimizers")
     parser.add_argument("--attacks", nargs="+", help="rows of the table; all without")
     parser.add_argument("--epsilon_linf", type=parse_epsilon, default=8 / 255)
@@ -202,7 +205,7 @@ def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, argparse.Argu
         "--results", type=Path, help="folder of the page and figures (default: the output folder)"
     )
     args = parser.parse_args(argv)
-    numbers = ("examples", "optimizer_examples", "steps", "batch_size", "epochs")
+    numbers = ("examples", "optimizer_examples", "tuning_examples", "steps", "batch_size", "epochs")
     if min(getattr(args, name) for name in numbers) < 1:
         parser.error(f"--{', --'.join(numbers)} must be at least 1")
     if args.data_dir is None and (args.images is None or args.model_name_or_path is None):

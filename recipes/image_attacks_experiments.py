@@ -31,7 +31,7 @@ from nlp_adv.perturbation import Ball, L1Ball, L2Ball, LInfBall
 from nlp_adv.robustness.images import PixelNoise, image_checks
 
 EPSILONS = (0.0, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 32 / 255, 0.2)
-STEPS = 100  # of the optimizers
+STEPS, TUNED_STEPS = 100, 10  # of the optimizers, free and in a ball
 RATES = tuple(10 ** (k / 2) for k in range(-8, 5))  # 0.0001 to 100
 OPTIMIZERS: dict[str, tuple[Any, dict[str, float]]] = {
     "sgd": (torch.optim.SGD, {}),
@@ -91,6 +91,7 @@ class Watched(nn.Module):
         self.model, self.answers = model, list[Tensor]()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits of pixels."""
         logits = logits_of(self.model(x))
         if x.requires_grad:
             self.answers.append(logits.detach().argmax(1))
@@ -138,12 +139,14 @@ def descend(
     return made
 
 
-def optimizer_rows(subject: Subject, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Right images to report on, and others to choose learning rates with."""
+def optimizer_rows(
+    subject: Subject, args: argparse.Namespace, *, most: int
+) -> tuple[Tensor, Tensor]:
+    """Right images to report on, and as many others to choose learning rates with."""
     right = subject.right
     if args.target is not None:
         right = right[subject.y[right] != args.target]
-    count = min(args.optimizer_examples, len(right) // 2)
+    count = min(most, len(right) // 2)
     if count < 1:
         raise UserError("There are fewer than two right images of other classes than --target.")
     return right[:count], right[count : 2 * count]
@@ -163,26 +166,25 @@ def at_one_rate(subject: Subject, rows: Tensor, args: argparse.Namespace) -> Mad
 def at_best_rate(
     subject: Subject, attack: Callable[[float], OptimizerAttack], args: argparse.Namespace
 ) -> Made:
-    """In a ball: the learning rate that reaches most targets on other images, on these images."""
-    rows, others = optimizer_rows(subject, args)
-    grid = {str(lr): attack(lr) for lr in RATES}
-    tried = {}
-    for lr, one in tqdm(grid.items(), leave=False):
-        (tried[lr],) = descend(subject, others, {lr: one}, targets(subject, others, args)).values()
-    shares = [one["reached"][-1].double().mean().item() for one in tried.values()]
-    losses = [one["losses"][-1].double().mean().item() for one in tried.values()]
+    """The learning rate that brings most of some images to the target, on other images."""
+    rows, others = optimizer_rows(subject, args, most=args.tuning_examples)
+    target, shares, losses = targets(subject, others, args), [], []
+    for lr in tqdm(RATES, leave=False):
+        tried = descend(subject, others, {"": attack(lr)}, target)[""]
+        shares.append(tried["reached"][-1].double().mean().item())
+        losses.append(tried["losses"][-1].double().mean().item())
     best = max(range(len(RATES)), key=lambda k: (shares[k], -losses[k]))
-    last = {"best": attack(RATES[best])}
-    found = descend(subject, rows, last, targets(subject, rows, args))["best"]
-    return found | {"shares": shares, "tuning losses": losses, "rate": RATES[best]}
+    chosen = {"": attack(RATES[best])}
+    found = descend(subject, rows, chosen, targets(subject, rows, args))[""]
+    return found | {"shares": shares, "rate": RATES[best]}
 
 
 def in_ball(args: argparse.Namespace) -> dict[str, Callable[[float], OptimizerAttack]]:
     """Learning rate → attack; last SGD on the sign of the gradient, which is BIM."""
-    ball = LInfBall(args.epsilon_linf)
+    ball = LInfBall(args.epsilon_target)
 
     def of(optimizer: Any, options: dict[str, float], **more: Any) -> Any:
-        return lambda lr: OptimizerAttack(optimizer, lr, STEPS, ball, options=options, **more)
+        return lambda lr: OptimizerAttack(optimizer, lr, TUNED_STEPS, ball, options=options, **more)
 
     made = {name: of(*given) for name, given in OPTIMIZERS.items()}
     return made | {"sgd_sign": of(torch.optim.SGD, {}, normalize=True)}

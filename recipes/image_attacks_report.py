@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from image_attacks_experiments import EPSILONS, RATES, STEPS, Made, Subject
+from image_attacks_experiments import EPSILONS, RATES, STEPS, TUNED_STEPS, Made, Subject
 from image_attacks_figures import (
     draw_attacks,
     draw_curves,
@@ -140,6 +140,7 @@ def optimizer_section(
 ) -> str:
     label = int(subject.y[shown[0]])
     target = (label + 1) % len(subject.names) if args.target is None else args.target
+    count = made["best"]["sgd"]["linf"].numel()
     goal = "the class after its own" if args.target is None else "the same class"
     return f"""
 ## Optimizers on pixels
@@ -161,10 +162,10 @@ torch's defaults.
 
 Above: the one image. Below: medians over the others.
 
-Each at its best learning rate, in an L∞ ball of ε = {levels(args.epsilon_linf)} so that all may go
-equally far. The rate is the one that brings most of other images to the target in {STEPS} steps
-(then the lowest loss); the other columns are of the images above, medians. sgd_sign: SGD on the
-sign of the gradient, which is BIM.
+Each at its best learning rate, in an L∞ ball of ε = {levels(args.epsilon_target)}, in which all can
+go equally far, {TUNED_STEPS} steps. The rate is the one that brings most of {count} images to the
+target, then the one of the lowest loss; its row is of {count} others (medians). sgd_sign: SGD on
+the sign of the gradient, which is BIM.
 
 {best_table(made["best"])}"""
 
@@ -200,14 +201,19 @@ def command(args: argparse.Namespace) -> str:
     if args.model_name_or_path:
         folder = Path(args.model_name_or_path).is_dir()
         text += f" --model_name_or_path {'MODEL_FOLDER' if folder else args.model_name_or_path}"
-    flags = "experiments image target examples optimizer_examples learning_rate attacks steps"
+    flags = "experiments image target examples optimizer_examples tuning_examples learning_rate attacks steps"
     for flag in (*flags.split(), "batch_size", "epochs", "seed"):
         value = getattr(args, flag)
         if value is not None:
             shown = " ".join(map(str, value)) if isinstance(value, list) else value
             text += f" --{flag} {shown}"
-    radii = {"linf": levels(args.epsilon_linf), "l2": args.epsilon_l2, "l1": args.epsilon_l1}
-    return text + "".join(f" --epsilon_{norm} {radius}" for norm, radius in radii.items())
+    radii = {
+        "target": levels(args.epsilon_target),
+        "linf": levels(args.epsilon_linf),
+        "l2": args.epsilon_l2,
+        "l1": args.epsilon_l1,
+    }
+    return text + "".join(f" --epsilon_{name} {radius}" for name, radius in radii.items())
 
 
 def write_results(

@@ -103,13 +103,25 @@ def test_flags_in_the_text_are_flags_of_the_command():
         EmbeddingArguments,
         VictimArguments,
     )
+    from nlp_adv.cli.attack_image_arguments import ImageAttackArguments, ImageVictimArguments
     from nlp_adv.cli.sweep_request import SweepArguments
+    from nlp_adv.cli.train_image_arguments import (
+        ImageDataArguments,
+        ImageModelArguments,
+        ImageReportArguments,
+    )
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
     own = (ModelArguments, DataArguments, ReportArguments, SweepArguments)
     training = HfArgumentParser((*own, AdversarialTrainingArguments))
     attacking = HfArgumentParser((VictimArguments, AttackArguments, EmbeddingArguments))
-    actions = [*training._actions, *attacking._actions]
+    of_images = (ImageModelArguments, ImageDataArguments, ImageReportArguments)
+    images = [
+        HfArgumentParser(of_images),
+        HfArgumentParser((ImageVictimArguments, ImageAttackArguments)),
+    ]
+    parsers = [training, attacking, *images]
+    actions = [action for parser in parsers for action in parser._actions]
     known = {name for action in actions for name in action.option_strings}
     used = set(re.findall(r"--[a-z]\w+", README))
     assert "--adv_epsilon" in used
@@ -122,6 +134,16 @@ def test_the_table_of_attacks_is_the_registry():
     table = section("Is it more robust?")
     names = [cell.strip("`") for cell in first_column(table)]
     assert sorted(names) == sorted(ATTACKS)
+
+
+def test_the_table_of_image_attacks_is_what_there_is():
+    import nlp_adv.images
+
+    names = {name for cell in first_column(section("Images")) for name in re.findall(r"\w+", cell)}
+    attack = nlp_adv.images.Attack
+    exported = [(name, getattr(nlp_adv.images, name)) for name in nlp_adv.images.__all__]
+    kinds = [(name, one) for name, one in exported if isinstance(one, type)]
+    assert names == {name for name, one in kinds if issubclass(one, attack) and one is not attack}
 
 
 def test_no_placeholder_is_left():

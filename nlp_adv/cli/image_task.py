@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
     PreTrainedModel,
-    ViTImageProcessor,
 )
 
 from nlp_adv.cli.train_image_arguments import TrainImageArguments
@@ -180,9 +180,12 @@ def _processor(train: Images, mean: list[float], std: list[float]) -> Any:
             raise UserError(f"--{name} needs one number or {channels}, one a channel.")
     if min(std) <= 0:
         raise UserError(f"--pixel_std must be positive, not {min(std)}.")
-    return ViTImageProcessor(
-        size={"height": height, "width": width}, image_mean=mean, image_std=std
-    )
+    # It resizes with Pillow, not with torchvision, and is saved under its family's name.
+    kind = getattr(transformers, "ViTImageProcessorPil", None) or transformers.ViTImageProcessor
+    try:
+        return kind(size={"height": height, "width": width}, image_mean=mean, image_std=std)
+    except ImportError as error:
+        raise UserError("Images need Pillow: pip install nlp_adv[images].") from error
 
 
 def _flipped_and_shifted(x: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ def small_resnet(classes: int, channels: int, seed: int) -> ResNetForImageClassi
         hidden_sizes=[16, 32, 64],
         depths=[1, 1, 1],
         layer_type="basic",
-        num_labels=classes,
     )
+    config.num_labels = classes
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return ResNetForImageClassification(config)

@@ -19,8 +19,12 @@ _MARKS = ("o", "s", "^", "D", "v")
 _WITHOUT_DATE = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, *, laid_out: bool = True) -> Figure:
     """An empty figure of so many inches.
+
+    Args:
+        width, height: of it.
+        laid_out: by matplotlib, which for many panels takes longer than drawing them.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -29,7 +33,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("Pictures need matplotlib: pip install nlp_adv[images].") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained" if laid_out else None)
 
 
 def saved(figure: Figure, path: str | None) -> Figure:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["history_curves", "picture_grid", "sweep_curves"]
 
-_LONGEST = 22  # characters of a class name that fit above a picture
+_LONGEST = 17  # characters of a class name that fit above a picture
+_SIDE, _TITLE, _HEAD = 2.0, 0.5, 0.35  # inches: of a picture, what stands above it, above all
 
 
 def picture_grid(
@@ -53,10 +54,14 @@ def picture_grid(
     shown = min(rows, len(result))
     if shown < 1:
         raise UserError(f"There is nothing to draw: {len(result)} images, {rows} rows.")
-    figure = new_figure(6.6, 0.5 + 2.45 * shown)
+    height = _HEAD + shown * (_SIDE + _TITLE)
+    figure = new_figure(3 * _SIDE + 0.6, height, laid_out=False)
     fell = int((result.success & result.attackable).sum())
-    figure.suptitle(f"{result.attack}: {fell} of {int(result.attackable.sum())} fooled")
-    grid = figure.subplots(shown, 3, squeeze=False)
+    title = f"{result.attack}: {fell} of {int(result.attackable.sum())} fooled"
+    figure.suptitle(title, y=1 - 0.18 / height, parse_math=False)
+    top, gap = 1 - (_HEAD + _TITLE) / height, _TITLE / _SIDE
+    places = {"left": 0.02, "right": 0.98, "bottom": 0.1 / height, "top": top, "hspace": gap}
+    grid = figure.subplots(shown, 3, squeeze=False, gridspec_kw=places | {"wspace": 0.05})
     l2, linf = result.norm(2), result.norm(torch.inf)
     for row, axes in enumerate(grid):
         delta = result.delta[row]

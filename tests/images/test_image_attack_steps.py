@@ -283,3 +283,76 @@ def test_a_margin_above_zero_is_success():
         torch.testing.assert_close(
             result.losses[-1], margin(model(result.adv), label, "target" in asked).detach()
         )
+
+
+# What it costs.
+
+
+class Counted(torch.autograd.Function):
+    """x, and a note of each backward pass."""
+
+    @staticmethod
+    def forward(ctx, x, passes):
+        ctx.passes = passes
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.passes.append("backward")
+        return grad, None
+
+
+COSTS = {  # gradients, and forward passes beside: of one image as a check, and at the end three
+    "fgsm": (1, 4),
+    "pgd-linf": (5, 4),
+    "pgd-l1": (5, 4),
+    "mi-fgsm": (5, 4),
+    "apgd-linf": (12, 5),
+    "apgd-l2": (12, 5),
+    "adam": (6, 4),
+    "sgd-l2": (6, 4),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_an_attack_costs_what_it_says(name):
+    model, x, y = digits(4)
+    passes = []
+
+    def watched(images):
+        passes.append("forward")
+        return model(Counted.apply(images, passes))
+
+    result = ATTACKS[name](watched, x, y)
+    gradients, beside = COSTS[name]
+    assert passes.count("backward") == gradients
+    assert passes.count("forward") == gradients + beside
+    assert (result.gradient_passes == gradients).all()
+
+
+def test_deepfool_costs_a_forward_pass_and_a_gradient_a_class():
+    """And another forward pass where images leave, of those that stay."""
+    model, x, y = digits(1)
+    passes = []
+
+    def watched(images):
+        passes.append("forward")
+        return model(Counted.apply(images, passes))
+
+    result = DeepFool()(watched, x, y)
+    steps = int(result.gradient_passes) // 9
+    assert passes.count("backward") == 9 * steps
+    assert passes.count("forward") == steps + 1 + 5  # the last finds it fooled
+
+
+def test_carlini_and_wagner_costs_a_gradient_a_step():
+    model, x, y = digits(2)
+    passes = []
+
+    def watched(images):
+        passes.append("forward")
+        return model(Counted.apply(images, passes))
+
+    CarliniWagner(steps=7, search_steps=3, abort_early=False)(watched, x, y)
+    assert passes.count("backward") == 21
+    assert passes.count("forward") == 21 + 5

@@ -65,7 +65,7 @@ def test_a_row_shows_before_delta_and_after(channels):
 def test_names_that_are_too_long_are_cut_and_classes_without_names_are_numbers():
     result = attacked()
     named = replace(result, labels=torch.ones_like(result.labels))
-    assert "label: a dog of a breed with…" in texts(picture_grid(named, label_names=NAMES))
+    assert "label: a dog of a breed…" in texts(picture_grid(named, label_names=NAMES))
     assert "label: 1\n" in texts(picture_grid(named))
     assert "label: 1\n" in texts(picture_grid(named, label_names=["only one"]))
     dollars = picture_grid(named, label_names=["$", "$\\frac$", "$$"])

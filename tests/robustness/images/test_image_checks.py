@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+import faulty_models as small
 import pytest
-import small_images as small
 import torch
-from small_images import EPSILON, left, record
+from faulty_models import EPSILON, left, record
 
 from nlp_adv.errors import UserError
 from nlp_adv.images import FGM, PGD

@@ -3,13 +3,13 @@
 import json
 from dataclasses import replace
 
+import faulty_models as small
 import pytest
-import small_images as small
 import torch
+from faulty_models import record
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_images import record
 from torch import nn
 
 from nlp_adv.errors import UserError

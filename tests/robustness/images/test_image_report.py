@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
+import faulty_models as small
 import numpy
 import pytest
-import small_images as small
 import torch
 from PIL import Image
 

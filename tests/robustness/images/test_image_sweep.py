@@ -3,8 +3,8 @@
 import math
 from dataclasses import replace
 
+import faulty_models as small
 import pytest
-import small_images as small
 import torch
 
 from nlp_adv.errors import UserError
