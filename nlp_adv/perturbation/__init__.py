@@ -5,15 +5,10 @@ from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, Pe
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
+from nlp_adv.perturbation.full_pass import Pass, SplitPass, full_pass
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
-from nlp_adv.perturbation.objective import (
-    ModelObjective,
-    Objective,
-    Output,
-    Pass,
-    SplitPass,
-    full_pass,
-)
+from nlp_adv.perturbation.model_objective import ModelObjective
+from nlp_adv.perturbation.objective import Objective, Output
 from nlp_adv.perturbation.running import ForwardFn, NoSync, model_forward, unwrapped
 from nlp_adv.perturbation.scaled_objective import ScaledObjective
 from nlp_adv.perturbation.units import Unit, unit_length

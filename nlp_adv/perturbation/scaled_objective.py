@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.perturbation.balls import Ball, WithinBox
+from nlp_adv.perturbation.full_pass import SplitPass
 from nlp_adv.perturbation.memory import Memory
-from nlp_adv.perturbation.objective import ModelObjective, Objective, Output, SplitPass
+from nlp_adv.perturbation.model_objective import ModelObjective
+from nlp_adv.perturbation.objective import Objective, Output
 
 
 @dataclass(frozen=True)

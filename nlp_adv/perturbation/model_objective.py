@@ -1,0 +1,228 @@
+"""The one implementation of `Objective`: a function of δ that runs a model."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.perturbation.balls import Ball, WithinBox
+from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
+from nlp_adv.perturbation.first_block import FirstBlock
+from nlp_adv.perturbation.frozen_dropout import FrozenDropout
+from nlp_adv.perturbation.full_pass import SplitPass, full_pass, grad_of
+from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
+from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
+from nlp_adv.perturbation.objective import Output
+
+_OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
+
+
+@dataclass
+class ModelObjective:
+    """The minibatch as a function of δ, over any function of δ that runs a model.
+
+    Args:
+        run: δ → Output; None runs the model untouched. Text hooks the embedding, images add and
+            clamp.
+        x: the clean point, the shape of δ.
+        mask: 1 where δ may move, the shape of δ.
+        model: the module whose trainable parameters inner passes freeze.
+        seed: of the random starts. None takes one number from torch's global stream for it; give
+            one to keep that stream where a run without attack would have it.
+        backward_fn: accumulates ∇θ, e.g. `accelerator.backward`.
+        unsynced: a context in which no gradient is exchanged between processes, e.g.
+            `model.no_sync`; entered, forward included, by every pass but the last.
+        passes: how many passes with a graph to θ the method makes (`method.passes`), so that the
+            last one is known; 0 exchanges gradients at every pass, which is correct and slower.
+        loss_scale: the factor fp16 training multiplies its losses by, so that an inner pass does
+            not underflow.
+        memory: what the method keeps from step to step, the same one for all of a run; methods
+            that keep something refuse to go without.
+        outputs: logits → what they hold (see `divergences`), for methods that compare outputs.
+        counted: (B, T), true where a token's output counts in such a comparison; None is all.
+        share: this minibatch's share in the loss of an accumulated step, for such comparisons; 1
+            where the caller divides by itself.
+        table: the matrix that x is looked up in, where there is one.
+        ids: the rows of it that x holds, (B, T).
+        first_block: finds the model's first block, for methods that run it alone.
+        low, high: bounds of δ beside a method's ball, the shape of δ, as pixels have them.
+    """
+
+    run: Callable[[Tensor | None], Output]
+    x: Tensor
+    mask: Tensor
+    model: nn.Module
+    seed: int | None = None
+    backward_fn: Callable[[Tensor], None] = torch.autograd.backward
+    unsynced: Callable[[], AbstractContextManager[None]] = nullcontext
+    passes: int = 0
+    loss_scale: Tensor | float = 1.0
+    memory: Memory = field(default_factory=NoMemory)
+    outputs: Callable[[Tensor], Outputs] = field(default=lambda logits: "classes")
+    counted: Tensor | None = None
+    share: Tensor | float = 1.0
+    table: nn.Parameter | None = None
+    ids: Tensor | None = None
+    first_block: FirstBlock | Callable[[], FirstBlock] | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    unit: float = field(default=1.0, init=False)
+    """How long a δ of 1 is: this objective's lengths are absolute."""
+    delta: Tensor | None = field(default=None, init=False)
+    """The last δ that a forward pass saw, detached and masked."""
+    nonfinite: Tensor = field(init=False)
+    """(): True once a loss or a gradient was inf or nan in this step."""
+    generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        seed = int(torch.empty((), dtype=torch.int64).random_()) if self.seed is None else self.seed
+        self.generator = torch.Generator(self.x.device).manual_seed(seed)
+        self._frozen_dropout = FrozenDropout(self.x.device)
+        self._forwards = 0
+        self.nonfinite = torch.zeros((), dtype=torch.bool, device=self.x.device)
+
+    def forward(self, delta: Tensor | None = None) -> Output:
+        """The loss and logits at x + mask·δ, with a graph to θ unless gradients are off."""
+        trained_on = torch.is_grad_enabled()
+        self._forwards += trained_on
+        statistics = nullcontext() if trained_on else still_statistics(self.model)
+        with self._synchronisation(), self._frozen_dropout(), statistics:
+            return self._run(delta)
+
+    def forward_redrawn(self) -> Output:
+        """The same at the clean point, under a dropout mask of its own."""
+        self._forwards += torch.is_grad_enabled()
+        seed = self.generator.initial_seed() ^ _OTHER_STREAM
+        with self._synchronisation(), self._frozen_dropout.redrawn(seed):
+            return self._run(None)
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate ∇θ, and ∇δ into a leaf δ that `forward` was given."""
+        self.note(loss)
+        with self._synchronisation(), self._frozen_dropout.restored_on_error():
+            self.backward_fn(loss)
+
+    def gradient(self, delta: Tensor, loss_fn: Callable[[Output], Tensor] | None = None) -> Tensor:
+        """∇δ at δ, float32 or wider.
+
+        Freezing the parameters and calling `backward` prunes the weight gradients in eager and in
+        compiled mode, and survives reentrant checkpointing, where `autograd.grad` does not.
+
+        Cost: one forward and about half a backward: ⅔ of a clean step.
+        """
+        leaf = delta.detach().requires_grad_()
+        with self.unsynced(), inner_pass(self.model):
+            with self._frozen_dropout():
+                output = self._run(leaf)
+            loss = output.loss if loss_fn is None else loss_fn(output)
+            with self._frozen_dropout.restored_on_error():
+                torch.autograd.backward(loss * self.loss_scale)
+        return grad_of(leaf) / self.loss_scale
+
+    def within(self, ball: Ball) -> Ball:
+        """The ball met with the bounds `low` and `high`, where there are any."""
+        if self.low is None or self.high is None:
+            return ball
+        return WithinBox(ball, self.low, self.high)
+
+    def divergence(self, p: Output, q: Output, *, symmetric: bool = False) -> Tensor:
+        """D(p, q), the mean over examples (and over an example's counted tokens).
+
+        Raises:
+            StepError: the model returns no logits, or other tokens than the batch has.
+        """
+        if p.logits is None or q.logits is None:
+            raise StepError("This method compares logits, and the model returns none.")
+        kind = self.outputs(p.logits)
+        values = divergence(p.logits, q.logits, kind, symmetric=symmetric)
+        counted = None if values.ndim == 1 else self.counted
+        if counted is not None and counted.shape != values.shape:
+            raise StepError(
+                f"This method compares outputs token by token, and the model returns "
+                f"{tuple(values.shape)} of them for {tuple(counted.shape)} in the batch."
+            )
+        return self.share * mean_over_examples(values, counted)
+
+    def split_pass(self, delta: Tensor, *, weight: float = 1.0) -> "SplitPass":
+        """A full pass that also keeps p = ∂L/∂h at the output h of the first block."""
+        with self._block().watched() as gradients:
+            loss, grad = full_pass(self, delta, weight=weight)
+        if not gradients:
+            raise RuntimeError("No gradient reached the first block, so its p is unknown.")
+        return SplitPass(loss, grad, gradients[0])
+
+    def prefix_gradient(self, delta: Tensor, p: Tensor) -> Tensor:
+        """∇δ ⟨p, h(x + δ)⟩, up to a positive factor; the model above the first block is not run.
+
+        Cost: ⅔ of a clean step, divided by the number of blocks.
+        """
+        leaf = delta.detach().requires_grad_()
+        with inner_pass(self.model):
+            with self._frozen_dropout():
+                hidden = self._block().prefix(self._masked(leaf))
+            torch.autograd.backward((hidden.to(p.dtype) * p).sum())
+        return grad_of(leaf)
+
+    def weight_gradient(self, delta: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
+        """∇w L at δ, up to a positive factor; every `.grad` is left as it is.
+
+        Cost: one clean step.
+        """
+        self._forwards += 1
+        parameters = list(self.model.parameters())
+        kept = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            with self.unsynced():
+                with self._frozen_dropout(), still_statistics(self.model):
+                    loss = self._run(delta.detach()).loss
+                self.note(loss)
+                with self._frozen_dropout.restored_on_error():
+                    torch.autograd.backward(loss * self.loss_scale)
+            grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+            for grad in grads:
+                self.note(torch.linalg.vector_norm(grad))
+            return grads
+        finally:
+            for parameter, before in zip(parameters, kept, strict=True):
+                parameter.grad = before
+
+    def example_names(self) -> list[str]:
+        """A name for each example that stays the same from epoch to epoch: what it consists of."""
+        if self.ids is not None:
+            free = (self.mask.flatten(2).amax(2) > 0).cpu()
+            rows = [row[kept].tolist() for row, kept in zip(self.ids.cpu(), free, strict=True)]
+        else:
+            rows = self.x.flatten(1).tolist()
+        return [hashlib.blake2b(repr(row).encode(), digest_size=12).hexdigest() for row in rows]
+
+    def _block(self) -> FirstBlock:
+        if self.first_block is None:
+            raise StepError("This method needs to know the model's first block.")
+        if isinstance(self.first_block, FirstBlock):
+            return self.first_block
+        self.first_block = self.first_block()
+        return self.first_block
+
+    def _masked(self, delta: Tensor) -> Tensor:
+        masked = delta * self.mask  # exact zeros on padding, in δ and through the chain rule in ∇δ
+        self.delta = masked.detach()
+        if delta.requires_grad:
+            delta.register_hook(self.note)  # type: ignore[no-untyped-call]
+        return masked
+
+    def _run(self, delta: Tensor | None) -> Output:
+        return self.run(None if delta is None else self._masked(delta))
+
+    def _synchronisation(self) -> AbstractContextManager[None]:
+        last = self.passes == 0 or self._forwards >= self.passes
+        return nullcontext() if last and torch.is_grad_enabled() else self.unsynced()
+
+    def note(self, value: Tensor) -> None:
+        """Remember an inf or nan; on the device, without waiting for it."""
+        self.nonfinite = self.nonfinite | ~torch.isfinite(value.detach()).all()
