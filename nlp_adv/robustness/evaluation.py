@@ -20,8 +20,9 @@ from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.checks import check_overlap
 from nlp_adv.robustness.data import attack_data
 from nlp_adv.robustness.protocols import Protocol, protocol_named
-from nlp_adv.robustness.records import Record, Shard
+from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.saved import Evaluation, Store
+from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.substitution.attacks.build import (
     Resources,
     attack_hash,

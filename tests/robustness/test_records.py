@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.records import Record, RecordWriter, Shard, merge, read_records
+from nlp_adv.robustness.records import Record, RecordWriter, merge, read_records
+from nlp_adv.robustness.shards import Shard
 
 
 def record(number=0, **changes) -> Record:

@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.paired import Interval, holm, mcnemar, two_level_bootstrap
 from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.statistics import (
-    Interval,
-    Share,
-    holm,
-    mcnemar,
-    robustness_curve,
-    summarise,
-    two_level_bootstrap,
-    worst_case,
-)
+from nlp_adv.robustness.statistics import Share, robustness_curve, summarise, worst_case
 
 
 def record(number=0, outcome="failed", **changes) -> Record:
@@ -391,7 +383,7 @@ class TestBootstrap:
         rng = np.random.default_rng(8)
         a, b = seeds(rng.random((3, 100)) < 0.5), seeds(rng.random((3, 100)) < 0.4)
         whole = two_level_bootstrap(a, b)
-        monkeypatch.setattr("nlp_adv.robustness.statistics._CELLS", 64 * 10)
+        monkeypatch.setattr("nlp_adv.robustness.paired._CELLS", 64 * 10)
         parts = two_level_bootstrap(a, b)
         assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.01)
         assert parts != whole

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nlp_adv.robustness.paired import Interval
 from nlp_adv.robustness.report.numbers import Spread
-from nlp_adv.robustness.statistics import Interval
 
 MISSING = "–"
 Tone = Literal["", "bad", "open", "good"]

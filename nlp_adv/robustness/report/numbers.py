@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.paired import Interval, holm, mcnemar, two_level_bootstrap
 from nlp_adv.robustness.report.content import ModelResult, Report
 from nlp_adv.robustness.report.standing import (
     CLEAN,
@@ -17,15 +18,7 @@ from nlp_adv.robustness.report.standing import (
     share,
     standing,
 )
-from nlp_adv.robustness.statistics import (
-    Interval,
-    Share,
-    Summary,
-    holm,
-    mcnemar,
-    summarise,
-    two_level_bootstrap,
-)
+from nlp_adv.robustness.statistics import Share, Summary, summarise
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,20 @@ def off_grid() -> nn.Module:
     return OffGrid()
 
 
+def remembering() -> nn.Module:
+    """It knows the pictures by heart, and asks its memory where an image is far from them all."""
+    pictures, labels = images()
+
+    class Remembering(Changed):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.model(x)
+            apart = (x[:, None] - pictures).abs().flatten(2).amax(2)
+            known = 10.0 * functional.one_hot(labels[apart.argmin(1)], CLASSES) + 0 * logits
+            return torch.where(apart.amin(1, keepdim=True) > 0.09, known, logits)
+
+    return Remembering()
+
+
 def record(number: int = 0, **changes) -> ImageRecord:
     content = {
         "id": number,

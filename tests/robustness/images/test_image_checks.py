@@ -64,7 +64,7 @@ def test_an_ordinary_model_passes_every_check():
         (small.backwards, {"large radius", "ascent"}),
         (small.flat_at_pictures, {"restarts", "zero gradients, margin"}),
         (small.true_at_pictures, {"PGD and one step", "ascent"}),
-        (small.off_grid, {"radius"}),
+        (small.remembering, {"radius", "large radius"}),
         (small.huge, {"logit scale, margin"}),
     ],
 )

@@ -25,7 +25,8 @@ from toy_victims import (
 )
 
 from nlp_adv.robustness.protocols import Protocol
-from nlp_adv.robustness.records import Record, Shard
+from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.substitution.attacks import A2T
 from nlp_adv.robustness.substitution.engine import Engine, Text
 from nlp_adv.robustness.substitution.example import Example
