@@ -125,6 +125,7 @@ def parse(argv: list[str], command: str, *kinds: type) -> list[Any]:
         kinds,  # type: ignore[arg-type]
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} --model_name_or_path DIR --test_file FILE [flags]",
+        epilog="nlp-adv attack --modality image attacks images: its own --help lists its flags.",
         allow_abbrev=False,
     )
     try:

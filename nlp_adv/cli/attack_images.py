@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from nlp_adv.images import Attack
 from nlp_adv.robustness.evaluation import environment
 from nlp_adv.robustness.images import ImageRobustness
 from nlp_adv.robustness.images.report import ImageReport, write_image_report
+from nlp_adv.robustness.report.cells import MISSING
 
 
 def main(argv: list[str]) -> None:
@@ -84,7 +86,7 @@ def _summary(found: ImageRobustness) -> str:
     rows = [head, ["without", _percent(found.clean), *[""] * 5]]
     for name, one in found.summaries.items():
         shares = [f"{100 * share.value:.1f}" for share in (one.fooled, one.fooled_8_bit)]
-        norms = [f"{norm:.4g}" for norm in (one.l2, one.linf)]
+        norms = [MISSING if math.isnan(n) else f"{n:.4g}" for n in (one.l2, one.linf)]
         cost = f"{one.gradient_passes:.1f}"
         rows.append([name, _percent(one.under_attack), *shares, *norms, cost])
     rows.append(["worst case", _percent(found.worst_case), *[""] * 5])

@@ -15,6 +15,7 @@ from nlp_adv.cli.image_attacks import in_ball
 from nlp_adv.cli.image_victim import AttackedImages
 from nlp_adv.images import Attack, Pixels
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.images import (
     EpsilonSweep,
     ImageRobustness,
@@ -24,7 +25,6 @@ from nlp_adv.robustness.images import (
     image_checks,
 )
 from nlp_adv.robustness.images.checks import check_image_records
-from nlp_adv.robustness.images.evaluation import model_fingerprint
 from nlp_adv.robustness.images.finished import FinishedParts
 from nlp_adv.robustness.images.report import exhibit_ids, exhibits
 from nlp_adv.robustness.images.swept import sweep_by_length
@@ -124,5 +124,5 @@ class ImageRun:
 
     def _finished(self, found: ImageRobustness) -> FinishedParts:
         images = [(one.id, one.pixels) for one in found.of(found.attacks[0])]
-        depends = [model_fingerprint(self._model), images, self._images.target]
+        depends = [fingerprint(self._model), images, self._images.target]
         return FinishedParts(self._arguments.output_dir, depends)

@@ -19,7 +19,7 @@ from transformers import (
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.task import not_found
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.evaluation import fingerprint
+from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.substitution.attacks.build import Resources
 from nlp_adv.robustness.substitution.candidates import CandidateTable, Source, WordNet
 from nlp_adv.robustness.substitution.constraints import Tagger

@@ -46,8 +46,8 @@ class Pixels(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", _per_channel(mean), persistent=False)
-        self.register_buffer("std", _per_channel(std), persistent=False)
+        self.register_buffer("mean", _per_channel(mean))
+        self.register_buffer("std", _per_channel(std))
         if not (self.std > 0).all():
             raise UserError(f"std must be positive in every channel, not {std}.")
 

@@ -25,6 +25,8 @@ from nlp_adv.text.objective import text_objective
 
 Loss = Literal["margin", "cross_entropy"]
 
+_NO_CLASSES = "Accuracy under attack needs a classifier with one label an example."
+
 
 class Rows:
     """The rows of one batch that still stand, as functions of δ.
@@ -65,17 +67,13 @@ class Rows:
         self.epsilon = 0.0
         self.ball: Ball = BALLS[norm](1.0, per)
         objective = self._unscaled()
+        labels = batch.get("labels")
+        if labels is None or labels.is_floating_point():
+            raise UserError(_NO_CLASSES)
         with torch.no_grad():
             logits = objective.forward().logits
-        labels = batch.get("labels")
-        if (
-            logits is None
-            or labels is None
-            or logits.ndim != 2
-            or logits.shape[1] < 2
-            or labels.is_floating_point()
-        ):
-            raise UserError("Accuracy under attack needs a classifier with one label an example.")
+        if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
+            raise UserError(_NO_CLASSES)
         logits = _wide(logits)
         predictions = logits.argmax(-1)
         # argmax takes nan for the largest: such a row is wrong, whatever its label.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.checks import check_overlap
 from nlp_adv.robustness.data import attack_data
+from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.protocols import Protocol, protocol_named
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.saved import Evaluation, Store
@@ -192,18 +192,6 @@ def _clean(victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> tuple[int
 
 def _both(text: Text) -> str | tuple[str, str]:
     return text.text if text.context is None else (text.text, text.context)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """12 hexadecimal digits of SHA-256 over all weights and buffers, by name.
-
-    Cost: one reading of the model.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:12]
 
 
 def environment(model: nn.Module) -> dict[str, str]:

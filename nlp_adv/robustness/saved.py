@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.folders import RECORDS, alone_in
 from nlp_adv.robustness.protocols import Protocol
 from nlp_adv.robustness.records import Record, RecordWriter, read_records
 from nlp_adv.robustness.report.content import Curve, ModelResult
 from nlp_adv.robustness.statistics import Share
 
-RECORDS, HEADER = "records.jsonl", "evaluation.json"
+HEADER = "evaluation.json"
 _IDENTITY = ("model", "data", "seed", "target")
 
 
@@ -103,7 +102,7 @@ class Store:
         if self._folder is None:
             return self
         with ExitStack() as opened:
-            opened.enter_context(_alone_in(self._folder))
+            opened.enter_context(alone_in(self._folder))
             before = _resumed(self._folder, self._evaluation)
             self._records = {(record.attack, record.id): record for record in before}
             self._writer = opened.enter_context(RecordWriter(self._folder / RECORDS))
@@ -133,22 +132,6 @@ class Store:
         ]
         place = {record.attack: n for n, record in enumerate(chosen)}
         return sorted(chosen, key=lambda r: (order[r.attack.split("@")[0]], place[r.attack], r.id))
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """No other process writes into the folder meanwhile."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{RECORDS}.lock", timeout=0)
-        lock.acquire()
-    except OSError as error:  # a Timeout is one as well
-        why = "another process writes into it" if isinstance(error, Timeout) else error.strerror
-        raise UserError(f"{folder} cannot be used: {why}; give another --output_dir.") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _resumed(folder: Path, evaluation: Evaluation) -> list[Record]:

@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on(given, straight, tmp_path):
 
     assert outcomes(folder) == outcomes(finished)
     before = snapshot(folder)
-    assert attack(folder, **given, **FULL).code == 0  # nothing is left to do
+    assert attack(folder, **given, **FULL).code == 0  # nothing is left to do but to draw
     after = snapshot(folder)
     kept = ("records.jsonl", "finished.json", "report.json", "report.html", "history.svg")
     assert all(after[name] == before[name] for name in kept)
@@ -170,12 +170,12 @@ def test_a_killed_run_goes_on(given, straight, tmp_path):
 
 
 def test_attacks_of_the_smallest_delta_count_where_it_is_in_the_ball(given, tmp_path):
-    settings = {"attacks": ["pgd", "deepfool", "cw"], "cw_steps": 8, "cw_search_steps": 2}
-    settings |= {"epsilon": 0.02, "max_examples": 6, "checks": "false", "epsilons": [0.01, 0.3]}
+    settings = {"attacks": ["pgd", "deepfool", "cw"], "cw_steps": 4, "cw_search_steps": 2}
+    settings |= {"epsilon": 0.02, "max_examples": 5, "checks": "false", "epsilons": [0.01, 0.3]}
     run = attack(tmp_path / "out", **given, **settings)
     assert run.code == 0, run.err
     content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
-    assert content["data"] == "6 of 24 images, idx, test split"
+    assert content["data"] == "5 of 24 images, idx, test split"
     deepfool = content["attacks"]["deepfool"]
     assert deepfool["fooled"]["value"] == 1.0
     assert deepfool["success"]["value"] < 1.0
@@ -185,7 +185,7 @@ def test_attacks_of_the_smallest_delta_count_where_it_is_in_the_ball(given, tmp_
 
 
 def test_a_target_and_other_norms(given, tmp_path):
-    settings = {"attacks": ["fgm", "pgd", "apgd", "noise"], "steps": 3, "checks": "false"}
+    settings = {"attacks": ["fgm", "apgd", "noise"], "steps": 3, "checks": "false"}
     settings |= {"norm": "l2", "epsilon": 1.5, "target": "middle", "restarts": 2}
     run = attack(tmp_path / "out", **given, **settings)
     assert run.code == 0, run.err

@@ -94,7 +94,7 @@ def image_checks(
     Raises:
         UserError: no images, or a radius of 0.
 
-    Cost: about 14 + restarts times the attack's own, on images that still stand.
+    Cost: about 12 + restarts times the attack's own, on images that still stand.
     """
     data = [clean_look(model, x, y) for x, y in batches]
     epsilon = radius_of(attack.ball)

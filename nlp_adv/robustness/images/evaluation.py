@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -16,6 +14,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.images import Attack
 from nlp_adv.images.pixels import Classifier
 from nlp_adv.perturbation import Ball
+from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.images.numbers import ImageRobustness
 from nlp_adv.robustness.images.running import clean_look, digits_of, restarted, run_attack
 from nlp_adv.robustness.images.store import ImageStore
@@ -74,7 +73,7 @@ def evaluate_images(
     if restarts < 1:
         raise UserError(f"restarts is {restarts}; an attack needs at least one start.")
     run = {
-        "model": None if output_dir is None else model_fingerprint(model),
+        "model": None if output_dir is None else _model_of(model),
         "target": target,
         **(settings or {}),
         "attacks": {name: f"{attack}, {restarts} starts" for name, attack in named.items()},
@@ -148,12 +147,6 @@ def _named(attacks: Mapping[str, Attack] | Sequence[Attack]) -> dict[str, Attack
     return named
 
 
-def model_fingerprint(model: Classifier) -> str | None:
-    """12 hexadecimal digits over weights, buffers and normalisation; None of a mere function."""
-    if not isinstance(model, nn.Module):
-        return None
-    digest = hashlib.sha256()
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:12]
+def _model_of(model: Classifier) -> str | None:
+    """Nothing is known of a mere function."""
+    return fingerprint(model) if isinstance(model, nn.Module) else None

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.folders import RECORDS, alone_in
 from nlp_adv.robustness.images.records import ImageRecord, line, parsed
 
-RECORDS, SETTINGS = "records.jsonl", "settings.json"
+SETTINGS = "settings.json"
 
 
 class ImageStore:
@@ -44,7 +43,7 @@ class ImageStore:
         if self._folder is None:
             return self
         with ExitStack() as opened:
-            opened.enter_context(_alone_in(self._folder))
+            opened.enter_context(alone_in(self._folder))
             _check_settings(self._folder, self._settings)
             path = self._folder / RECORDS
             try:
@@ -137,19 +136,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(settings.get("attacks"), dict):
         raise UserError(f"{path} is damaged; remove its folder and run again.")
     return settings
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """No other process writes into the folder meanwhile."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{RECORDS}.lock", timeout=0)
-        lock.acquire()
-    except OSError as error:  # a Timeout is one as well
-        why = "another process writes into it" if isinstance(error, Timeout) else error.strerror
-        raise UserError(f"{folder} cannot be used: {why}; give another --output_dir.") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -24,17 +24,17 @@ def markdown(report: Report, numbers: Numbers, figures: Sequence[str]) -> str:
     """
     found = sentences.verdict(report)
     parts = [
-        f"# {_escaped(report.title)}",
-        _escaped(sentences.summary(numbers)),
-        f"{_escaped(report.data)} · protocol `{report.protocol_hash}`",
-        f"**{_escaped(found.text)}**",
-        "\n".join(f"- **{_escaped(model)}:** {_escaped(words)}" for model, words in found.failed),
+        f"# {escaped(report.title)}",
+        escaped(sentences.summary(numbers)),
+        f"{escaped(report.data)} · protocol `{report.protocol_hash}`",
+        f"**{escaped(found.text)}**",
+        "\n".join(f"- **{escaped(model)}:** {escaped(words)}" for model, words in found.failed),
         "## Accuracy, in percent",
-        _table(layout.accuracy_table(numbers)),
-        _escaped(sentences.legend(numbers)),
-        *map(_escaped, report.notes),
+        markdown_table(layout.accuracy_table(numbers)),
+        escaped(sentences.legend(numbers)),
+        *map(escaped, report.notes),
         "### Attack by attack",
-        _table(layout.attack_table(numbers)),
+        markdown_table(layout.attack_table(numbers)),
         sentences.ATTACK_LEGEND,
     ]
     sections = {
@@ -46,7 +46,7 @@ def markdown(report: Report, numbers: Numbers, figures: Sequence[str]) -> str:
     }
     for title, table in sections.items():
         if table.rows:
-            parts += [f"## {title}", _table(table)]
+            parts += [f"## {title}", markdown_table(table)]
         if title == "Checks" and figures:
             parts += ["## Curves", sentences.band(numbers)]
             parts += [f"![{name}]({name})" for name in figures]
@@ -56,15 +56,17 @@ def markdown(report: Report, numbers: Numbers, figures: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(table: Table) -> str:
-    head = f"| {' | '.join(_escaped(name) for name in table.head)} |"
+def markdown_table(table: Table) -> str:
+    """A table in Markdown; notes stand below a cell's text."""
+    head = f"| {' | '.join(escaped(name) for name in table.head)} |"
     rows = [f"| {' | '.join(map(_cell, row))} |" for row in table.rows]
     return "\n".join([head, "|---" * len(table.head) + "|", *rows])
 
 
 def _cell(cell: Cell) -> str:
-    return "<br>".join(map(_escaped, (cell.text, *cell.notes)))
+    return "<br>".join(map(escaped, (cell.text, *cell.notes)))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A line of text in which nothing is markup."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))

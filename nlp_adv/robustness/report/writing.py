@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.folders import write_whole
 from nlp_adv.robustness.report.content import Report
 from nlp_adv.robustness.report.curves import epsilon_charts, query_charts
 from nlp_adv.robustness.report.figures import sheet
@@ -46,19 +46,9 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _write_whole(target / name, text)
+            write_whole(target / name, text)
     except OSError as error:
         raise UserError(
             f"The report cannot be written to {target} ({error.strerror}); give another folder."
         ) from error
     return [target / name for name in texts]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # A text can hold half a surrogate pair, which UTF-8 has no bytes for.
-        unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

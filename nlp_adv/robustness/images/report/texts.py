@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
 from nlp_adv.robustness.images.report.content import ImageReport
@@ -18,11 +17,8 @@ from nlp_adv.robustness.images.report.tables import (
     settings_table,
     summary,
 )
-from nlp_adv.robustness.report.cells import Cell, Table
 from nlp_adv.robustness.report.machine import plain
-
-# All that Markdown or the HTML inside it could take for markup.
-_MARKUP = re.compile(r"([\\`*{}\[\]<>#|~&!]|(?<!\w)_|_(?!\w))")
+from nlp_adv.robustness.report.markdown import escaped, markdown_table
 
 
 def markdown(report: ImageReport, figures: Sequence[str]) -> str:
@@ -34,25 +30,25 @@ def markdown(report: ImageReport, figures: Sequence[str]) -> str:
     """
     found = found_verdict(report)
     parts = [
-        f"# {_escaped(report.title)}",
-        _escaped(summary(report)),
-        f"**{_escaped(found.text)}**",
-        "\n".join(f"- {_escaped(words)}" for _, words in found.failed),
+        f"# {escaped(report.title)}",
+        escaped(summary(report)),
+        f"**{escaped(found.text)}**",
+        "\n".join(f"- {escaped(words)}" for _, words in found.failed),
         "## Accuracy, in percent",
-        _table(accuracy_table(report)),
-        _escaped(legend(report)),
-        *map(_escaped, report.notes),
+        markdown_table(accuracy_table(report)),
+        escaped(legend(report)),
+        *map(escaped, report.notes),
         "## Attack by attack",
-        _table(attack_table(report)),
+        markdown_table(attack_table(report)),
         ATTACK_LEGEND,
     ]
     if report.sweeps:
-        parts += ["## Accuracy over ε", _table(curve_table(report))]
+        parts += ["## Accuracy over ε", markdown_table(curve_table(report))]
     if report.checks:
-        parts += ["## Checks", _table(checks(report, False, None, True))]
+        parts += ["## Checks", markdown_table(checks(report, False, None, True))]
     if figures:
         parts += ["## Pictures", *(f"![{name}]({name})" for name in figures)]
-    parts += ["## Settings and environment", _table(settings_table(report))]
+    parts += ["## Settings and environment", markdown_table(settings_table(report))]
     if report.commands:
         parts += ["## Commands", "\n".join(f"    {line}" for line in report.commands)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -85,17 +81,3 @@ def json_text(report: ImageReport) -> str:
         "notes": list(report.notes),
     }
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _table(table: Table) -> str:
-    head = f"| {' | '.join(_escaped(name) for name in table.head)} |"
-    rows = [f"| {' | '.join(map(_cell, row))} |" for row in table.rows]
-    return "\n".join([head, "|---" * len(table.head) + "|", *rows])
-
-
-def _cell(cell: Cell) -> str:
-    return "<br>".join(map(_escaped, (cell.text, *cell.notes)))
-
-
-def _escaped(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from nlp_adv.errors import UserError
 from nlp_adv.images.pictures import history_curves, picture_grid
+from nlp_adv.robustness.folders import write_whole
 from nlp_adv.robustness.images.report.content import ImageReport
 from nlp_adv.robustness.images.report.page import page
 from nlp_adv.robustness.images.report.tables import chart
@@ -42,7 +42,7 @@ def write_image_report(report: ImageReport, folder: str | Path) -> list[Path]:
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _write_whole(target / name, text)
+            write_whole(target / name, text)
     except OSError as error:
         raise UserError(
             f"The report cannot be written to {target} ({error.strerror}); give another folder."
@@ -56,13 +56,3 @@ def write_image_report(report: ImageReport, folder: str | Path) -> list[Path]:
 
 def _file_name(attack: str) -> str:
     return "".join(one if one.isalnum() or one in "-." else "_" for one in attack)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # A class may be named by bytes that are no UTF-8.
-        unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
