@@ -224,6 +224,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.target is not None and not 0 <= args.target < len(subject.names):
             raise UserError(f"--target is a class from 0 to {len(subject.names) - 1}.")
         shown = handful(subject, args.image)
+        if args.target == int(subject.y[shown[0]]):
+            raise UserError(f"Image {shown[0]} is of the class --target; give another --image.")
         made = run(subject, shown, args)
         write_results(made, subject, shown, args, args.results or args.output_dir)
     except UserError as error:

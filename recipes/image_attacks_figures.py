@@ -11,7 +11,7 @@ from nlp_adv.images.drawing import band_style, line_style, mark, new_figure, sav
 from nlp_adv.robustness.statistics import Share
 
 DRAWN = "noise-linf fgsm fgm-l2 pgd-linf pgd-l2 pgd-l1 apgd-linf deepfool-linf deepfool-l2 cw-l2"
-WRONG = "#d55e00"  # titles of pictures with another answer
+WRONG = (213, 94, 0)  # titles of pictures with another answer
 Cell = tuple[Tensor, str, bool]  # pixels, title, whether the answer is right
 
 
@@ -38,14 +38,20 @@ def draw_pictures(path: Path, lines: list[list[Cell]], heads: list[str]) -> None
         for axis, (pixels, title, right) in zip(axes, line, strict=True):
             image = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
             axis.imshow(image.clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.set_title(title, fontsize=7.5, color="black" if right else WRONG)
+            axis.set_title(
+                title, fontsize=7.5, color="black" if right else [level / 255 for level in WRONG]
+            )
             axis.set(xticks=[], yticks=[])
     for axis, head in zip(grid[0], heads, strict=True):
         place = {"transform": axis.transAxes, "ha": "center", "va": "bottom"}
         axis.text(0.5, 1.36, head, fontsize=8.5, fontweight="bold", **place)
     saved(figure, str(path))
     if len(lines[0][0][0]) == 1:  # grey ones need few colours, and so a third of the size
-        Image.open(path).convert("RGB").quantize(48).save(path, optimize=True)
+        colours = Image.new("P", (1, 1))
+        titles = [255 + (level - 255) * k // 8 for k in range(1, 9) for level in WRONG]
+        colours.putpalette([level for level in (0, *range(7, 256, 8)) for _ in range(3)] + titles)
+        picture = Image.open(path).convert("RGB")
+        picture.quantize(palette=colours, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def answer(names: tuple[str, ...], number: Tensor, confidence: Tensor) -> str:
@@ -80,12 +86,12 @@ def draw_curves(made: Made, y: Tensor, path: Path) -> None:
         low, high = ([100 * end for end in side] for side in ends)
         right.fill_between(radii, low, high, **band_style(number, 2))
         right.plot(radii, [100 * one.value for one in shares], **style)
-    left.set(ylabel="mean probability of the right class", ylim=(0, 1))
-    right.set(ylabel="accuracy, %", ylim=(0, 100))
+    left.set(ylabel="mean probability of the right class", ylim=(0, 1.02))
+    right.set(ylabel="accuracy, %", ylim=(0, 102))
     for axis in (left, right):
         axis.set_xlabel("ε, grey levels of 255")
         tidy(axis)
-    left.legend(frameon=False)
+    left.legend(frameon=False, loc="center right")
     saved(figure, str(path))
 
 
@@ -104,7 +110,8 @@ def draw_descents(one: Made, many: Made, path: Path) -> None:
             tidy(axis)
     for axis in grid[1]:
         axis.set_xlabel("step")
-    grid[0, 1].legend(frameon=False, fontsize=9)
+    lines, names = grid[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
     saved(figure, str(path))
 
 

@@ -22,6 +22,7 @@ from nlp_adv.robustness.statistics import Share
 
 KEPT = "\n## What came out\n"  # and what follows it is written by hand; a new page keeps it
 LOOKS = (1, 10, 50, STEPS)  # steps at which losses are shown
+NAMED = ("data_dir", "images", "model_name_or_path", "output_dir", "results")  # not by value
 VERDICTS = {True: "passed", False: "failed", None: "undecided"}
 
 
@@ -45,15 +46,9 @@ def steps_shown(step: float) -> str:
 
 
 def epsilon_table(made: Made, y: Tensor) -> str:
-    text = row(
-        "ε",
-        "accuracy, %",
-        "mean probability of the right class",
-        "inverse: accuracy, %",
-        "mean probability of the right class",
-        "surer than at ε = 0, %",
-        head=True,
-    )
+    sure = "mean probability of the right class"
+    head = ["accuracy, %", sure, "inverse: accuracy, %", sure, "surer than at ε = 0, %"]
+    text = row("ε", *head, head=True)
     before = made["inverse probability"][:, 0]
     for k, epsilon in enumerate(EPSILONS):
         cells = []
@@ -70,7 +65,7 @@ def rate_table(made: Made) -> str:
     head = ["first step, ‖Δx‖∞", "by its formula", "‖δ‖₂ after it"]
     head += [f"loss after {k}" for k in LOOKS]
     head += ["‖δ‖₂ at the end", "‖δ‖∞", "at the target, %", "first at step"]
-    text = row("optimizer", *head, head=True)
+    text = row("optimizer", *head, "‖δ‖₂ there", head=True)
     for name, run in made.items():
         if name == "settings":
             continue
@@ -78,7 +73,12 @@ def rate_table(made: Made) -> str:
         values += [run["losses"][k] for k in LOOKS] + [run["norms"][-1], run["linf"]]
         cells = [f"{median(value):.3g}" for value in values]
         cells += [f"{100 * share(run['reached'][-1]).value:.0f}"]
-        text += row(name, *cells, steps_shown(median(arrived(run["reached"]))))
+        at = arrived(run["reached"])
+        there = run["norms"].gather(0, at.clamp(max=len(run["norms"]) - 1).long()[None])[0][
+            at < torch.inf
+        ]
+        length = f"{median(there):.3g}" if len(there) else "–"
+        text += row(name, *cells, steps_shown(median(at)), length)
     return text
 
 
@@ -111,19 +111,18 @@ def attack_table(table: dict[str, Made]) -> str:
 
 
 def check_table(checks: list[list[Any]]) -> str:
-    lines = (row(name, VERDICTS[passed], finding) for name, passed, finding in checks)
+    lines = [row(name, VERDICTS[passed], finding) for name, passed, finding in checks]
     return row("check", "", "", head=True) + "".join(lines)
 
 
 def fgsm_section(made: dict[str, Any], subject: Subject) -> str:
-    count = len(subject.x)
     return f"""
 ## FGSM over ε, and its inverse
 
 {epsilon_table(made["fgsm"], subject.y)}
-The {count} images, those that are wrong without attack as well. FGSM: x + ε·sign(∇L), L the cross
-entropy of the right class, clamped to [0, 1]. Inverse: x − ε·sign(∇L). One gradient serves all ε.
-[95 % interval] (Wilson).
+The {len(subject.x)} images, those that are wrong without attack as well. FGSM: x + ε·sign(∇L), L
+the cross entropy of the right class, clamped to [0, 1]. Inverse: x − ε·sign(∇L). One gradient
+serves all ε.
 
 ![one image a row, one ε a column, under FGSM](fgsm.png)
 
@@ -175,15 +174,14 @@ def attack_section(made: dict[str, Any], subject: Subject, args: argparse.Namesp
 ## Attacks
 
 {attack_table(made["table"])}
-Each on the {len(subject.right)} of {len(subject.x)} images that are right without attack (accuracy
-{percent(Share(len(subject.right), len(subject.x)))} %), untargeted. Balls: L∞ with
-ε = {levels(args.epsilon_linf)}, L2 with {args.epsilon_l2:g}, L1 with {args.epsilon_l1:g};
-{args.steps} steps from the image itself, for pgd from a random start; α = 2.5·ε/steps (bim, pgd) or
-ε/steps (mi-fgsm, μ = 1); Adam's learning rate is 0.01. They climb the cross entropy unless the name
-says margin or dlr. noise: the first of 10 random δ of length ε that fools. stop: an image leaves
-with its first success. DeepFool: at most 50 steps over 10 classes. cw: 9 constants of 200 steps.
-Norms are of the images that are fooled, before rounding. CPU ms: of the process, per attacked
-image, {args.batch_size} at once.
+Each on the {len(subject.right)} of {len(subject.x)} images that are right without attack,
+untargeted. Balls: L∞ with ε = {levels(args.epsilon_linf)}, L2 with {args.epsilon_l2:g}, L1 with
+{args.epsilon_l1:g}; {args.steps} steps from the image itself, for pgd from a random start;
+α = 2.5·ε/steps (bim, pgd) or ε/steps (mi-fgsm, μ = 1); Adam's learning rate is 0.01. They climb the
+cross entropy unless the name says margin or dlr. noise: the first of 10 random δ of length ε that
+fools. stop: an image leaves with its first success. DeepFool: at most 50 steps over 10 classes. cw:
+9 constants of 200 steps. Norms are of the images that are fooled, before rounding. CPU ms: of the
+process, an attacked image, {args.batch_size} at once.
 
 ![adversarial images by attack, each above its δ](attacks.png)
 
@@ -201,10 +199,8 @@ def command(args: argparse.Namespace) -> str:
     if args.model_name_or_path:
         folder = Path(args.model_name_or_path).is_dir()
         text += f" --model_name_or_path {'MODEL_FOLDER' if folder else args.model_name_or_path}"
-    flags = "experiments image target examples optimizer_examples tuning_examples learning_rate attacks steps"
-    for flag in (*flags.split(), "batch_size", "epochs", "seed"):
-        value = getattr(args, flag)
-        if value is not None:
+    for flag, value in vars(args).items():
+        if flag not in NAMED and not flag.startswith("epsilon") and value is not None:
             shown = " ".join(map(str, value)) if isinstance(value, list) else value
             text += f" --{flag} {shown}"
     radii = {
@@ -217,11 +213,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def write_results(
-    made: dict[str, Any],
-    subject: Subject,
-    shown: list[int],
-    args: argparse.Namespace,
-    folder: Path,
+    made: Made, subject: Subject, shown: list[int], args: argparse.Namespace, folder: Path
 ) -> None:
     """`image_attacks.md` and its figures."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,8 +223,9 @@ def write_results(
     accuracy = percent(Share(len(subject.right), len(subject.x)))
     text = f"""# Attacks on images
 
-Model: {subject.title}; {accuracy} % right on the {len(subject.x)} images used here. ε, δ and
-steps are in pixels of [0, 1].
+Model: {subject.title}.
+Right on the {len(subject.x)} images used here: {accuracy} % (Wilson's 95 % interval, here and
+below). ε, δ and steps are in pixels of [0, 1].
 """
     if "fgsm" in made:
         text += fgsm_section(made, subject)

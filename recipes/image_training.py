@@ -29,11 +29,10 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from nlp_adv.cli.image_task import ImageTask, Normalised, load_image_task
-from nlp_adv.cli.train_image_arguments import parse
+from nlp_adv.cli.train_image_arguments import ImageReportArguments, parse
 from nlp_adv.errors import UserError
 from nlp_adv.images import FGSM, PGD
 from nlp_adv.methods import floor_cost
-from nlp_adv.perturbation import LInfBall
 from nlp_adv.robustness.images.evaluation import evaluate_images
 from nlp_adv.robustness.images.evaluator import image_evaluator
 from nlp_adv.robustness.images.sweep import epsilon_sweep
@@ -41,18 +40,24 @@ from nlp_adv.training.callbacks import RobustnessCallback
 from nlp_adv.training.metrics import compute_metrics_for
 from nlp_adv.training.trainer import AdversarialTrainer
 
-SMALL, USUAL, LARGE = 8 / 255, 0.1, 0.2  # radii in pixels of [0, 1]
-RADII = (SMALL, 0.05, USUAL, 0.15, LARGE)  # that every cell is tested at
+SMALL, USUAL, LARGE = 8 / 255, 0.1, 0.25  # radii in pixels of [0, 1]
+RADII = (SMALL, 0.05, USUAL, 0.15, 0.2)  # that every cell is tested at
 TRAINING = {
-    "num_train_epochs": "6",
-    "max_train_samples": "8000",
+    "num_train_epochs": "5",
+    "max_train_samples": "5000",
     "validation_examples": "500",
     "per_device_train_batch_size": "64",
     "learning_rate": "5e-3",
 }
-WATCH_STEPS = 20  # of the PGD after every epoch
-TEST_STEPS, RESTARTS = 50, 3  # of the PGD after the last
-TESTED = 1000  # test images
+OFTEN = {"eval_strategy": "steps", "eval_steps": "0.1"}
+LONG = {
+    "num_train_epochs": "6",
+    "max_train_samples": "10000",
+    "eval_strategy": "steps",
+    "eval_steps": "0.042",
+}
+WATCH_STEPS = 20  # of the PGD on held-out images
+TEST_STEPS, RESTARTS, TESTED = 50, 3, 500  # of the PGD on test images, and how many
 
 
 def attack(method: str, epsilon: float, **settings: object) -> dict[str, str]:
@@ -61,42 +66,48 @@ def attack(method: str, epsilon: float, **settings: object) -> dict[str, str]:
     return flags | {f"adv_{key}": str(value) for key, value in settings.items()}
 
 
-def pgd(epsilon: float, **settings: object) -> dict[str, str]:
-    return attack("pgd", epsilon, **settings)
-
-
-def fgsm(epsilon: float, step: float = 1.0, **settings: object) -> dict[str, str]:
-    """From the clean point, the adversarial loss alone; a step of so many ε."""
+def fast(epsilon: float, step: float, **settings: object) -> dict[str, str]:
+    """FGSM with a step of so many ε, from the clean point, the adversarial loss alone."""
     own = {"step_size": f"{step * epsilon:.6g}", "random_start": "false"}
     return attack("fgsm", epsilon, **own | settings)
 
 
 SETTINGS: dict[str, dict[str, str]] = {
     "plain": {"adv": "none"},
-    "pgd": pgd(USUAL),
-    "pgd mixed": pgd(USUAL, clean_weight=0.5),
-    "pgd ε=8/255": pgd(SMALL),
-    "pgd ε=0.2": pgd(LARGE),
-    "pgd α=ε/20": pgd(USUAL, step_size=USUAL / 20),
-    "pgd α=2ε": pgd(USUAL, step_size=2 * USUAL),
-    "pgd ε=0.2 ramp": pgd(LARGE, ramp_steps=0.5),
-    "fgsm": fgsm(LARGE),
-    "fgsm ramp": fgsm(LARGE, ramp_steps=0.5),
-    "fgsm α=ε/2": fgsm(LARGE, 0.5),
-    "fgsm-rs ε=0.2": attack("fgsm", LARGE),
+    "pgd": attack("pgd", USUAL),
+    "pgd mixed": attack("pgd", USUAL, clean_weight=0.5),
+    "pgd ε=8/255": attack("pgd", SMALL),
+    "pgd ε=0.25": attack("pgd", LARGE),
+    "pgd α=ε/20": attack("pgd", USUAL, step_size=USUAL / 20),
+    "pgd α=2ε": attack("pgd", USUAL, step_size=2 * USUAL),
+    "pgd ε=0.25 ramp": attack("pgd", LARGE, ramp_steps=0.5),
+    "fgsm ε=0.25": fast(LARGE, 1) | OFTEN,
+    "fgsm ε=0.25 α=ε/2": fast(LARGE, 0.5) | OFTEN,
+    "fgsm ε=0.25 ramp": fast(LARGE, 1, ramp_steps=0.5) | OFTEN,
+    "fgsm-rs ε=0.25": attack("fgsm", LARGE) | OFTEN,
+    "fgsm ε=0.2 long": fast(0.2, 1) | LONG,
+    "fgsm-rs ε=0.2 long": attack("fgsm", 0.2) | LONG,
     "fgsm-rs": attack("fgsm", USUAL),
     "freeat": attack("freeat", USUAL, replays=4),
+    "freelb": attack("freelb", USUAL),
     "yopo": attack("yopo", USUAL),
     "trades": attack("trades", USUAL, steps=7),
-    "freelb": attack("freelb", USUAL),
 }
 EXPERIMENTS: dict[str, list[str]] = {  # cells that are looked at together
     "convergence": ["plain", "pgd", "pgd mixed"],
-    "epsilon": ["plain", "pgd ε=8/255", "pgd", "pgd ε=0.2"],
-    "step": ["pgd α=ε/20", "pgd", "pgd α=2ε"],
-    "warm-up": ["pgd ε=0.2", "pgd ε=0.2 ramp"],
-    "fast": ["fgsm", "fgsm α=ε/2", "fgsm ramp", "fgsm-rs ε=0.2", "pgd ε=0.2"],
     "methods": ["plain", "fgsm-rs", "freeat", "freelb", "yopo", "trades", "pgd"],
+    "fast": [
+        "fgsm ε=0.25",
+        "fgsm ε=0.25 α=ε/2",
+        "fgsm ε=0.25 ramp",
+        "fgsm-rs ε=0.25",
+        "pgd ε=0.25",
+        "fgsm ε=0.2 long",
+        "fgsm-rs ε=0.2 long",
+    ],
+    "epsilon": ["plain", "pgd ε=8/255", "pgd", "pgd ε=0.25"],
+    "step": ["pgd α=ε/20", "pgd", "pgd α=2ε"],
+    "warm-up": ["pgd ε=0.25", "pgd ε=0.25 ramp"],
 }
 
 
@@ -114,16 +125,15 @@ def command(args: argparse.Namespace, name: str, seed: int) -> list[str]:
     return ["train", *flags, *args.extra]
 
 
-def steps_of(k: int, epsilon: float, **settings: Any) -> PGD:
-    """PGD of k steps of 2.5·ε/k from a random start."""
-    ball = LInfBall(epsilon)
-    return PGD(ball, step_size=2.5 * epsilon / k, steps=k, until_fooled=True, **settings)
+def pgd_of(steps: int, epsilon: float) -> PGD:
+    """The one of `nlp-adv train`: on the logit margin, from a random start, α = 2.5·ε/K."""
+    return ImageReportArguments(attack_steps=steps).attack(epsilon)
 
 
 def watch_of(task: ImageTask, epsilon: float) -> Callable[[nn.Module], dict[str, float]]:
     """Clean, PGD and FGSM accuracy on the held-out images."""
     batches = list(task.splits["validation"].batches(256))
-    by_pgd = image_evaluator(batches, steps_of(WATCH_STEPS, epsilon), task.pixels)
+    by_pgd = image_evaluator(batches, pgd_of(WATCH_STEPS, epsilon), task.pixels)
     by_fgsm = image_evaluator(batches, FGSM(epsilon), task.pixels)
     return lambda model: by_pgd(model) | {"fgsm_accuracy": by_fgsm(model)["robust_accuracy"]}
 
@@ -135,9 +145,11 @@ class StepClock(TrainerCallback):
         self.seconds, self._begun = 0.0, 0.0
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Before the first pass."""
         self._begun = time.process_time()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """After the optimizer."""
         self.seconds += time.process_time() - self._begun
 
 
@@ -201,11 +213,9 @@ def tested(task: ImageTask, model: nn.Module, epsilon: float) -> dict[str, Any]:
     """On the first test images: strong attacks at one radius, a weaker one at several."""
     images = task.splits[task.reported].head(TESTED)
     on_pixels, batches = task.pixels(model), list(images.batches(256))
-    strong = steps_of(TEST_STEPS, epsilon, loss="margin")
-    attacks = {"fgsm": FGSM(epsilon), "pgd": strong}
+    attacks = {"fgsm": FGSM(epsilon), "pgd": pgd_of(TEST_STEPS, epsilon)}
     found = evaluate_images(on_pixels, batches, attacks, restarts=RESTARTS)
-    weaker = steps_of(WATCH_STEPS, USUAL, loss="margin")
-    sweep = epsilon_sweep(weaker, on_pixels, batches, RADII)
+    sweep = epsilon_sweep(pgd_of(WATCH_STEPS, USUAL), on_pixels, batches, RADII)
     return {
         "images": len(images),
         "clean": found.clean.value,
@@ -230,8 +240,8 @@ def shown(args: argparse.Namespace, name: str, seed: int) -> str:
 
 
 def path_of(args: argparse.Namespace, name: str, seed: int) -> Path:
-    plain = name.replace(" ", "_").replace("/", "-")
-    return Path(args.output_dir) / f"{plain}-seed{seed}.json"
+    safe = name.translate({ord("ε"): "epsilon", ord("α"): "step", ord(" "): "_", ord("/"): "-"})
+    return Path(args.output_dir) / f"{safe}-seed{seed}.json"
 
 
 def finished(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any] | None:

@@ -1,8 +1,10 @@
 """Tables and figures of `image_training.py`."""
 
 import argparse
+import math
 import platform
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 Cell = dict[str, Any]
 Runs = dict[int, Cell]  # by seed
 KEPT = "\n## What came out\n"  # and what follows it is written by hand; a new page keeps it
-LOSS, CLEAN, PGD, FGSM = "loss", "eval_clean_accuracy", "eval_robust_accuracy", "eval_fgsm_accuracy"
+LOSS, ADVERSARIAL = "loss", "adv_loss"  # of the mixed cells the second is a part of the first
+CLEAN, PGD, FGSM = (f"eval_{name}_accuracy" for name in ("clean", "robust", "fgsm"))
 
 
 def shown(values: list[float], digits: int = 1) -> str:
@@ -46,37 +49,39 @@ def epochs_table(cells: dict[str, Runs]) -> str:
     some = next(iter(next(iter(cells.values())).values()))
     epochs = list(series(some, PGD))
     text = row("", "after epoch", *(f"{epoch:g}" for epoch in epochs), head=True)
-    titles = ((LOSS, "training loss", 1, 2), (CLEAN, "clean, %", 100, 1), (PGD, "PGD, %", 100, 1))
+    titles = [("training loss", LOSS, 1, 2), ("clean, %", CLEAN, 100, 1), ("PGD, %", PGD, 100, 1)]
     for name, runs in cells.items():
-        for key, title, scale, digits in titles:
+        part = [("its adversarial part", ADVERSARIAL, 1, 2)] if mixed(runs) else []
+        for title, key, scale, digits in titles[:1] + part + titles[1:]:
             found = [series(cell, key) for cell in runs.values()]
             values = ([scale * one[epoch] for one in found if epoch in one] for epoch in epochs)
             text += row(name, title, *(shown(v, digits) if v else "" for v in values))
     return text
 
 
-def test_table(cells: dict[str, Runs]) -> str:
+def mixed(runs: Runs) -> bool:
+    """Trained on the clean loss as well as on the adversarial one."""
+    return any("clean_loss" in line for cell in runs.values() for line in cell["history"])
+
+
+def test_table(cells: dict[str, Runs], plain: Runs) -> str:
     """At the end, on test images: accuracies at each cell's own radius, and what training cost."""
     titles = ("trained with", "at ε", "seeds", "clean, %", "FGSM, %", "worst case, %")
-    costs = ("steps", "CPU s", "a step ÷ plain", "floor")
-    text = row(*titles, *costs, head=True)
-    plain = [seconds_a_step(cell) for cell in cells.get("plain", {}).values()]
+    text = row(*titles, "steps", "CPU s", "a step ÷ plain", "floor", head=True)
+    of_plain = [seconds_a_step(cell) for cell in plain.values()]
     for name, runs in cells.items():
         done = list(runs.values())
-        first = done[0]
         tests = ("clean", "fgsm", "worst_case")
-        shares = [shown([100 * cell["test"][key] for cell in done]) for key in tests]
-        own = [seconds_a_step(cell) for cell in done]
-        ratio = [one / statistics.mean(plain) for one in own] if plain else []
+        ratio = [seconds_a_step(cell) / statistics.mean(of_plain) for cell in done if plain]
         text += row(
             name,
-            levels(first["epsilon"]),
+            levels(done[0]["epsilon"]),
             len(done),
-            *shares,
-            first["optimizer_steps"],
+            *(shown([100 * cell["test"][key] for cell in done]) for key in tests),
+            done[0]["optimizer_steps"],
             shown([cell["cpu_seconds"] for cell in done], 0),
-            shown(ratio, 2) if ratio else "",
-            f"{first['floor_cost']:.2f}",
+            shown(ratio, 1) if ratio else "",
+            f"{done[0]['floor_cost']:.2f}",
         )
     return text
 
@@ -101,7 +106,7 @@ def sweep_table(cells: dict[str, Runs]) -> str:
 def warnings_text(cells: dict[str, Runs]) -> str:
     """Every warning of these cells as it was logged."""
     logged = [
-        f"- `{name}`, seed {seed}, epoch {one['epoch']:g}:\n\n      {one['text']}\n"
+        f"- `{name}`, seed {seed}, epoch {one['epoch']:.1f}:\n\n      {one['text']}\n"
         for name, runs in cells.items()
         for seed, cell in runs.items()
         for one in cell["warnings"]
@@ -124,10 +129,12 @@ def line(
     axes.plot(x, means, label=label, marker=mark(number), markersize=4, **style)
 
 
-def finish(axes: "Axes", title: str, x: str, y: str) -> None:
+def finish(axes: "Axes", title: str, x: str, y: str, *, legend: bool = True) -> None:
     axes.set(title=title, xlabel=x, ylabel=y)
     tidy(axes)
-    axes.legend(fontsize=8, frameon=False)
+    axes.locator_params(axis="x", nbins=6, integer=x == "epoch")
+    if legend and axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False)
 
 
 def draw_convergence(cells: dict[str, Runs], path: Path) -> None:
@@ -135,8 +142,11 @@ def draw_convergence(cells: dict[str, Runs], path: Path) -> None:
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     for number, (name, runs) in enumerate(cells.items()):
-        of = {key: [series(cell, key) for cell in runs.values()] for key in (LOSS, CLEAN, PGD)}
+        keys = (LOSS, ADVERSARIAL, CLEAN, PGD)
+        of = {key: [series(cell, key) for cell in runs.values()] for key in keys}
         line(left, of[LOSS], name, number, "-")
+        if mixed(runs):
+            line(left, of[ADVERSARIAL], f"{name}: adversarial part", number, "--")
         line(right, of[CLEAN], f"{name}: clean", number, "-")
         line(right, of[PGD], f"{name}: PGD", number, "--")
     finish(left, "loss that is trained on", "epoch", "training loss")
@@ -165,16 +175,20 @@ def draw_settings(groups: dict[str, dict[str, Runs]], path: Path) -> None:
 
 
 def draw_collapse(cells: dict[str, Runs], path: Path) -> None:
-    """Clean, FGSM and PGD accuracy over the epochs, a panel a setting; a red line is the alarm."""
-    figure = new_figure(2.9 * len(cells), 3.6)
-    panels = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
-    for axes, (name, runs) in zip(panels, cells.items(), strict=True):
+    """Clean, FGSM and PGD accuracy over the epochs, a panel a setting; a red line is an alarm."""
+    columns = min(4, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    figure = new_figure(2.9 * columns, 2.8 * rows + 0.2)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for axes, (name, runs) in zip(panels, cells.items(), strict=False):
         for number, (key, label) in enumerate(((CLEAN, "clean"), (FGSM, "FGSM"), (PGD, "PGD"))):
             line(axes, [series(cell, key) for cell in runs.values()], label, number, "-")
-        for cell in runs.values():
-            for one in cell["warnings"][:1]:
-                axes.axvline(one["epoch"], color="#cc0000", linewidth=1.2, linestyle=":")
-        finish(axes, name, "epoch", "accuracy" if axes is panels[0] else "")
+        for one in (one for cell in runs.values() for one in cell["warnings"]):
+            axes.axvline(one["epoch"], color="#cc0000", linewidth=1, linestyle=":")
+        left = axes in panels[::columns]
+        finish(axes, name, "epoch", "accuracy" if left else "", legend=axes is panels[0])
+    for axes in panels[len(cells) :]:
+        axes.set_visible(False)
     panels[0].set_ylim(0, 1)
     saved(figure, str(path))
 
@@ -189,15 +203,16 @@ def flags_table(cells: dict[str, Runs]) -> str:
 
 def page_text(groups: dict[str, dict[str, Runs]], args: argparse.Namespace) -> str:
     every = {name: runs for cells in groups.values() for name, runs in cells.items()}
-    some = next(iter(next(iter(every.values())).values()))
+    some = next(iter(every.get("pgd", next(iter(every.values()))).values()))
     protocol = some["protocol"]
+    test = partial(test_table, plain=every.get("plain", {}))
     sections = [
-        ("How it converges", "convergence", (epochs_table, test_table), "convergence"),
-        ("The radius", "epsilon", (sweep_table,), "settings"),
-        ("The step", "step", (epochs_table, test_table), None),
-        ("Warm-up", "warm-up", (epochs_table, sweep_table), None),
-        ("Fast single-step training", "fast", (test_table, warnings_text), "collapse"),
-        ("Six methods at one radius", "methods", (test_table,), None),
+        ("How it converges", "convergence", [epochs_table, test], "convergence"),
+        ("The radius", "epsilon", [sweep_table], "settings"),
+        ("The step", "step", [epochs_table, test], None),
+        ("Warm-up", "warm-up", [epochs_table, test], None),
+        ("Fast single-step training", "fast", [test, warnings_text], "collapse"),
+        ("Six methods at one radius", "methods", [test], None),
     ]
     parts = []
     for title, group, tables, figure in sections:
@@ -207,30 +222,28 @@ def page_text(groups: dict[str, dict[str, Runs]], args: argparse.Namespace) -> s
             parts.append(f"## {title}\n\n{text}{picture}")
     parts.append(f"## Settings\n\n{flags_table(every)}")
     body = "\n".join(parts)
-    images = "FASHION_MNIST_FOLDER" if args.data_dir else ""
-    command = " ".join(
-        ["python recipes/image_training.py", *([f"--data_dir {images}"] * bool(images))]
-    )
+    data = " --data_dir FASHION_MNIST_FOLDER" * bool(args.data_dir)
     seeds = " ".join(map(str, args.seeds))
+    command = f"python recipes/image_training.py{data} --seeds {seeds}"
     return f"""# Adversarial training on images
 
-{"Fashion-MNIST" if args.data_dir else "scikit-learn's digits"}, a ResNet of three blocks from
-random weights. ε is the radius of an L∞ ball in pixels of [0, 1], and α the step in it. Names say
-what differs from the preset; the flags are in the last table.
+{"Fashion-MNIST" if args.data_dir else "Digits of scikit-learn"}, a ResNet of three blocks, 78,000
+weights, random at first. ε is the radius of an L∞ ball in pixels of [0, 1] and α the step in it.
+Names say what differs from the method's preset for images at that ε; all flags are below.
 
 {body}
-Mean ± standard deviation over seeds; in figures thin lines are the seeds. Held-out images: after
-every epoch, under PGD-{protocol["watch"]} on the cross-entropy at the radius of the training (0.1
-for plain training). At ε: on the first {some["test"]["images"]} test images, FGSM, and the worst
-case of FGSM and {protocol["test"][1]} starts of PGD-{protocol["test"][0]} on the logit margin.
-Accuracy over several ε: PGD-{protocol["watch"]} on the margin, one start. CPU s: of the optimizer
-steps alone, loading and evaluation left out. Floor: the least a step can cost in plain steps, by
-its passes (`floor_cost`).
+Mean ± standard deviation over seeds; in figures marks are means and thin lines are seeds. By epoch:
+accuracy on held-out images, PGD being PGD-{protocol["watch"]} at the ε of the training (0.1 for
+plain training). At ε: on the first {some["test"]["images"]} test images after the last epoch; the
+worst case is that of FGSM and {protocol["test"][1]} starts of PGD-{protocol["test"][0]}. The
+radius: one start of PGD-{protocol["watch"]} on the same images. Every PGD climbs the logit margin
+from a random start, α = 2.5·ε/K. CPU s: of the optimizer steps, without loading and evaluation.
+Floor: what a step costs by its passes, in plain steps (`floor_cost`).
 
 {platform.machine()} CPU shared with other work, {torch.get_num_threads()} thread(s),
 torch {torch.__version__}, transformers {transformers.__version__}.
 
-    {" ".join([command, "--seeds", seeds, *args.extra])}
+    {" ".join([command, *args.extra])}
 
 One cell of it:
 

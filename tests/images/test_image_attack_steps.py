@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_images import ATTACKS, digits
+from small_images import ATTACKS, digits, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nlp_adv.images import APGD, FGSM, PGD, CarliniWagner, DeepFool, OptimizerAttack
@@ -171,6 +171,33 @@ def test_images_leave_deepfool_one_by_one():
     assert len(result.gradient_passes.unique()) > 1
     longer = DeepFool(overshoot=0.3)(model, x, y)
     assert longer.norm(2).mean() > result.norm(2).mean()
+
+
+class InfiniteGradient(torch.autograd.Function):
+    """x, whose gradient is inf."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.where(grad != 0, torch.inf, 0.0)
+
+
+def test_deepfool_passes_over_a_class_without_a_finite_gradient():
+    model, x, y = linear((4, 4), classes=3)
+    x, y = x[y != 2], y[y != 2]
+    assert len(x) >= 2
+
+    def broken(images):
+        return torch.cat([model(images)[:, :2], model(InfiniteGradient.apply(images))[:, 2:]], 1)
+
+    result = DeepFool(steps=1)(broken, x, y)
+    weight = (model.weight[0] - model.weight[1]).detach()
+    logits = model(x).detach()
+    distance = (logits[:, 0] - logits[:, 1]).abs() / weight.norm()
+    torch.testing.assert_close(result.norm(2), 1.02 * (distance + 1e-4), rtol=1e-9, atol=0)
 
 
 # Optimizers on pixels.

@@ -87,7 +87,9 @@ def test_deepfool_ends_where_the_boundary_is(norm):
 
 
 # Adam's first step moves every pixel by half its step size; nearer images end where it put them.
-CW = CarliniWagner(steps=200, search_steps=12, step_size=0.004, abort_early=False)
+CW = CarliniWagner(
+    steps=120, search_steps=9, step_size=0.004, initial_constant=0.1, abort_early=False
+)
 
 
 def test_carlini_and_wagner_ends_where_the_boundary_is():

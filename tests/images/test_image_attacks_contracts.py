@@ -9,7 +9,7 @@ import torch
 from small_images import ATTACKS, IN_A_BALL, ORDER, TARGETED, ball_of, digits, linear, network
 from torch import Tensor, nn
 
-from nlp_adv.images import APGD, FGSM, PGD, OptimizerAttack
+from nlp_adv.images import APGD, FGSM, PGD, CarliniWagner, OptimizerAttack
 from nlp_adv.images.losses import margin
 from nlp_adv.images.result import AttackResult
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
@@ -152,29 +152,30 @@ def test_masked_pixels_do_not_matter_even_where_their_gradient_is_nan(name):
 
 
 class Identity(torch.autograd.Function):
-    """x, with a gradient of nan in one pixel of some rows."""
+    """x, with a gradient of nan or inf in one pixel of some rows."""
 
     @staticmethod
-    def forward(ctx, x, bad, pixel):
-        ctx.bad, ctx.pixel = bad, pixel
+    def forward(ctx, x, bad, pixel, value):
+        ctx.bad, ctx.pixel, ctx.value = bad, pixel, value
         return x.clone()
 
     @staticmethod
     def backward(ctx, grad):
         grad = grad.clone()
         for row in ctx.bad.nonzero().flatten().tolist():
-            grad[(row, *ctx.pixel)] = torch.nan
-        return grad, None, None
+            grad[(row, *ctx.pixel)] = ctx.value
+        return grad, None, None, None
 
 
 class NanGradient(nn.Module):
-    """x; the gradient of some rows is nan, in all calls or in one.
+    """x; the gradient of some rows is nan or inf, in all calls or in one.
 
     Rows are known by position, or by a number that no other image has in its last pixel.
     """
 
-    def __init__(self, rows=(), marker=None, pixel=(0, 3, 3), call=None) -> None:
+    def __init__(self, rows=(), marker=None, pixel=(0, 3, 3), call=None, value=torch.nan) -> None:
         super().__init__()
+        self.value = value
         self.rows, self.marker, self.pixel, self.call = rows, marker, pixel, call
         self.calls = 0
 
@@ -186,11 +187,12 @@ class NanGradient(nn.Module):
             bad |= (x[:, 0, -1, -1] - self.marker).abs() < 1e-5
         if self.call is not None and self.calls != self.call:
             bad[:] = False
-        return Identity.apply(x, bad, self.pixel)
+        return Identity.apply(x, bad, self.pixel, self.value)
 
 
 @each_attack
-def test_an_image_without_a_finite_gradient_stays_and_the_others_do_not_notice(name):
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_an_image_without_a_finite_gradient_stays_and_the_others_do_not_notice(name, value):
     model, x, y = digits(5)
     mask = torch.ones_like(x)
     mask[:, :, -1, -1] = 0  # the marker stays what it is
@@ -200,7 +202,8 @@ def test_an_image_without_a_finite_gradient_stays_and_the_others_do_not_notice(n
     if getattr(attack, "random_start", False):
         attack = replace(attack, random_start=False)
     want = attack(model, x, y, mask=mask)
-    got = attack(nn.Sequential(NanGradient(marker=0.123), model), x, y, mask=mask)
+    broken = nn.Sequential(NanGradient(marker=0.123, value=value), model)
+    got = attack(broken, x, y, mask=mask)
     others = torch.tensor([0, 1, 3, 4])
     assert_same(got.adv[others], want.adv[others])
     assert torch.equal(got.adv[2], x[2])
@@ -214,6 +217,7 @@ ONE_BAD_STEP = {
     "pgd-l1": PGD(L1Ball(2.0), 0.3, 6, random_start=False),
     "mi-fgsm": PGD(LInfBall(0.1), 0.02, 6, random_start=False, momentum=1.0),
     "apgd": APGD(LInfBall(0.1), 30),  # its first checkpoint is the seventh step
+    "cw": CarliniWagner(steps=6, search_steps=1, abort_early=False),
     "adam": OptimizerAttack(torch.optim.Adam, 0.01, 6),
     "sgd": OptimizerAttack(torch.optim.SGD, 0.1, 6, options={"momentum": 0.9}),
     "adam, normalized": OptimizerAttack(torch.optim.Adam, 0.01, 6, normalize=True),
@@ -228,6 +232,7 @@ def test_an_image_waits_one_step_for_its_gradient(name):
     broken = nn.Sequential(NanGradient(rows=(1,), call=3), model)
     got = ONE_BAD_STEP[name](broken, x, y)
     norms = got.norms_along[:, 1]
+    assert torch.isfinite(norms).all()
     assert norms[3] == norms[2]
     assert norms[1] != norms[2]
     assert norms[4] != norms[3]

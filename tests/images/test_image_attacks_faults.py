@@ -124,3 +124,35 @@ def test_the_seed_of_the_caller_is_kept_by_apgd():
     first = torch.rand(1)
     APGD(LInfBall(0.1), 3, random_start=True)(model, x, y)
     assert torch.rand(1) != first
+
+
+@pytest.mark.parametrize("attack", [FGSM(0.05), APGD(LInfBall(0.05), 4), DeepFool()], ids=repr)
+def test_logits_that_are_no_numbers_are_no_right_answer_and_no_target(attack):
+    model, x, y = digits(4, torch.float32)
+    x[2, 0, -1, -1] = 0.123
+    mask = torch.ones_like(x)
+    mask[:, :, -1, -1] = 0
+
+    def broken(images):
+        bad = images[:, 0, -1, -1] == images.new_tensor(0.123)
+        return model(images).masked_fill(bad[:, None], torch.nan)
+
+    result = attack(broken, x, y, mask=mask)
+    assert result.success[2]
+    assert torch.equal(result.adv[2], x[2])
+    if not isinstance(attack, DeepFool):
+        assert not attack(broken, x, target=result.answers[2], mask=mask).success[2]
+
+
+def test_no_gradient_of_a_parameter_is_computed():
+    """It would be thrown away, and what it needs would be kept in memory."""
+    model, x, y = digits(2)
+    model.train()
+    seen = []
+    model[4].register_forward_hook(
+        lambda module, args, output: seen.extend(p.requires_grad for p in model.parameters())
+    )
+    PGD(LInfBall(0.1), 0.03, 3)(model, x, y)
+    assert seen
+    assert not any(seen)
+    assert all(p.requires_grad for p in model.parameters())

@@ -88,9 +88,7 @@ class APGD(Attack):
             start = batch.moved(batch.random_start(ball, self.seed), ball)
         before, here = start, self._look(batch, start)
         best = found = here
-        step = torch.as_tensor(2 * ball.epsilon, device=start.device).expand_as(
-            here.column(start.flatten(1)[:, 0])
-        )  # η, one an image
+        step = 2 * ball.epsilon * torch.ones_like(here.column(start.flatten(1)[:, 0]))  # η
         judged, halved = here.loss, torch.zeros_like(here.fooled)
         raised, since = torch.zeros_like(here.loss), 0
         for k in range(1, self.steps + 1):
