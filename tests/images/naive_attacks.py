@@ -172,7 +172,7 @@ def deepfool(model, x, y, norm, steps, overshoot, classes):
 def carlini_wagner(
     model, x, y, *, steps, step_size, search_steps, initial_constant, confidence, target
 ):
-    """Sections V and VI, with torch's Adam and autograd; Adam ends by the lowest loss."""
+    """Sections V and VI, with torch's Adam and autograd; Adam ends by the lowest loss but that of x."""
     lower, upper, c = 0.0, math.inf, initial_constant
     closest, distance = x.clone(), math.inf
     for _ in range(search_steps):
@@ -189,8 +189,9 @@ def carlini_wagner(
                 came_through = True
                 if square.item() < distance:
                     closest, distance = adv.detach().clone(), square.item()
-            lowest = min(lowest, loss.item())
-            if step % math.ceil(steps / 10) == 0:
+            if step > 0:
+                lowest = min(lowest, loss.item())
+            if step > 0 and step % math.ceil(steps / 10) == 0:
                 if lowest > 0.9999 * checked:
                     break
                 checked = lowest

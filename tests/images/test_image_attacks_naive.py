@@ -112,6 +112,22 @@ def test_carlini_and_wagner_is_its_papers_loop(target, confidence):
     torch.testing.assert_close(result.adv, want, rtol=0, atol=1e-9)
 
 
+def test_an_image_whose_first_steps_overshoot_is_not_given_up():
+    """On larger images Adam's first steps lead above the loss of x, and back below it only later."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 10)]
+        model = nn.Sequential(*layers).eval()
+        x = 0.2 + 0.6 * torch.rand(3, 3, 32, 32)
+    y = model(x).argmax(1)
+    whole = CarliniWagner(abort_early=False)(model, x, y)
+    result = CarliniWagner()(model, x, y)
+    assert whole.success.all()
+    assert (result.norm(2) <= 1.05 * whole.norm(2)).all()
+    # Counting x, every image would be given up after a tenth of the steps for each c.
+    assert (result.gradient_passes > 9 * 21).all()
+
+
 def test_images_leave_carlini_and_wagner_one_by_one():
     model, x, y = digits(16)
     result = CarliniWagner(**CW)(model, x, y)

@@ -41,12 +41,12 @@ class CarliniWagner(Attack):
 
     Args:
         steps: of Adam, for each c.
-        step_size: Adam's, in the units of w.
+        step_size: Adam's, in the units of w; the paper's is 0.01. The larger the image, the smaller.
         search_steps: values of c that are tried.
         initial_constant: the first c.
         confidence: κ, by how much the wrong class must lead, in logits.
-        abort_early: an image leaves Adam when the lowest of its losses has fallen by less than a
-            ten-thousandth in a tenth of the steps.
+        abort_early: an image leaves Adam when the lowest of its losses, that of x aside, has fallen
+            by less than a ten-thousandth in a tenth of the steps.
 
     Deviations: each image has its own c and leaves Adam on its own, by its lowest loss, as that of
     one image goes up and down; the authors' code watches the sum over the batch. An image whose
@@ -108,8 +108,9 @@ class CarliniWagner(Attack):
             distances = away.square().flatten(1).sum(1)
             search.look(rows, at, distances, self._reached(live, logits))
             grad = (2 * away + _column(c, w) * grad) * (1 - tanh.square()) / 2
-            lowest = torch.minimum(lowest, distances + c * shortfalls)
-            if self.abort_early and (step - 1) % tenth == 0:
+            if step > 1:  # x itself does not count: Adam's first steps may lead above, then below
+                lowest = torch.minimum(lowest, distances + c * shortfalls)
+            if self.abort_early and step > 1 and (step - 1) % tenth == 0:
                 falls = lowest <= _PROGRESS * checked
                 live, rows, c, lowest = live.rows(falls), rows[falls], c[falls], lowest[falls]
                 w, grad, mean, square = w[falls], grad[falls], mean[falls], square[falls]
