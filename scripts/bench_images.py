@@ -126,7 +126,8 @@ def residual(images: int) -> Problem:
         depths=[2, 2, 2, 2],
         layer_type="basic",
     )
-    model = Logits(ResNetForImageClassification(config).eval())
+    # The wrapper as well: torchattacks puts all of a model whose own flag says so in training mode.
+    model = Logits(ResNetForImageClassification(config)).eval()
     x = torch.rand(images, 3, 64, 64)
     with torch.no_grad():
         return Problem(model, x, model(x).argmax(1))

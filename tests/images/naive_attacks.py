@@ -172,7 +172,7 @@ def deepfool(model, x, y, norm, steps, overshoot, classes):
 def carlini_wagner(
     model, x, y, *, steps, step_size, search_steps, initial_constant, confidence, target
 ):
-    """Sections V and VI, with torch's Adam and autograd; Adam ends by the lowest loss but that of x."""
+    """Sections V and VI, with torch's Adam and autograd; Adam ends by its lowest loss."""
     lower, upper, c = 0.0, math.inf, initial_constant
     closest, distance = x.clone(), math.inf
     for _ in range(search_steps):

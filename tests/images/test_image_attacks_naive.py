@@ -113,7 +113,7 @@ def test_carlini_and_wagner_is_its_papers_loop(target, confidence):
 
 
 def test_an_image_whose_first_steps_overshoot_is_not_given_up():
-    """On larger images Adam's first steps lead above the loss of x, and back below it only later."""
+    """On larger images Adam's first steps lead above the loss of x, and back below it later."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 10)]

@@ -41,7 +41,7 @@ class CarliniWagner(Attack):
 
     Args:
         steps: of Adam, for each c.
-        step_size: Adam's, in the units of w; the paper's is 0.01. The larger the image, the smaller.
+        step_size: Adam's, in the units of w; 0.01 in the paper, and less for large images.
         search_steps: values of c that are tried.
         initial_constant: the first c.
         confidence: κ, by how much the wrong class must lead, in logits.
