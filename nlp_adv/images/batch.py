@@ -24,6 +24,7 @@ class ImageBatch:
         y: (B,), the right class, or the target.
         towards: y is a target.
         mask: 1 where a pixel may change, the shape of x.
+        whole: it is 1 everywhere, and need not be applied.
     """
 
     model: Classifier
@@ -31,6 +32,7 @@ class ImageBatch:
     y: Tensor
     towards: bool
     mask: Tensor
+    whole: bool = False
 
     def __len__(self) -> int:
         return len(self.x)
@@ -68,7 +70,11 @@ class ImageBatch:
 
     def free(self, grad: Tensor) -> Tensor:
         """0 where a pixel may not change, whatever stands there."""
-        return torch.where(self.mask != 0, grad, 0.0)
+        return grad if self.whole else torch.where(self.mask != 0, grad, 0.0)
+
+    def held(self, adv: Tensor) -> Tensor:
+        """x itself where a pixel may not change."""
+        return adv if self.whole else torch.where(self.mask != 0, adv, self.x)
 
     def fooled(self, logits: Tensor) -> Tensor:
         """(B,): the answer is the target, or is not the right one; nan is no right answer."""
@@ -100,7 +106,7 @@ class ImageBatch:
 
         Rounding x + δ can end a last bit outside an L∞ ball; with the ball given it does not.
         """
-        adv = torch.where(self.mask != 0, (self.x + delta).clamp(0, 1), self.x)
+        adv = self.held((self.x + delta).clamp(0, 1))
         if isinstance(ball, LInfBall):
             radius = torch.as_tensor(ball.epsilon, device=adv.device).double()
             outside = (adv.double() - self.x.double()).abs() > radius
@@ -149,7 +155,8 @@ def image_batch(
     check_pixels(x)
     x = x.detach().clone().to(torch.promote_types(x.dtype, torch.float32))
     free = torch.ones_like(x) if mask is None else _mask(mask, x)
-    batch = ImageBatch(model, x, torch.zeros(len(x), dtype=torch.long), target is not None, free)
+    unlabelled = torch.zeros(len(x), dtype=torch.long)
+    batch = ImageBatch(model, x, unlabelled, target is not None, free, whole=mask is None)
     if isinstance(model, nn.Module):
         device = next((p.device for p in model.parameters()), x.device)
         if device != x.device:
@@ -191,8 +198,8 @@ def ball_for(ball: Ball, x: Tensor) -> Ball:
 
 def finite_rows(grad: Tensor) -> Tensor:
     """(B, 1, …): no number of an image's gradient is nan or inf; others must not step on it."""
-    rows: Tensor = torch.isfinite(grad).flatten(1).all(1)
-    return rows.view(-1, *[1] * (grad.ndim - 1))
+    peak = grad.abs().amax(dim=tuple(range(1, grad.ndim)), keepdim=True)
+    return torch.isfinite(peak)
 
 
 def check_ball(ball: Ball) -> None:

@@ -18,9 +18,12 @@ class Trace:
     Args:
         batch: the images.
         loss: the attack's own.
+        clean_logits: without attack, where they are known.
     """
 
-    def __init__(self, batch: ImageBatch, loss: RowLoss) -> None:
+    def __init__(
+        self, batch: ImageBatch, loss: RowLoss, clean_logits: Tensor | None = None
+    ) -> None:
         self._batch, self._loss = batch, loss
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
@@ -28,7 +31,7 @@ class Trace:
         self._first = torch.zeros_like(batch.x.flatten(1)[:, 0])
         self._passes = torch.zeros(len(batch), dtype=torch.long, device=batch.x.device)
         self._zero = torch.zeros(len(batch), dtype=torch.bool, device=batch.x.device)
-        self._before: Tensor | None = None  # logits without attack, looked up once
+        self._before = clean_logits  # or else looked up once
 
     def add(
         self,
@@ -37,6 +40,7 @@ class Trace:
         grad: Tensor,
         rows: Tensor | None = None,
         *,
+        logits: Tensor | None = None,
         gradients: int = 1,
     ) -> None:
         """One look at images: their losses and a gradient.
@@ -46,13 +50,14 @@ class Trace:
             losses: (b,).
             grad: (b, …).
             rows: (b,), which images of the batch these are; all without.
+            logits: (B, K), of all images; where those are the batch's own, they need no other look.
             gradients: how many were taken.
         """
         at: Rows = slice(None) if rows is None else rows
-        first = self._passes[at] == 0
-        self._zero[at] |= first & (grad.flatten(1) == 0).all(1)
         self._passes[at] += gradients
-        if not self._losses:
+        if not self._losses:  # what is not looked at now never is
+            self._zero[at] = (grad.flatten(1) == 0).all(1)
+            self._before = logits if adv is self._batch.x else self._before
             self._start = self._start.clone()
             self._start[at] = adv
         elif len(self._losses) == 1:
@@ -63,7 +68,7 @@ class Trace:
     def result(self, attack: str, adv: Tensor) -> AttackResult:
         """Look once more, at the finished images.
 
-        Cost: two forward passes; three the first time.
+        Cost: two forward passes; three where the logits without attack are not known.
         """
         batch, every = self._batch, slice(None)
         adv = adv.detach()
@@ -96,6 +101,8 @@ class Trace:
 
     def _line(self, values: Tensor, at: Rows) -> Tensor:
         """(B,), nan in the other rows."""
+        if isinstance(at, slice):
+            return values.detach()
         line = torch.full((len(self._batch),), torch.nan, dtype=values.dtype, device=values.device)
         line[at] = values.detach()
         return line

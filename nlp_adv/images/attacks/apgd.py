@@ -24,9 +24,10 @@ from torch import Tensor
 from nlp_adv.images.attacks.attack import Attack
 from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, finite_rows
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
+from nlp_adv.images.region import Region
 from nlp_adv.images.result import AttackResult
 from nlp_adv.images.trace import Trace
-from nlp_adv.perturbation import Ball, L1Ball, WithinBox, advance
+from nlp_adv.perturbation import Ball, L1Ball
 
 _ALPHA = 0.75  # the share of a step that is new; the rest is the last step's
 
@@ -51,7 +52,8 @@ class APGD(Attack):
     code, whose checkpoints are rounded down to whole steps and so come earlier for few steps. An
     image whose gradient is not finite stays where it is for that step.
 
-    Cost: K gradients, and four forward passes: one at the last point, three to say what came of it.
+    Cost: K gradients, and three forward passes, one at the last point and two to say what came of
+    it; one more with a random start.
     """
 
     ball: Ball
@@ -82,19 +84,19 @@ class APGD(Attack):
     def run(self, batch: ImageBatch) -> AttackResult:
         """The attack on a batch, in a quiet model; no step waits for the device."""
         ball = ball_for(self.ball, batch.x)
-        box, marks = batch.in_box(ball), checkpoints(self.steps)
-        trace, start = Trace(batch, LOSSES[self.loss]), batch.x
+        region, marks, start = Region.of(batch, ball), checkpoints(self.steps), batch.x
         if self.random_start:
-            start = batch.moved(batch.random_start(ball, self.seed), ball)
-        before, here = start, self._look(batch, start)
-        best = found = here
+            start = region.project(batch.x + batch.random_start(ball, self.seed))
+        here, logits = self._look(batch, start)
+        trace = Trace(batch, LOSSES[self.loss], None if self.random_start else logits)
+        before, best, found = start, here, here
         step = 2 * ball.epsilon * torch.ones_like(here.column(start.flatten(1)[:, 0]))  # η
         judged, halved = here.loss, torch.zeros_like(here.fooled)
         raised, since = torch.zeros_like(here.loss), 0
         for k in range(1, self.steps + 1):
             trace.add(here.adv, here.loss, here.grad)
-            at = self._step(batch, box, here, before, step, alpha=_ALPHA if k > 1 else 1.0)
-            after = self._look(batch, at, without_gradient=k == self.steps)
+            at = self._step(region, here, before, step, alpha=_ALPHA if k > 1 else 1.0)
+            after, _ = self._look(batch, at, without_gradient=k == self.steps)
             raised += after.loss > here.loss
             best = best.replaced(after, after.loss > best.loss)
             found = found.replaced(after, after.worse_than(found))
@@ -107,31 +109,28 @@ class APGD(Attack):
                 judged, raised, since = best.loss, torch.zeros_like(raised), k
         return trace.result(self.name, found.adv)
 
-    def _look(self, batch: ImageBatch, at: Tensor, *, without_gradient: bool = False) -> _Point:
+    def _look(
+        self, batch: ImageBatch, at: Tensor, *, without_gradient: bool = False
+    ) -> tuple[_Point, Tensor]:
+        """What the model says there, and its logits."""
         loss = LOSSES[self.loss]
         if without_gradient:
             with torch.no_grad():
                 logits = batch.logits(at)
             losses = loss(logits, batch.y, batch.towards)
-            return _Point(at, losses, torch.zeros_like(at), batch.fooled(logits))
-        grad, losses, logits = batch.gradient(at, loss)
-        return _Point(at, losses, grad, batch.fooled(logits))
+            grad = torch.zeros_like(at)
+        else:
+            grad, losses, logits = batch.gradient(at, loss)
+        return _Point(at, losses, grad, batch.fooled(logits)), logits
 
     def _step(
-        self,
-        batch: ImageBatch,
-        box: WithinBox,
-        here: _Point,
-        before: Tensor,
-        step: Tensor,
-        *,
-        alpha: float,
+        self, region: Region, here: _Point, before: Tensor, step: Tensor, *, alpha: float
     ) -> Tensor:
         """x^{k+1}, of x^k, x^{k−1} and η."""
-        delta, momentum = here.adv - batch.x, here.adv - before
-        z = advance(delta, here.grad, ball=box, step_size=step)
-        mixed = box.project(delta + alpha * (z - delta) + (1 - alpha) * momentum)
-        return torch.where(finite_rows(here.grad), batch.moved(mixed, box.ball), here.adv)
+        at = here.adv
+        z = region.step(at, here.grad, step)
+        mixed = region.project(at + alpha * (z - at) + (1 - alpha) * (at - before))
+        return torch.where(finite_rows(here.grad), mixed, at)
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -53,8 +53,8 @@ class DeepFool(Attack):
     fools. Pixels are clamped to their range, Σr is not. A class whose w is 0 or not finite is
     passed over.
 
-    Cost: a step is one forward and `classes` − 1 backward passes; three forward passes to say what
-    came of it.
+    Cost: a step is one forward and `classes` − 1 backward passes; three forward passes beside, of
+    x and to say what came of it.
     """
 
     norm: Literal["l2", "linf"] = "l2"
@@ -84,9 +84,10 @@ class DeepFool(Attack):
                 "DeepFool goes to the nearest class, whichever it is; with a target use "
                 "CarliniWagner, or PGD."
             )
-        trace, adv = Trace(batch, margin), batch.x.clone()
         with torch.no_grad():
-            others = self._others(batch.logits(batch.x), batch.y)
+            clean_logits = batch.logits(batch.x)
+        trace, adv = Trace(batch, margin, clean_logits), batch.x.clone()
+        others = self._others(clean_logits, batch.y)
         rows = torch.arange(len(batch), device=adv.device)
         live, at, total = batch, adv.clone(), torch.zeros_like(adv)  # total is Σ r
         for _ in range(self.steps):

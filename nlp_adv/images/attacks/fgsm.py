@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from nlp_adv.images.attacks.attack import Attack
 from nlp_adv.images.batch import ImageBatch, ball_for, check_ball
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
+from nlp_adv.images.region import Region
 from nlp_adv.images.result import AttackResult
 from nlp_adv.images.trace import Trace
-from nlp_adv.perturbation import Ball, LInfBall, advance
+from nlp_adv.perturbation import Ball, LInfBall
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FGM(Attack):
         ball: `LInfBall`, `L2Ball` or `L1Ball`, its radius in pixels, one or one an image.
         loss: what is climbed.
 
-    Cost: one gradient, and three forward passes to say what came of it.
+    Cost: one gradient, and two forward passes to say what came of it.
     """
 
     ball: Ball
@@ -63,15 +63,14 @@ class FGM(Attack):
         Cost: one gradient in all, and two forward passes a radius.
         """
         trace = Trace(batch, LOSSES[self.loss])
-        grad, losses, _ = batch.gradient(batch.x, LOSSES[self.loss])
-        trace.add(batch.x, losses, grad)
+        grad, losses, logits = batch.gradient(batch.x, LOSSES[self.loss])
+        trace.add(batch.x, losses, grad, logits=logits)
         results = []
         for epsilon in epsilons:
             ball = ball_for(replace(self.ball, epsilon=epsilon), batch.x)  # type: ignore[type-var]
-            origin = torch.zeros_like(batch.x)
             direction = batch.direction(grad, batch.x, ball)
-            delta = advance(origin, direction, ball=batch.in_box(ball), step_size=ball.epsilon)
-            results.append(trace.result(self.name, batch.moved(delta, ball)))
+            adv = Region.of(batch, ball).step(batch.x, direction, ball.epsilon)
+            results.append(trace.result(self.name, adv))
         return results
 
 

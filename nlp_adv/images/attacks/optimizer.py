@@ -19,6 +19,7 @@ from torch import Tensor
 from nlp_adv.images.attacks.attack import Attack
 from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, finite_rows
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
+from nlp_adv.images.region import Region
 from nlp_adv.images.result import AttackResult
 from nlp_adv.images.trace import Trace
 from nlp_adv.perturbation import Ball, L2Ball
@@ -52,7 +53,7 @@ class OptimizerAttack(Attack):
     Deviations: an image whose gradient is not finite stays where it is for that step; its share of
     the optimizer's state sees a gradient of 0.
 
-    Cost: K gradients, and three forward passes to say what came of it.
+    Cost: K gradients, and two forward passes to say what came of it.
     """
 
     optimizer: Callable[..., torch.optim.Optimizer]
@@ -89,30 +90,30 @@ class OptimizerAttack(Attack):
     def run(self, batch: ImageBatch) -> AttackResult:
         """The attack on a batch, in a quiet model."""
         ball = ball_for(self.ball or L2Ball(torch.inf), batch.x)
-        trace, pixels = Trace(batch, LOSSES[self.loss]), batch.x.clone().requires_grad_()
+        region, trace = Region.of(batch, ball), Trace(batch, LOSSES[self.loss])
+        at, pixels = batch.x, batch.x.clone().requires_grad_()
         optimizer = self.optimizer([pixels], lr=self.lr, **self.options)
         for _ in range(self.steps):
-            before = pixels.detach().clone()
-            grad, losses, _ = batch.gradient(before, LOSSES[self.loss])
-            trace.add(before, losses, grad)
+            grad, losses, logits = batch.gradient(at, LOSSES[self.loss])
+            trace.add(at, losses, grad, logits=logits)
             usable = finite_rows(grad)
             grad = ball.steepest(grad) if self.normalize else torch.where(usable, grad, 0.0)
             pixels.grad = -grad
             optimizer.step()
             with torch.no_grad():
-                after = self._back(batch, pixels, ball)
-                pixels.copy_(torch.where(usable, after, before))
-        return trace.result(self.name, pixels)
+                at = torch.where(usable, self._back(batch, pixels, region), at)
+                pixels.copy_(at)
+        return trace.result(self.name, at)
 
-    def _back(self, batch: ImageBatch, at: Tensor, ball: Ball) -> Tensor:
+    def _back(self, batch: ImageBatch, at: Tensor, region: Region) -> Tensor:
         """Π: into the ball and the range of the pixels, as far as they bound anything."""
         if self.ball is not None and self.box:
-            return batch.moved(batch.in_box(ball).project(at - batch.x), ball)
+            return region.project(at)
         if self.ball is not None:
-            at = batch.x + ball.project(at - batch.x)
+            at = batch.x + region.ball.project(at - batch.x)
         elif self.box:
             at = at.clamp(0, 1)
-        return torch.where(batch.mask != 0, at, batch.x)
+        return batch.held(at)
 
     @property
     def _called(self) -> str:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from nlp_adv.images.attacks.attack import Attack
-from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, finite_rows, rows_of
+from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, finite_rows
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
+from nlp_adv.images.region import Region
 from nlp_adv.images.result import AttackResult
 from nlp_adv.images.sparse import SparseL1Ball
 from nlp_adv.images.trace import Trace
-from nlp_adv.perturbation import Ball, L1Ball, advance
+from nlp_adv.perturbation import Ball, L1Ball
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PGD(Attack):
     Deviations: an image whose gradient is not finite stays where it is for that step; the L1 step
     goes to the largest tenth of the coordinates (see `SparseL1Ball`).
 
-    Cost: K gradients, and three forward passes to say what came of it.
+    Cost: K gradients, and two forward passes to say what came of it, three with a random start.
     """
 
     ball: Ball
@@ -72,27 +73,26 @@ class PGD(Attack):
         ball = ball_for(self.ball, batch.x)
         if type(ball) is L1Ball:
             ball = SparseL1Ball(ball.epsilon)
-        trace, adv = Trace(batch, LOSSES[self.loss]), batch.x.clone()
+        region, trace, at = Region.of(batch, ball), Trace(batch, LOSSES[self.loss]), batch.x
         if self.random_start and self.steps > 0:
-            adv = batch.moved(batch.random_start(ball, self.seed), ball)
-        rows = torch.arange(len(batch), device=adv.device)
-        velocity = torch.zeros_like(adv)
-        live, at, box = batch, adv.clone(), batch.in_box(ball)
+            at = region.project(batch.x + batch.random_start(ball, self.seed))
+        adv, velocity = at.clone(), torch.zeros_like(at)
+        live, rows = batch, torch.arange(len(batch), device=adv.device)
         for _ in range(self.steps):
             grad, losses, logits = live.gradient(at, LOSSES[self.loss])
-            trace.add(at, losses, grad, rows if self.until_fooled else None)
+            trace.add(at, losses, grad, rows if self.until_fooled else None, logits=logits)
             if self.until_fooled:
                 adv[rows] = at
                 stands = ~live.fooled(logits)
-                live, ball, rows = live.rows(stands), rows_of(ball, stands), rows[stands]
+                live, region, rows = live.rows(stands), region.rows(stands), rows[stands]
                 at, grad, velocity = at[stands], grad[stands], velocity[stands]
                 if not len(rows):
                     break
-                box = live.in_box(ball)
             velocity = self._velocity(velocity, grad)
-            direction = torch.where(finite_rows(grad), live.direction(velocity, at, ball), 0.0)
-            delta = advance(at - live.x, direction, ball=box, step_size=self.step_size)
-            at = live.moved(delta, ball)
+            direction = live.direction(velocity, at, ball)
+            if self.momentum:  # which would carry an image on without a gradient
+                direction = torch.where(finite_rows(grad), direction, 0.0)
+            at = region.step(at, direction, self.step_size)
         adv[rows] = at
         return trace.result(self.name, adv)
 
