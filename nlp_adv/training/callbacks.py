@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 Evaluator = Callable[[nn.Module], Mapping[str, float]]
 
 COLLAPSE = 0.2  # of robust accuracy lost since its best
-STILL_FINE = 0.05  # of clean accuracy, below its best, within which it counts as fine
+STILL_FINE = 0.1  # of clean accuracy, below its best, within which it counts as fine
 
 
 class RobustnessCallback(TrainerCallback):
