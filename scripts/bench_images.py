@@ -43,7 +43,7 @@ RADII = [0.02 * k for k in range(1, 11)]
 CW = {"steps": 200, "search_steps": 9, "step_size": 0.05, "initial_constant": 1e-3}
 LEGEND = """CPU time of the process on one thread; each number is a median over the rounds, and the
 ratio is taken to this package's time in the same round, its range in brackets. This package's times
-include what its result holds beyond the images: three forward passes for answers, confidences and
+include what its result holds beyond the images: two forward passes for answers, confidences and
 rounding, the loss and ‖δ‖₂ along the way. ‖δ‖₂ is the mean over those fooled. No random starts."""
 
 

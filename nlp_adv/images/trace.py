@@ -49,15 +49,16 @@ class Trace:
             adv: where the images were, (b, …).
             losses: (b,).
             grad: (b, …).
-            rows: (b,), which images of the batch these are; all without.
+            rows: (b,), which images of the batch these are, in its order; all without.
             logits: (B, K), of all images; where those are the batch's own, they need no other look.
             gradients: how many were taken.
         """
-        at: Rows = slice(None) if rows is None else rows
+        at: Rows = slice(None) if rows is None or len(rows) == len(self._batch) else rows
         self._passes[at] += gradients
         if not self._losses:  # what is not looked at now never is
             self._zero[at] = (grad.flatten(1) == 0).all(1)
-            self._before = logits if adv is self._batch.x else self._before
+            if logits is not None and adv is self._batch.x:
+                self._before = logits
             self._start = self._start.clone()
             self._start[at] = adv
         elif len(self._losses) == 1:

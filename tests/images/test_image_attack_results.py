@@ -252,7 +252,7 @@ def test_results_of_several_radii_are_those_of_several_attacks():
     handle = model.register_forward_hook(lambda *_: calls.append(1))
     with quiet(model):
         results = FGSM(0.1).sweep(image_batch(model, x, y, None, None), radii)
-    assert len(calls) == 1 + 1 + 1 + 2 * len(radii)  # labels, gradient, x, and each radius twice
+    assert len(calls) == 1 + 1 + 2 * len(radii)  # a check, the gradient, each radius twice
     handle.remove()
     for radius, result in zip(radii, results, strict=True):
         alone = replace(FGSM(0.1), epsilon=radius)(model, x, y)

@@ -81,10 +81,11 @@ class CarliniWagner(Attack):
 
     def run(self, batch: ImageBatch) -> AttackResult:
         """The attack on a batch, in a quiet model."""
-        trace, search = Trace(batch, margin), _Search(batch, self.initial_constant)
         with torch.no_grad():
-            logits = batch.logits(batch.x)
-        search.done = self._reached(batch, logits)
+            clean_logits = batch.logits(batch.x)
+        trace = Trace(batch, margin, clean_logits)
+        search = _Search(batch, self.initial_constant)
+        search.done = self._reached(margin(clean_logits, batch.y, batch.towards))
         for _ in range(self.search_steps):
             rows = (~search.done).nonzero().squeeze(1)
             if not len(rows):
@@ -101,38 +102,35 @@ class CarliniWagner(Attack):
         lowest = checked = torch.full_like(c, torch.inf)
         for step in range(1, self.steps + 1):
             tanh = w.tanh()
-            at = torch.where(live.mask != 0, (tanh + 1) / 2, live.x)
-            grad, shortfalls, logits = live.gradient(at, self._shortfall)
-            trace.add(at, margin(logits, live.y, live.towards), grad, rows)
-            away = at - live.x
+            at = live.held((tanh + 1) / 2)
+            grad, margins, _ = live.gradient(at, margin)
+            trace.add(at, margins, grad, rows)
+            away, short = at - live.x, self.confidence - margins
             distances = away.square().flatten(1).sum(1)
-            search.look(rows, at, distances, self._reached(live, logits))
-            grad = (2 * away + _column(c, w) * grad) * (1 - tanh.square()) / 2
+            search.look(rows, at, distances, self._reached(margins))
+            pull = _column(torch.where(short > 0, c, 0.0), w).to(w.dtype)
+            grad = (2 * away - pull * grad) * (1 - tanh.square()) / 2
             if step > 1:  # x itself does not count: Adam's first steps may lead above, then below
-                lowest = torch.minimum(lowest, distances + c * shortfalls)
+                lowest = torch.minimum(lowest, distances + c * short.clamp_min(0))
             if self.abort_early and step > 1 and (step - 1) % tenth == 0:
                 falls = lowest <= _PROGRESS * checked
-                live, rows, c, lowest = live.rows(falls), rows[falls], c[falls], lowest[falls]
-                w, grad, mean, square = w[falls], grad[falls], mean[falls], square[falls]
-                checked = lowest
+                if not falls.all():
+                    live, rows, c, lowest = live.rows(falls), rows[falls], c[falls], lowest[falls]
+                    w, grad, mean, square = w[falls], grad[falls], mean[falls], square[falls]
                 if not len(rows):
                     break
+                checked = lowest
             usable = finite_rows(grad)
             grad = torch.where(usable, grad, 0.0)
-            mean = _BETA1 * mean + (1 - _BETA1) * grad
-            square = _BETA2 * square + (1 - _BETA2) * grad.square()
+            mean = mean.lerp(grad, 1 - _BETA1)
+            square = (_BETA2 * square).addcmul(grad, grad, value=1 - _BETA2)
             scale = (square / (1 - _BETA2**step)).sqrt() + _ADAM
-            moved = w - self.step_size / (1 - _BETA1**step) * mean / scale
+            moved = w.addcdiv(mean, scale, value=-self.step_size / (1 - _BETA1**step))
             w = torch.where(usable, moved, w)
 
-    def _shortfall(self, logits: Tensor, labels: Tensor, towards: bool) -> Tensor:
-        """f, (B,)."""
-        return (self.confidence - margin(logits, labels, towards)).clamp_min(0)
-
-    def _reached(self, batch: ImageBatch, logits: Tensor) -> Tensor:
-        """(B,): fooled, and by κ."""
-        leads = margin(logits, batch.y, batch.towards) >= self.confidence
-        return batch.fooled(logits) & leads
+    def _reached(self, margins: Tensor) -> Tensor:
+        """(B,): fooled, and by κ; nan is neither."""
+        return (margins > 0) & (margins >= self.confidence)
 
 
 class _Search:
@@ -148,10 +146,11 @@ class _Search:
 
     def look(self, rows: Tensor, at: Tensor, distances: Tensor, reached: Tensor) -> None:
         """Keep the images that succeeded and are closer than any before."""
-        closer = reached & (distances < self.distances[rows])
-        self.distances[rows] = torch.where(closer, distances, self.distances[rows])
-        self.adv[rows] = torch.where(_column(closer, at), at, self.adv[rows])
-        self.came_through[rows] |= reached
+        kept: Tensor | slice = slice(None) if len(rows) == len(self.adv) else rows
+        closer = reached & (distances < self.distances[kept])
+        self.distances[kept] = torch.where(closer, distances, self.distances[kept])
+        self.adv[kept] = torch.where(_column(closer, at), at, self.adv[kept])
+        self.came_through[kept] |= reached
 
     def narrow(self, rows: Tensor) -> None:
         """The next c of images that have had their steps."""

@@ -80,7 +80,7 @@ class PGD(Attack):
         live, rows = batch, torch.arange(len(batch), device=adv.device)
         for _ in range(self.steps):
             grad, losses, logits = live.gradient(at, LOSSES[self.loss])
-            trace.add(at, losses, grad, rows if self.until_fooled else None, logits=logits)
+            trace.add(at, losses, grad, rows, logits=logits)
             if self.until_fooled:
                 adv[rows] = at
                 stands = ~live.fooled(logits)
