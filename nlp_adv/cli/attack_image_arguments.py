@@ -13,8 +13,8 @@ from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.modality import with_numbers
 from nlp_adv.errors import UserError
 from nlp_adv.images import PGD
-from nlp_adv.images.batch import check_ball
 from nlp_adv.images.losses import check_loss
+from nlp_adv.images.radii import check_ball
 from nlp_adv.perturbation import BALLS, Ball
 
 STEP_RATIO = 2.5  # step size = 2.5·ε/steps: long enough to cross the ball, short enough to settle

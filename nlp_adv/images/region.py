@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlp_adv.images.batch import ImageBatch, rows_of
+from nlp_adv.images.batch import ImageBatch
+from nlp_adv.images.radii import rows_of
 from nlp_adv.perturbation import Ball, LInfBall
 
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from nlp_adv.images.attacks.attack import Attack
-from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, finite_rows
+from nlp_adv.images.batch import ImageBatch
 from nlp_adv.images.losses import LOSSES, Loss, check_loss
+from nlp_adv.images.radii import ball_for, check_ball, finite_rows
 from nlp_adv.images.region import Region
 from nlp_adv.images.result import AttackResult
 from nlp_adv.images.trace import Trace

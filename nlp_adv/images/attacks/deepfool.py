@@ -19,8 +19,9 @@ from torch import Tensor
 
 from nlp_adv.errors import UserError
 from nlp_adv.images.attacks.attack import Attack
-from nlp_adv.images.batch import ImageBatch, finite_rows
+from nlp_adv.images.batch import ImageBatch
 from nlp_adv.images.losses import margin
+from nlp_adv.images.radii import finite_rows
 from nlp_adv.images.result import AttackResult
 from nlp_adv.images.trace import Trace
 from nlp_adv.perturbation import Ball, L1Ball, L2Ball, LInfBall

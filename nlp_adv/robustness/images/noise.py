@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from nlp_adv.images import Attack, AttackResult
-from nlp_adv.images.batch import ImageBatch, ball_for, check_ball, rows_of
+from nlp_adv.images.batch import ImageBatch
 from nlp_adv.images.losses import margin
+from nlp_adv.images.radii import ball_for, check_ball, rows_of
 from nlp_adv.images.trace import Trace
 from nlp_adv.perturbation import Ball
 
