@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from nlp_adv.perturbation import (
     NoMemory,
     NoSync,
     Output,
+    copied,
     model_forward,
     unwrapped,
 )
@@ -39,6 +40,7 @@ def image_objective(
     memory: Memory | None = None,
     share: Tensor | float = 1.0,
     first_block: str | None = None,
+    generators: Sequence[Any] = (),
 ) -> ModelObjective:
     """L(θ, x + δ, y), x the pixels in [0, 1] of a batch of normalised images z = (x − mean)/std.
 
@@ -67,6 +69,7 @@ def image_objective(
         memory: the same one for all steps of a run, for methods that keep something.
         first_block: name of the module that yopo takes for the first block; without one, the first
             layer with weights that sees the images.
+        generators: see `text_objective`.
 
     Raises:
         UserError: the batch has no images.
@@ -79,10 +82,11 @@ def image_objective(
     x = (z.to(wide) * std + mean).clamp(0, 1)
 
     def run_on(which: nn.Module, delta: Tensor | None) -> Output:
-        inputs = dict(batch)
-        if delta is not None:
-            moved = (x + delta).clamp(0, 1) - x
-            inputs["pixel_values"] = (z.to(wide) + moved / std).to(z.dtype)
+        if delta is None:
+            return forward(which, copied(batch))
+        moved = (x + delta).clamp(0, 1) - x
+        inputs = copied({key: value for key, value in batch.items() if value is not z})
+        inputs["pixel_values"] = (z.to(wide) + moved / std).to(z.dtype)
         return forward(which, inputs)
 
     inner = unwrapped(model)
@@ -95,10 +99,13 @@ def image_objective(
         backward_fn=backward,
         unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
+        generators=generators,
         loss_scale=loss_scale,
         memory=NoMemory() if memory is None else memory,
         share=share,
-        first_block=lambda: _first_layer(inner, lambda d: run_on(inner, d), first_block, x.device),
+        first_block=lambda: _first_layer(
+            inner, lambda d: run_on(inner, d), first_block, FrozenDropout(x.device, generators)
+        ),
         low=-x,
         high=1 - x,
     )
@@ -124,7 +131,7 @@ def _first_layer(
     model: nn.Module,
     run: Callable[[Tensor | None], Output],
     name: str | None,
-    device: torch.device,
+    rewind: FrozenDropout,
 ) -> FirstBlock:
     """The layer whose weights δ meets: YOPO's first block is a network's first layer."""
     if name is not None:
@@ -134,7 +141,6 @@ def _first_layer(
             raise UserError(
                 f"The model has no module named {name!r} (--adv_first_block)."
             ) from None
-    rewind = FrozenDropout(device)
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     handles = [layer.register_forward_pre_hook(_stop) for layer in layers]
     try:
@@ -155,7 +161,7 @@ def _stop(layer: nn.Module, args: Any) -> None:
     raise _FoundLayer(layer)
 
 
-class _FoundLayer(Exception):
+class _FoundLayer(BaseException):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer

@@ -28,7 +28,9 @@ class Method(Protocol):
     """A training method; its fields are its configuration.
 
     A method may also declare `forward_passes`, without any gradient, and `prefix_passes`, through
-    the first block alone; what it does not declare is 0.
+    the first block alone; what it does not declare is 0. One that asks the objective for a
+    `divergence` declares `compares_outputs = True`: a Trainer's `compute_loss` is then asked for
+    the outputs that it compares.
     """
 
     @property

@@ -40,6 +40,7 @@ class RDrop:
     beta: float = 1.0
 
     name: ClassVar[str] = "rdrop"
+    compares_outputs: ClassVar[bool] = True
     passes: ClassVar[int] = 2
     inner_passes: ClassVar[int] = 0
 

@@ -72,6 +72,7 @@ class SMART:
     decay: float = 0.99
 
     name: ClassVar[str] = "smart"
+    compares_outputs: ClassVar[bool] = True
     passes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

@@ -50,6 +50,7 @@ class TRADES:
     init_magnitude: float
 
     name: ClassVar[str] = "trades"
+    compares_outputs: ClassVar[bool] = True
     passes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

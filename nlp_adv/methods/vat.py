@@ -58,6 +58,7 @@ class VAT:
     symmetric: bool = False
 
     name: ClassVar[str] = "vat"
+    compares_outputs: ClassVar[bool] = True
     passes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

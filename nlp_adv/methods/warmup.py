@@ -52,7 +52,7 @@ class WarmUp:
                 f"The attack would begin at step {start} of a run of {total_steps} steps: lower "
                 f"start_step (--adv_start_step)."
             )
-        return WarmUp(self.method, start, ramp)
+        return replace(self, start_step=start, ramp_steps=ramp)
 
     def at(self, step: int) -> Method:
         """The method of optimizer step `step`, counted from 0."""

@@ -4,12 +4,19 @@ from nlp_adv.perturbation.ascent import advance, ascend
 from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, Per, WithinBox
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock, find_first_block
-from nlp_adv.perturbation.frozen_dropout import FrozenDropout
+from nlp_adv.perturbation.frozen_dropout import FrozenDropout, random_sources
 from nlp_adv.perturbation.full_pass import Pass, SplitPass, full_pass
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
 from nlp_adv.perturbation.objective import Objective, Output
-from nlp_adv.perturbation.running import ForwardFn, NoSync, model_forward, unwrapped
+from nlp_adv.perturbation.running import (
+    ForwardFn,
+    NoSync,
+    copied,
+    logits_of,
+    model_forward,
+    unwrapped,
+)
 from nlp_adv.perturbation.scaled_objective import ScaledObjective
 from nlp_adv.perturbation.units import Unit, unit_length
 
@@ -38,11 +45,14 @@ __all__ = [
     "WithinBox",
     "advance",
     "ascend",
+    "copied",
     "divergence",
     "find_first_block",
     "full_pass",
+    "logits_of",
     "mean_over_examples",
     "model_forward",
+    "random_sources",
     "unit_length",
     "unwrapped",
 ]

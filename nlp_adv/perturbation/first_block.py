@@ -110,13 +110,13 @@ def _hidden(output: Any) -> Tensor:
     return hidden
 
 
-class _Reached(Exception):
+class _Reached(BaseException):
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
         self.hidden = hidden
 
 
-class _Found(Exception):
+class _Found(BaseException):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module

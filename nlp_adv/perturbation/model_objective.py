@@ -1,9 +1,10 @@
 """The one implementation of `Objective`: a function of δ that runs a model."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ class ModelObjective:
         table: the matrix that x is looked up in, where there is one.
         ids: the rows of it that x holds, (B, T).
         first_block: finds the model's first block, for methods that run it alone.
+        generators: sources of random numbers that `run` draws from, beside the global ones: see
+            `FrozenDropout`.
         low, high: bounds of δ beside a method's ball, the shape of δ, as pixels have them.
     """
 
@@ -67,6 +70,7 @@ class ModelObjective:
     table: nn.Parameter | None = None
     ids: Tensor | None = None
     first_block: FirstBlock | Callable[[], FirstBlock] | None = None
+    generators: Sequence[Any] = ()
     low: Tensor | None = None
     high: Tensor | None = None
 
@@ -81,7 +85,7 @@ class ModelObjective:
     def __post_init__(self) -> None:
         seed = int(torch.empty((), dtype=torch.int64).random_()) if self.seed is None else self.seed
         self.generator = torch.Generator(self.x.device).manual_seed(seed)
-        self._frozen_dropout = FrozenDropout(self.x.device)
+        self._frozen_dropout = FrozenDropout(self.x.device, self.generators)
         self._forwards = 0
         self.nonfinite = torch.zeros((), dtype=torch.bool, device=self.x.device)
 
@@ -222,6 +226,19 @@ class ModelObjective:
     def _synchronisation(self) -> AbstractContextManager[None]:
         last = self.passes == 0 or self._forwards >= self.passes
         return nullcontext() if last and torch.is_grad_enabled() else self.unsynced()
+
+    def check_passes(self) -> None:
+        """After a step: refuse fewer passes than `passes`, when processes wait for the last one.
+
+        Raises:
+            StepError: they have exchanged no gradients.
+        """
+        if self._forwards < self.passes:
+            raise StepError(
+                f"The method declares {self.passes} passes with a graph to θ and made "
+                f"{self._forwards}, so that processes would not have exchanged gradients: let "
+                f"`passes` be the number that this step makes."
+            )
 
     def note(self, value: Tensor) -> None:
         """Remember an inf or nan; on the device, without waiting for it."""

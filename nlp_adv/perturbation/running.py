@@ -1,10 +1,13 @@
 """How a minibatch is run through a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
+from copy import copy as shallow
+from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from nlp_adv.perturbation.memory import StepError
 from nlp_adv.perturbation.objective import Output
@@ -17,15 +20,76 @@ NoSync = Callable[[], AbstractContextManager[None]]
 
 
 def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
-    """`model(**batch)`, its loss and its logits.
+    """`model(**batch)`, its loss and its logits, from a dictionary, an object or a tuple.
 
     Raises:
         StepError: the model returned no loss.
     """
     outputs = model(**batch)
-    if outputs.get("loss") is None:
+    if isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    elif isinstance(outputs, tuple):  # models made with return_dict=False
+        loss = outputs[0] if outputs and _is_loss(outputs[0]) else None
+    else:
+        loss = getattr(outputs, "loss", None)
+    if loss is None:
         raise StepError("The model returned no loss: the batch needs labels.")
-    return Output(outputs["loss"], outputs.get("logits"))
+    return Output(loss, logits_of(outputs))
+
+
+def logits_of(outputs: Any) -> Tensor | None:
+    """The logits among what a model or a `compute_loss` returned; None where there are none.
+
+    The start and end logits of question answering, two distributions over the tokens, come as one
+    tensor (B, 2, T).
+
+    Args:
+        outputs: a dictionary, an object with attributes, a tuple (loss, logits, …) or the logits.
+    """
+    if isinstance(outputs, Tensor):
+        return None if _is_loss(outputs) else outputs
+    if isinstance(outputs, tuple | list):
+        rest = outputs[1:] if outputs and _is_loss(outputs[0]) else outputs
+        return rest[0] if rest and isinstance(rest[0], Tensor) else None
+    get = outputs.get if isinstance(outputs, Mapping) else partial(_attribute, outputs)
+    logits, start, end = (get(name) for name in ("logits", "start_logits", "end_logits"))
+    if logits is None and isinstance(start, Tensor) and isinstance(end, Tensor):
+        return torch.stack((start, end), dim=1)
+    return logits if isinstance(logits, Tensor) else None
+
+
+def copied(batch: Any) -> Any:
+    """A batch of one's own: tensors and containers are copied, all else is shared.
+
+    Code that writes into the batch then finds it as it was at every pass. What was one tensor under
+    two names stays one.
+    """
+    return _copied(batch, {})
+
+
+def _copied(value: Any, made: dict[int, Any]) -> Any:
+    if id(value) in made:
+        return made[id(value)]
+    if isinstance(value, Tensor):
+        copy: Any = value.clone()
+    elif isinstance(value, MutableMapping):  # its own type: a BatchEncoding stays one
+        copy = shallow(value)
+        for key, inner in value.items():
+            copy[key] = _copied(inner, made)
+    elif type(value) in (list, tuple):
+        copy = type(value)(_copied(inner, made) for inner in value)
+    else:
+        return value
+    made[id(value)] = copy
+    return copy
+
+
+def _is_loss(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
+
+
+def _attribute(outputs: Any, name: str) -> Any:
+    return getattr(outputs, name, None)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -84,7 +84,9 @@ class EmbeddingTap:
         self.delta: Tensor | None = None
         self.first_block: nn.Module | None = None  # of the same model, once it was looked for
         self._fired = 0
+        self._with_graph = True
         self._looking = False
+        self._seen: tuple[Tensor, Tensor] | None = None
         self._handle: Any = None
 
     def install(self) -> None:
@@ -113,42 +115,60 @@ class EmbeddingTap:
     def adding(self, delta: Tensor) -> Iterator[None]:
         """Add δ to the embedding in every forward pass of the block; refuse silence.
 
+        In a pass with a graph, a call without one sees the clean embedding and does not count: a
+        reference model's, or a second look at the logits for a metric.
+
         Raises:
             RuntimeError: the embedding ran no time, or more than once, so that δ was not applied
                 as the method thinks it was.
         """
         self.delta, self._fired = delta, 0
+        self._with_graph = torch.is_grad_enabled()
         try:
             with self.installed():
                 yield
         finally:
             self.delta = None
-        if self._fired != 1:
+        if self._fired == 1:
+            return
+        times, kind = self._fired, type(self.module).__name__
+        if times == 0:
             raise RuntimeError(
-                f"The hooked embedding ({type(self.module).__name__}) ran {self._fired} times in "
-                f"one forward pass instead of once, so the perturbation would be wrong; name the "
-                f"module that runs once with `embedding` (--adv_embedding)."
+                f"The hooked embedding ({kind}) did not run in a forward pass, so the perturbation "
+                f"went nowhere; name the module that runs with `embedding` (--adv_embedding)."
             )
+        raise RuntimeError(
+            f"The hooked embedding ({kind}) ran {times} times with a graph in one loss instead of "
+            f"once, so the perturbation would be wrong: let the loss call the model once (calls "
+            f"under torch.no_grad() do not count), or name the module that runs once with "
+            f"`embedding` (--adv_embedding)."
+        )
 
     def look(self, forward: Callable[[], object]) -> tuple[Tensor, Tensor]:
         """The ids that the embedding receives and the clean embedding, both as the model has them.
 
-        `forward` runs the model up to the embedding and is stopped there, so that transposed,
-        flattened and padded inputs are seen as they are.
+        `forward` runs the model up to the first call of the embedding with a graph, and is stopped
+        there, so that transposed, flattened and padded inputs are seen as they are.
 
         Raises:
             RuntimeError: the embedding did not run.
 
         Cost: one embedding look-up.
         """
-        self._looking = True
+        self._looking, self._with_graph, self._seen = True, True, None
         try:
-            with self.installed(), torch.no_grad():
+            with self.installed(), torch.enable_grad():
                 forward()
-        except _Seen as seen:
-            return seen.ids, seen.embedding
+        except _Seen:
+            pass
+        except Exception:
+            if self._seen is None:
+                raise
+            # A bare `except:` caught the stop, and something went wrong for want of an output.
         finally:
-            self._looking = False
+            self._looking, seen, self._seen = False, self._seen, None
+        if seen is not None:
+            return seen
         raise RuntimeError(
             f"The hooked embedding ({type(self.module).__name__}) did not run; name the module "
             f"that does with `embedding` (--adv_embedding)."
@@ -156,16 +176,18 @@ class EmbeddingTap:
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any) -> Any:
         if self._looking:
-            raise _Seen(args[0] if args else next(iter(kwargs.values())), output)
-        if self.delta is None:
+            self._look(args[0] if args else next(iter(kwargs.values())), output)
+        if self.delta is None or torch.is_grad_enabled() != self._with_graph:
             return None
         self._fired += 1
         return output + self.delta.to(output.dtype)
 
+    def _look(self, ids: Tensor, embedding: Any) -> None:
+        if not torch.is_grad_enabled() or self._seen is not None:
+            return
+        self._seen = ids, embedding.detach() if isinstance(embedding, Tensor) else embedding
+        raise _Seen
 
-class _Seen(Exception):
-    def __init__(self, ids: Tensor, embedding: Tensor) -> None:
-        super().__init__()
-        self.ids = ids
-        # Checkpointing and PEFT hook the embedding so that its output requires a gradient.
-        self.embedding = embedding.detach() if isinstance(embedding, Tensor) else embedding
+
+class _Seen(BaseException):
+    """Stops a forward pass. No Exception, since code around the model may catch those."""

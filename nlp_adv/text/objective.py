@@ -19,6 +19,7 @@ from nlp_adv.perturbation import (
     NoSync,
     Output,
     Outputs,
+    copied,
     find_first_block,
     model_forward,
     unwrapped,
@@ -41,6 +42,7 @@ def text_objective(
     memory: Memory | None = None,
     share: Tensor | float = 1.0,
     first_block: str | None = None,
+    generators: Sequence[Any] = (),
 ) -> ModelObjective:
     """L(θ, E + δ, y), E the word embeddings of the batch: (B, T, D).
 
@@ -73,6 +75,8 @@ def text_objective(
             tavat, freelb with `reuse`, smart with a proximal term).
         first_block: name of the module that yopo takes for the first block, for models in which it
             is not found.
+        generators: sources of random numbers that the forward pass draws from, beside torch's,
+            numpy's and Python's global ones: see `FrozenDropout`.
 
     Raises:
         UserError: the model has no embedding to hook, batch and embedding do not fit together, or
@@ -81,9 +85,9 @@ def text_objective(
     Cost: one embedding look-up.
     """
     tap = tap or EmbeddingTap(find_embedding(model))
-    rewind = FrozenDropout(_device(model))
+    rewind = FrozenDropout(_device(model), generators)
     try:
-        ids, embedding = tap.look(lambda: forward(unwrapped(model), dict(batch)))
+        ids, embedding = tap.look(lambda: forward(unwrapped(model), copied(batch)))
     finally:
         rewind.restore()
     if not isinstance(embedding, Tensor) or embedding.ndim != 3:
@@ -99,7 +103,7 @@ def text_objective(
     mask = _token_mask(ids, batch, special_ids, model).to(wide)
 
     def run_on(which: nn.Module, delta: Tensor | None) -> Output:
-        inputs = dict(batch)
+        inputs = copied(batch)
         if delta is None:
             with tap.installed():  # the same hooks, hence the same compiled graph, as with δ
                 return forward(which, inputs)
@@ -119,6 +123,7 @@ def text_objective(
         backward_fn=backward,
         unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
+        generators=generators,
         loss_scale=loss_scale,
         memory=NoMemory() if memory is None else memory,
         outputs=lambda logits: _outputs(model, batch, logits),
@@ -126,7 +131,7 @@ def text_objective(
         share=share,
         table=weight if isinstance(weight, nn.Parameter) else None,
         ids=ids,
-        first_block=lambda: _first_block(model, tap, run_unwrapped, first_block),
+        first_block=lambda: _first_block(model, tap, run_unwrapped, first_block, generators),
     )
 
 
@@ -143,8 +148,10 @@ def _outputs(model: nn.Module, batch: Mapping[str, Any], logits: Tensor) -> Outp
     return "classes"
 
 
-def _counted(batch: Mapping[str, Any], model: nn.Module, mask: Tensor) -> Tensor:
+def _counted(batch: Mapping[str, Any], model: nn.Module, mask: Tensor) -> Tensor | None:
     """(B, T): tokens whose output the loss counts; without labels for tokens, the real ones."""
+    if "start_positions" in batch:  # two distributions over tokens, none of them a token's own
+        return None
     labels = batch.get("labels")
     if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
         return mask != 0
@@ -160,7 +167,11 @@ def _predicts_the_next(model: nn.Module) -> bool:
 
 
 def _first_block(
-    model: nn.Module, tap: EmbeddingTap, run: Callable[[Tensor | None], Output], name: str | None
+    model: nn.Module,
+    tap: EmbeddingTap,
+    run: Callable[[Tensor | None], Output],
+    name: str | None,
+    generators: Sequence[Any],
 ) -> FirstBlock:
     model = unwrapped(model)
     if name is not None:
@@ -171,7 +182,7 @@ def _first_block(
                 f"The model has no module named {name!r} (--adv_first_block)."
             ) from None
     if tap.first_block is None:
-        rewind = FrozenDropout(_device(model))
+        rewind = FrozenDropout(_device(model), generators)
         try:
             tap.first_block = find_first_block(model, lambda: run(None))
         finally:

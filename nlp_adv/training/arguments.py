@@ -101,6 +101,11 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         "Name of the module that yopo takes for the first block, where it is not found."
     )
     adv_seed: int | None = _flag("Seed of random starts; --seed where unset.")
+    adv_nonfinite_steps: int = _flag(
+        "Stop after this many optimizer steps in a row whose loss is inf or nan, with --adv none "
+        "as well; 0 goes on.",
+        3,
+    )
     adv_mend_loss_scaling: bool = _flag(
         "Divide the loss by the accumulation steps (and average it over processes) for models that "
         "ignore num_items_in_batch, huggingface/transformers#47688; with --adv none as well.",

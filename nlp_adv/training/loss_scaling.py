@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.perturbation import FrozenDropout, unwrapped
+from nlp_adv.perturbation import FrozenDropout, copied, unwrapped
+from nlp_adv.training.bookkeeping import Bookkeeping
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def check_loss_scaling(
         return False
     if not trainer.model_accepts_loss_kwargs and not trainer.compute_loss_func:
         return False
-    if not _ignores_num_items(trainer, model, trainer._prepare_inputs(inputs), num_items):
+    if not _ignores_num_items(trainer, model, inputs, num_items):
         return False
     if trainer.compute_loss_func:  # its author decides how it is scaled
         return True
@@ -64,7 +65,9 @@ def share_of_a_mean(trainer: Any, num_items: Tensor | int | None, *, ignored: bo
         return 1.0
     if ignored:  # as the loss: the Trainer multiplies by the processes
         return float(args.world_size) if args.average_tokens_across_devices else 1.0
-    return 1 / int(trainer.current_gradient_accumulation_steps)
+    # Outside `train()` the Trainer has not counted an accumulated step's micro-batches yet.
+    steps = args.gradient_accumulation_steps
+    return 1 / int(getattr(trainer, "current_gradient_accumulation_steps", steps))
 
 
 def _ignores_num_items(
@@ -76,9 +79,9 @@ def _ignores_num_items(
     losses = []
     try:
         for factor in (1, 1000):
-            with torch.no_grad(), frozen():
+            with torch.no_grad(), frozen(), Bookkeeping(trainer).kept(False):
                 items = num_items * factor
-                losses.append(trainer.compute_loss(model, dict(inputs), num_items_in_batch=items))
+                losses.append(trainer.compute_loss(model, copied(inputs), num_items_in_batch=items))
     finally:
         model.train(was_training)
         frozen.restore()

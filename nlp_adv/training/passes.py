@@ -1,82 +1,152 @@
 """The passes of one micro-batch, each made by the Trainer's own code."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Trainer
 
-from nlp_adv.perturbation import Output
+from nlp_adv.perturbation import Output, StepError, logits_of
+from nlp_adv.training.bookkeeping import Bookkeeping
+from nlp_adv.training.heard_logits import HeardLogits
 
 
 class StockPasses:
     """The forward and backward passes of one micro-batch, made by the Trainer's own code.
 
     `forward` is the Trainer's `compute_loss`, whoever overrides it; `backward` is the stock
-    `training_step`, to which `compute_loss` hands back the loss that is ready.
+    `training_step`, to which `compute_loss` hands back the loss that is ready. Overrides of
+    `training_step` lie around all passes, and run once.
+
+    What `compute_loss` counts on the Trainer (metrics, tokens) it counts once a micro-batch: in the
+    first pass that θ is trained on.
 
     Args:
         trainer: the Trainer.
-        stock_step: its `training_step` without the mixin's.
-        model, inputs, num_items: what the mixin's `training_step` was given.
+        compute_loss: the user's, without ours.
+        model, inputs, options: what `compute_loss` was called with.
+        heard: the logits that the model returns inside `compute_loss`.
+        asks: ask `compute_loss` for its outputs: trl computes the logits a second time for them.
 
     Attributes:
-        loss: the sum of what the stock steps returned: what this step returns.
-        scale: what the stock step multiplied the last loss by.
+        loss: the sum of the losses that θ was trained on.
+        scale: what the stock step multiplied the last loss by (1 / accumulation steps, or 1).
         logits: of the last forward pass, detached; None where the model has none.
+        outputs: of the last forward pass, where they were asked for.
     """
 
     def __init__(
         self,
         trainer: Any,
-        stock_step: Callable[..., Tensor],
+        compute_loss: Callable[..., Any],
         model: nn.Module,
         inputs: dict[str, Any],
-        num_items: Tensor | int | None,
+        options: dict[str, Any],
+        heard: HeardLogits,
+        *,
+        asks: bool,
     ) -> None:
-        self._trainer, self._stock_step = trainer, stock_step
-        self._model, self._inputs, self._num_items = model, inputs, num_items
+        self._trainer, self._compute_loss = trainer, compute_loss
+        self._model, self._inputs, self._heard = model, inputs, heard
+        self._options = options | ({"return_outputs": True} if asks else {})
+        self._bookkeeping = Bookkeeping(trainer)
+        self._counted = False
         self.loss = torch.zeros((), device=trainer.args.device)
         self.scale = torch.ones((), device=trainer.args.device)
         self.logits: Tensor | None = None
+        self.outputs: Any = None
 
     def forward(self, model: nn.Module, batch: dict[str, Any]) -> Output:
-        """The Trainer's `compute_loss` on a copy of the batch."""
-        with self._trainer.compute_loss_context_manager():
-            loss, outputs = self._trainer.compute_loss(
-                model, batch, return_outputs=True, num_items_in_batch=self._num_items
+        """The Trainer's `compute_loss`, on a batch of its own.
+
+        Raises:
+            StepError: `compute_loss` returned no loss.
+        """
+        # Passes for δ alone run with frozen parameters.
+        counts = not self._counted and torch.is_grad_enabled() and _is_trained(model)
+        self._heard.forget()
+        with (
+            self._bookkeeping.kept(counts),
+            self._trainer.compute_loss_context_manager(),
+        ):
+            returned = self._compute_loss(model, batch, **self._options)
+        self._counted |= counts
+        loss, self.outputs = returned if isinstance(returned, tuple) else (returned, None)
+        if not isinstance(loss, Tensor):
+            raise StepError(
+                f"{type(self._trainer).__name__}.compute_loss returned {type(loss).__name__} where "
+                f"a loss, a tensor, is needed."
             )
-        logits = outputs.get("logits") if isinstance(outputs, Mapping) else None
-        self.logits = logits.detach() if isinstance(logits, Tensor) else None
+        logits = logits_of(self.outputs)
+        if logits is None:
+            logits = self._heard.logits
+        self.logits = None if logits is None else logits.detach()
         return Output(loss, logits)
 
     def backward(self, loss: Tensor) -> None:
-        """The stock `training_step` on a loss that is ready.
+        """The stock `training_step` on a loss that is ready."""
+        factor: list[Tensor] = []
+        watched = watch(loss, factor)
+        with replaced_attributes(
+            self._trainer,
+            compute_loss=lambda *args, **kwargs: watched,
+            _prepare_inputs=lambda inputs: inputs,  # the user's own has prepared them
+        ):
+            num_items = self._options.get("num_items_in_batch")
+            Trainer.training_step(self._trainer, self._model, self._inputs, num_items)
+        self.loss = self.loss + loss.detach()
+        self.scale = factor[0] / loss_scale(self._trainer)
 
-        Raises:
-            RuntimeError: an override of `training_step` did not take the loss, or took it twice.
+    def ready(self, taken: list[Tensor]) -> Tensor:
+        """The loss to hand to whoever called `compute_loss`: its gradient is there already.
+
+        Args:
+            taken: gets what the caller's backward multiplied it by, fp16's own factor included.
         """
-        handed = []
+        nothing = torch.zeros((), device=self.loss.device, requires_grad=True)
+        return watch(nothing + self.loss, taken)
 
-        def ready(*args: Any, **kwargs: Any) -> Tensor:
-            handed.append(loss)
-            return loss
 
-        # An attribute of the instance goes before every override of the class.
-        attributes = vars(self._trainer)
-        users = {"compute_loss": attributes["compute_loss"]} if "compute_loss" in attributes else {}
-        attributes["compute_loss"] = ready
-        try:
-            scaled = self._stock_step(self._model, self._inputs, self._num_items)
-        finally:
-            del attributes["compute_loss"]
-            attributes.update(users)
-        if len(handed) != 1:
-            raise RuntimeError(
-                f"{type(self._trainer).__name__}.training_step asked compute_loss for "
-                f"{len(handed)} losses instead of one, so the adversarial loss was not used as it "
-                f"should be; put AdversarialMixin before the class that overrides training_step."
-            )
-        self.loss = self.loss + scaled
-        given = loss.detach()
-        self.scale = torch.where(given == 0, self.scale, scaled / given)
+def loss_scale(trainer: Any) -> Tensor:
+    """What fp16 training multiplies all its losses by; 1 elsewhere."""
+    scaler = trainer.accelerator.scaler
+    one = torch.ones((), device=trainer.args.device)
+    return one if scaler is None else scaler.scale(one)
+
+
+def _is_trained(model: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in model.parameters())
+
+
+def watch(loss: Tensor, factor: list[Tensor]) -> Tensor:
+    """The same loss; a backward pass through it appends what it was multiplied by to `factor`."""
+    watched: Tensor = _Watched.apply(loss, factor)  # type: ignore[no-untyped-call]
+    return watched
+
+
+class _Watched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, factor: list[Tensor]) -> Tensor:
+        ctx.factor = factor
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.factor.append(grad.detach())
+        return grad, None
+
+
+@contextmanager
+def replaced_attributes(owner: Any, **values: Any) -> Iterator[None]:
+    """Attributes of one object for the time of a block; they go before those of its class."""
+    own = vars(owner)
+    before = {name: own[name] for name in values if name in own}
+    own.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            own.pop(name, None)
+        own.update(before)

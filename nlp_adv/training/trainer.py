@@ -2,19 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, WarmUp, bare, floor_cost
-from nlp_adv.perturbation import Memory, ModelObjective, StepError
+from nlp_adv.perturbation import Memory, ModelObjective, StepError, random_sources, unwrapped
+from nlp_adv.training.heard_logits import HeardLogits
 from nlp_adv.training.inputs import Perturbed, modality_of, perturbed
 from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
-from nlp_adv.training.passes import StockPasses
+from nlp_adv.training.passes import StockPasses, loss_scale
 from nlp_adv.training.records import (
     ConstantPredictionAlarm,
     StepLog,
@@ -26,6 +27,7 @@ from nlp_adv.training.records import (
 from nlp_adv.training.refusals import refuse_unsupported
 from nlp_adv.training.replays import ReplayMixin
 from nlp_adv.training.search import BUILT_IN, keep_floats, search
+from nlp_adv.training.steps import Steps
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
     _Trainer = Trainer
@@ -60,32 +62,62 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
 
     model_accepts_loss_kwargs: bool
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        order = cls.__mro__
+        if Trainer in order and order.index(Trainer) < order.index(AdversarialMixin):
+            first = next(base.__name__ for base in cls.__bases__ if issubclass(base, Trainer))
+            raise UserError(
+                f"class {cls.__name__} puts {first} before AdversarialMixin, which would never act "
+                f"then: write class {cls.__name__}(AdversarialMixin, {first})."
+            )
+
     def __init__(self, *args: Any, method: Method | WarmUp | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.method = method
+        self._method = method
         self._schedule = self._build_schedule()
         self._perturbed: Perturbed | None = None
-        self._step_log = StepLog()
-        self._alarm = ConstantPredictionAlarm()
+        self._heard: HeardLogits | None = None
+        self._steps = Steps(self, self._begin, self._attacked_loss, self._acts)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
         self._memory = Memory()
         self._micro_batch = (-1, 0)
         self._ignores_num_items = False
-        self._embedding_dtype = torch.float32
         self._loss_scaling_checked = False
+        self._embedding_dtype = torch.float32
         self._warned_of_resolution = False
-        self.add_callback(_WhenTrainingBegins(self._begin))
+
+    @property
+    def method(self) -> Method | WarmUp | None:
+        """The method that was given; setting another one takes effect at once, also in a run."""
+        return self._method
+
+    @method.setter
+    def method(self, method: Method | WarmUp | None) -> None:
+        self._method = method
+        self._schedule = self._build_schedule()
+        if self._perturbed is not None or self.is_in_train:
+            self._choose()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, leaving no hook behind."""
+        """The Trainer's, leaving no hook behind.
+
+        Raises:
+            UserError: the method did not take part in a step, or the numbers are no numbers.
+        """
         self._memory = Memory()
         try:
-            output = super().train(*args, **kwargs)
+            with self._steps.of_a_run():
+                output = super().train(*args, **kwargs)
             self._alarm.check()
+            self._steps.alarm.check(self.state.global_step)
+            self._steps.alarm.check_weights()
             return output
         finally:
-            if self._perturbed is not None:
-                self._perturbed.end()
-                self._perturbed = None
+            self._end()
 
     def training_step(
         self,
@@ -93,33 +125,51 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """One micro-batch: the method's passes instead of one."""
+        """One micro-batch; the method's passes are made where it calls `compute_loss`."""
+        alone = self._perturbed is None
+        try:
+            with self._steps.of_its_own():
+                loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return loss
+        finally:
+            if alone and not self.is_in_train:
+                self._end()
+
+    def _attacked_loss(
+        self, compute_loss: Callable[..., Any], model: nn.Module, inputs: Any, options: Any
+    ) -> Any:
+        """What `compute_loss` returns in a step: its own loss, or that of the method's passes."""
+        num_items = options.get("num_items_in_batch")
         if not self._loss_scaling_checked:
             self._loss_scaling_checked = True
-            ignores = check_loss_scaling(self, model, inputs, num_items_in_batch)
-            self._ignores_num_items = ignores
+            self._ignores_num_items = check_loss_scaling(self, model, inputs, num_items)
         step = self.state.global_step
         method = self._schedule.at(step)
         if isinstance(method, NoAttack):
-            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-            return loss
-        self._enter_training_mode(model)
-        inputs = self._prepare_inputs(inputs)
-        passes = StockPasses(self, super().training_step, model, inputs, num_items_in_batch)
-        share = share_of_a_mean(self, num_items_in_batch, ignored=self._ignores_num_items)
+            return compute_loss(model, inputs, **options)
+        assert self._heard is not None
+        asked = bool(options.get("return_outputs"))
+        asks = asked or getattr(bare(method), "compares_outputs", False)
+        passes = StockPasses(self, compute_loss, model, inputs, options, self._heard, asks=asks)
+        share = share_of_a_mean(self, num_items, ignored=self._ignores_num_items)
         objective = self._objective(model, inputs, passes, method.passes, share)
         try:
             report = method.step(objective)
+            if self.args.world_size > 1:
+                objective.check_passes()
         except StepError as error:
             raise UserError(str(error)) from error
         self._step_log.add(step, report, passes.scale, objective, method)
-        self._alarm.add(passes.logits, inputs.get("labels"))
+        labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
+        self._alarm.add(passes.logits, labels)
         self._embedding_dtype = objective.x.dtype
-        return passes.loss
+        loss = passes.ready(self._steps.attacked(passes.scale))
+        return (loss, passes.outputs) if asked else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's, with the adversarial averages beside the training loss."""
         if "loss" in logs:
+            self._steps.alarm.check(self.state.global_step)
             averages = self._step_log.averages()
             for key, value in averages.items():
                 logs[key] = self.accelerator.reduce(value, "mean").item()
@@ -183,22 +233,37 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         schedule: WarmUp = self.args.adversarial_schedule(modality_of(self.model))
         return schedule
 
+    def _acts(self) -> bool:
+        return not isinstance(self._schedule.at(self.state.global_step), NoAttack)
+
     def _begin(self) -> None:
         """Runs when the model is prepared: a hyperparameter search has set its numbers by now."""
+        memory = self._memory  # what a checkpoint has brought
+        self._reset()
+        self._memory = memory
+        self._schedule = self._build_schedule()
+        self._choose()
+
+    def _choose(self) -> None:
         try:
-            self._schedule = self._build_schedule().over(self.state.max_steps)
+            self._schedule = self._schedule.over(self.state.max_steps)
         except ValueError as error:
             raise UserError(str(error)) from error
-        self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
-        self._micro_batch, self._loss_scaling_checked = (-1, 0), False
         self._description()  # what cannot be written down fails now, not at the first checkpoint
-        if isinstance(self._schedule.method, NoAttack):
+        self._end()
+        if isinstance(self._schedule.method, NoAttack) and type(self._schedule) is WarmUp:
             return
         refuse_unsupported(self, self._schedule.method)
-        if self._perturbed is not None:
-            self._perturbed.end()
         self._perturbed = perturbed(self)
         self._perturbed.begin()
+        self._heard = HeardLogits(cast(nn.Module, self.model))
+
+    def _end(self) -> None:
+        """Leave nothing in the model."""
+        for kept in (self._perturbed, self._heard):
+            if kept is not None:
+                kept.end()
+        self._perturbed = self._heard = None
 
     def _objective(
         self,
@@ -209,8 +274,6 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         share: float,
     ) -> ModelObjective:
         assert self._perturbed is not None
-        scaler = self.accelerator.scaler
-        one = torch.ones((), device=self.args.device)
         seed = self._start_seed()
         step, self._memory.slot = self._micro_batch
         self._memory.replay = step % _replays(self._schedule)
@@ -222,7 +285,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
             unsynced=lambda: self.accelerator.no_sync(model),
             passes=count,
             seed=seed,
-            loss_scale=one if scaler is None else scaler.scale(one),
+            loss_scale=loss_scale(self),
+            generators=random_sources(self, unwrapped(cast(nn.Module, self.model))),
             memory=self._memory,
             share=share,
             first_block=getattr(self.args, "adv_first_block", None),
@@ -238,13 +302,6 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         key = f"{seed}/{step}/{index}/{self.args.process_index}".encode()
         return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")
 
-    def _enter_training_mode(self, model: nn.Module) -> None:
-        """What the stock step does before its pass; ours come earlier."""
-        model.train()
-        optimizer: Any = self.optimizer
-        if callable(getattr(optimizer, "train", None)):  # schedule-free optimizers
-            optimizer.train()
-
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
         return run_description(self._schedule, excluded)
@@ -255,16 +312,6 @@ class AdversarialTrainer(AdversarialMixin, Trainer):
 
     AdversarialTrainer(model=…, args=TrainingArguments(…), …, method=FreeLB(L2Ball(0.45), …))
     """
-
-
-class _WhenTrainingBegins(TrainerCallback):
-    """Calls back when the model is prepared and before anything has run."""
-
-    def __init__(self, begin: Callable[[], None]) -> None:
-        self._begin = begin
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._begin()
 
 
 def _replays(schedule: WarmUp) -> int:
