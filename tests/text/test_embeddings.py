@@ -241,15 +241,45 @@ def test_the_gradient_reaches_delta_and_the_table(words):
     assert torch.equal(words.weight.grad[[3, 1, 2]], DELTA[0])
 
 
-@pytest.mark.parametrize("times", [0, 2])
-def test_any_number_of_calls_but_one_is_refused(words, times):
+@pytest.mark.parametrize(("times", "said"), [(0, "did not run"), (2, "ran 2 times with a graph")])
+def test_any_number_of_calls_but_one_is_refused(words, times, said):
     tap = EmbeddingTap(words)
-    with pytest.raises(RuntimeError, match=f"ran {times} times"), tap.adding(DELTA):
+    with pytest.raises(RuntimeError, match=said), tap.adding(DELTA):
         [words(IDS) for _ in range(times)]
     assert tap.delta is None
     assert hooks(words) == []
     with tap.adding(DELTA):  # and the next pass counts afresh
         words(IDS)
+
+
+@pytest.mark.fault("T6")
+def test_a_call_without_a_graph_sees_the_clean_embedding_and_does_not_count(words):
+    tap = EmbeddingTap(words)
+    with tap.adding(DELTA):
+        with torch.no_grad():
+            assert torch.equal(words(IDS), words.weight[IDS])
+        moved = words(IDS)
+        with torch.no_grad():
+            assert torch.equal(words(IDS), words.weight[IDS])
+    assert torch.equal(moved, words.weight[IDS] + DELTA)
+    with torch.no_grad(), tap.adding(DELTA):  # a pass without any graph is attacked
+        assert torch.equal(words(IDS), words.weight[IDS] + DELTA)
+
+
+@pytest.mark.fault("T6")
+def test_the_look_is_at_the_first_call_with_a_graph(words):
+    tap = EmbeddingTap(words)
+
+    def forward():
+        with torch.no_grad():
+            words(IDS[:, :1])
+        words(IDS)
+        raise AssertionError("the look should have ended here")
+
+    ids, embedding = tap.look(forward)
+    assert torch.equal(ids, IDS)
+    assert torch.equal(embedding, words.weight[IDS])
+    assert not embedding.requires_grad
 
 
 @pytest.mark.parametrize("permanent", [False, True])

@@ -7,11 +7,13 @@ writes what each process found into FOLDER.
 
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `models`, as under pytest
 
+import numpy as np
 import pytest
 import torch
 from models import tiny
@@ -30,12 +32,16 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler, SequentialSampler
 
+from nlp_adv import UserError
+from nlp_adv.methods import StepReport
 from nlp_adv.training.replays import ReplaySampler
 
 RUNS = METHODS | {f"still-{name}": method for name, method in STILL.items()}
 NAMES = ("none", "fgm", "pgd", "pgd-clean", "freelb", "freelb-clean", "fgm_matrix", "freelb-random")
 NAMES += ("freelb-reuse", "freeat", "yopo", "tavat-random", "vat", "rdrop", "awp")
 NAMES += tuple(name for name in RUNS if name.startswith("still-"))
+USERS = ("users-fgm", "users-pgd-clean", "users-freelb", "users-still-trades")
+NAMES += USERS
 CASES = [(name, accumulation) for name in NAMES for accumulation in (1, 2)]
 # Where the Trainer multiplies the gradient by the processes, and where the model divides.
 WEIGHTED = [
@@ -78,19 +84,65 @@ class Counting(Watched):
         self._count = 0
 
 
+class Users(Counting):
+    """A Trainer of somebody's own: its step calls no parent, its loss draws and writes."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.remember(inputs, num_items_in_batch)
+        model.train()
+        loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
+        return loss.detach() / self.current_gradient_accumulation_steps
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs["input_ids"][:, 1] = 4 + inputs["input_ids"][:, 1] % 7
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        loss = loss * (0.5 + np.random.rand())
+        return (loss, outputs) if return_outputs else loss
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """Declares two passes, and makes one at every second step."""
+
+    name: str = "lazy"
+    passes: int = 2
+    inner_passes: int = 0
+    made: list[int] = field(default_factory=list)
+
+    def step(self, objective):
+        self.made.append(1)
+        losses = [objective.forward().loss / 2 for _ in range(1 + len(self.made) % 2)]
+        for loss in losses:
+            objective.backward(loss)
+        return StepReport(2 * losses[0].detach())
+
+
+def lazy() -> str:
+    """What a run of it ends in."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            options = {"method": Lazy()}
+            trained(Path(folder), model=tiny("bert"), options=options, max_steps=4)
+        except UserError as error:
+            return str(error)
+    return ""
+
+
 def run(name: str, accumulation: int, *, processes: int, **flags: Any) -> dict[str, Any]:
     """Weights, logs, gradient exchanges per step, seeds and words of one run."""
     language = flags.pop("language", False)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        if name.startswith("still-"):
+        if "still-" in name:
             still_starts(patch)
+        method = name.removeprefix("users-")
         trainer = trained(
             Path(folder),
-            Counting,
+            Users if name in USERS else Counting,
             # No dropout: each process has its own masks.
             model=tiny("gpt2_lm" if language else "bert"),
             data=rows(ROWS_PER_STEP * accumulation * STEPS, language=language),
-            options={} if name == "none" else {"method": RUNS[name]},
+            options={} if name == "none" else {"method": RUNS[method]},
             max_steps=STEPS,
             per_device_train_batch_size=ROWS_PER_STEP // processes,
             gradient_accumulation_steps=accumulation,
@@ -142,6 +194,7 @@ def main(folder: str) -> None:
     torch.set_num_threads(1)
     found: dict[Any, Any] = {case: run(*case, processes=2) for case in CASES}
     found |= {("weighted", *case): weighted(*case, processes=2) for case in WEIGHTED}
+    found["lazy"] = lazy()
     found |= {("resumed", name): resumed(name, Path(folder) / name) for name in RESUMED}
     rank = torch.distributed.get_rank()
     torch.save(found, Path(folder) / f"rank{rank}.pt")

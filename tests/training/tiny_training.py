@@ -207,10 +207,13 @@ class Watched(AdversarialTrainer):
         self.gradients: list[dict[str, Tensor]] = []
         self.add_callback(_GradientRecorder(self.gradients))
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
+    def remember(self, inputs, num_items_in_batch):
         copied = {key: value.clone() for key, value in inputs.items()}
         state = torch.get_rng_state()
         self.micro_batches.append(MicroBatch(copied, state, num_items_in_batch))
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.remember(inputs, num_items_in_batch)
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _start_seed(self) -> int:
