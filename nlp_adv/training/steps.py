@@ -16,9 +16,6 @@ from nlp_adv.errors import UserError
 from nlp_adv.training.finiteness import NonFiniteAlarm
 from nlp_adv.training.passes import loss_scale, replaced_attributes
 
-Attack = Callable[..., tuple[Any, Tensor]]
-"""(the user's `compute_loss`, model, inputs, its options) → what to return, and the loss in it."""
-
 
 class Steps:
     """Answers `compute_loss` inside optimizer steps, and checks that the answers are used.
@@ -26,7 +23,8 @@ class Steps:
     Args:
         trainer: the Trainer.
         begin: called when the model is prepared and before anything has run.
-        attack: runs the method's passes; None from it is an ordinary step.
+        attack: (the user's `compute_loss`, model, inputs, its options) → what to return for it,
+            after the method's passes.
         acts: whether the method acts at the Trainer's present step.
     """
 
@@ -38,16 +36,15 @@ class Steps:
         acts: Callable[[], bool],
     ) -> None:
         self._trainer, self._begin, self._attack, self._acts = trainer, begin, attack, acts
-        self._open = self._inside = False
+        self._open = self._inside = self._checked = False
         self._user: Any = None
         self.alarm = NonFiniteAlarm(trainer)
         self._start()
 
     def _start(self) -> None:
         self._attacked = 0
-        self._handed = 0
-        self.taken: list[Tensor] = []
-        self.scales: list[Tensor] = []
+        self._taken: list[Tensor] = []  # what losses were multiplied by, and what by rights
+        self._made: list[Tensor] = []
 
     @contextmanager
     def of_a_run(self) -> Iterator[None]:
@@ -104,7 +101,7 @@ class Steps:
         return returned
 
     def _run_begins(self) -> None:
-        self.alarm = NonFiniteAlarm(self._trainer)
+        self.alarm, self._checked = NonFiniteAlarm(self._trainer), False
         self._start()
         self._begin()
         optimizer = self._trainer.optimizer
@@ -127,8 +124,8 @@ class Steps:
             A list for what the caller of `compute_loss` multiplies the loss by.
         """
         self._attacked += 1
-        self.scales.append(scale * loss_scale(self._trainer))
-        return self.taken
+        self._made.append(scale * loss_scale(self._trainer))
+        return self._taken
 
     def _check_part(self) -> None:
         """Before the weights move: did the method act on every micro-batch?"""
@@ -150,14 +147,15 @@ class Steps:
     def _step_ends(self) -> None:
         self._open = False
         name = type(self._trainer).__name__
-        if len(self.taken) < self._attacked:
+        if len(self._taken) < self._attacked:
             raise UserError(
                 f"{name} asked self.compute_loss for {self._attacked} losses in a step and called "
-                f"backward on {len(self.taken)}, while the gradients of all of them are there: "
+                f"backward on {len(self._taken)}, while the gradients of all of them are there: "
                 f"call backward once on each."
             )
-        if self.taken and self.alarm.may_wait():
-            got, made = torch.stack(self.taken), torch.stack(self.scales[: len(self.taken)])
+        first, self._checked = not self._checked, self._checked or bool(self._taken)
+        if self._taken and (first or self.alarm.may_wait()):
+            got, made = torch.stack(self._taken), torch.stack(self._made[: len(self._taken)])
             if not torch.allclose(got.to(made.dtype), made, rtol=1e-3):
                 raise UserError(
                     f"{name} multiplies the loss by {float(got[0]):.4g} where the Trainer's own "

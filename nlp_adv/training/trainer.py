@@ -238,9 +238,10 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
 
     def _begin(self) -> None:
         """Runs when the model is prepared: a hyperparameter search has set its numbers by now."""
-        memory = self._memory  # what a checkpoint has brought
-        self._reset()
-        self._memory = memory
+        if self.is_in_train:  # a loop of one's own may call training_step many times
+            memory = self._memory  # what a checkpoint has brought
+            self._reset()
+            self._memory = memory
         self._schedule = self._build_schedule()
         self._choose()
 
