@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from dataclasses import dataclass, field, make_dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, Literal, cast
 
 from torch import Tensor
 from transformers import TrainingArguments
@@ -66,9 +66,22 @@ _MethodArguments: Any = make_dataclass(
 )
 
 
+class _FieldsOnDemand:
+    """`__dataclass_fields__` of a class until it is decorated, by its author or by the first reader.
+
+    Decorating every subclass as it is made would be too early: a second `@dataclass` by its author
+    would find no defaults any more.
+    """
+
+    def __get__(self, instance: Any, owner: type) -> dict[str, Any]:
+        return cast(dict[str, Any], vars(dataclass(owner))["__dataclass_fields__"])
+
+
 @dataclass
 class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     """The flags, to be put before any TrainingArguments: `class A(AdversarialArguments, TA)`.
+
+    The decorator `@dataclass` may stand on such a class, and need not.
 
     A flag left unset keeps the method's preset (its paper's setting, ε as a share of the embedding
     norm; for images in pixels of [0, 1]). ε, step size and start are lengths in the same unit; with
@@ -76,7 +89,8 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     `adv_FIELD` for every field of every method, those of other packages included.
 
     Raises:
-        UserError: an unknown method, a flag that the method does not have, a value out of range.
+        UserError: an unknown method, a flag that the method does not have, a value out of range; or
+            a class that names this one after its TrainingArguments.
     """
 
     adv: str = _flag(f"Adversarial training method: {', '.join(all_methods())}.", "none")
@@ -111,6 +125,21 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         "ignore num_items_in_batch, huggingface/transformers#47688; with --adv none as well.",
         False,
     )
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "AdversarialArguments":
+        fields(cls)  # before Python looks for __init__
+        return super().__new__(cls)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__dataclass_fields__ = _FieldsOnDemand()
+        order = cls.__mro__
+        for base in order[: order.index(AdversarialArguments)]:
+            if base is not cls and not issubclass(base, AdversarialArguments):
+                if issubclass(base, TrainingArguments):  # its checks would run instead of ours
+                    raise UserError(
+                        f"{cls.__name__} must name AdversarialArguments before {base.__name__}."
+                    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
