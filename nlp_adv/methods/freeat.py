@@ -66,6 +66,13 @@ class FreeAT:
         check_nonnegative("step_size", self.step_size)
         check_steps(self.replays, at_least=1, name="replays")
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.replays == 1 and not self.carry:
+            return "one replay from the clean point is a clean pass; give replays ≥ 2, or carry."
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One replay."""
         memory = objective.memory

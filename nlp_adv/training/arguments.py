@@ -9,7 +9,15 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Method, Modality, WarmUp, all_methods, build, own_settings
+from nlp_adv.methods import (
+    Method,
+    Modality,
+    WarmUp,
+    all_methods,
+    build,
+    check_attacks,
+    own_settings,
+)
 
 _BALL_FLAGS = ("epsilon", "norm", "per", "unit")
 
@@ -67,7 +75,7 @@ _MethodArguments: Any = make_dataclass(
 
 
 class _FieldsOnDemand:
-    """`__dataclass_fields__` of a class until it is decorated, by its author or by the first reader.
+    """`__dataclass_fields__` of a class until its author, or the first reader, decorates it.
 
     Decorating every subclass as it is made would be too early: a second `@dataclass` by its author
     would find no defaults any more.
@@ -127,7 +135,8 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     )
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "AdversarialArguments":
-        fields(cls)  # before Python looks for __init__
+        """An instance of a class that has its decorator, which makes its `__init__`."""
+        fields(cls)
         return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -135,11 +144,11 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         cls.__dataclass_fields__ = _FieldsOnDemand()
         order = cls.__mro__
         for base in order[: order.index(AdversarialArguments)]:
-            if base is not cls and not issubclass(base, AdversarialArguments):
-                if issubclass(base, TrainingArguments):  # its checks would run instead of ours
-                    raise UserError(
-                        f"{cls.__name__} must name AdversarialArguments before {base.__name__}."
-                    )
+            ours = issubclass(base, AdversarialArguments)
+            if issubclass(base, TrainingArguments) and not ours:  # its checks would replace ours
+                raise UserError(
+                    f"{cls.__name__} must name AdversarialArguments before {base.__name__}."
+                )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,6 +167,7 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         own = {key.removeprefix("adv_"): getattr(self, key) for key in _METHOD_FLAGS}
         try:
             method = build(self.adv, modality=modality, **ball, **own)
+            check_attacks(method)
             if self.adv_exclude_special_tokens and self.adv != "none":
                 _check_moves_tokens(method)
             return WarmUp(method, self.adv_start_step, self.adv_ramp_steps)
