@@ -3,7 +3,7 @@
 from nlp_adv.perturbation.ascent import advance, ascend
 from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, Per, WithinBox
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
-from nlp_adv.perturbation.first_block import FirstBlock, find_first_block
+from nlp_adv.perturbation.first_block import FirstBlock, blocks_after, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout, random_sources
 from nlp_adv.perturbation.full_pass import Pass, SplitPass, full_pass
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
@@ -45,6 +45,7 @@ __all__ = [
     "WithinBox",
     "advance",
     "ascend",
+    "blocks_after",
     "copied",
     "divergence",
     "find_first_block",

@@ -19,6 +19,7 @@ from nlp_adv.perturbation import (
     NoSync,
     Output,
     Outputs,
+    blocks_after,
     copied,
     find_first_block,
     model_forward,
@@ -192,7 +193,7 @@ def _first_block(
             f"The first block of {type(model).__name__} was not found; name it with `first_block` "
             f"(--adv_first_block)."
         )
-    return FirstBlock(tap.first_block, run)
+    return FirstBlock(tap.first_block, run, blocks_after(model, tap.first_block))
 
 
 def _device(model: nn.Module) -> torch.device:
