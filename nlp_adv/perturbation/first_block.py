@@ -5,7 +5,7 @@ the gradient p = ∂L/∂h at the block's output h. With p held still, ∇δ ⟨
 block's share of a pass.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,7 +134,9 @@ def find_first_block(model: nn.Module, run: Callable[[], object]) -> nn.Module |
 
 
 def _hidden(output: Any) -> Tensor:
-    hidden = output if isinstance(output, Tensor) else output[0]
+    hidden = output[0] if isinstance(output, tuple) else output
+    if isinstance(hidden, Mapping):  # a whole stack's output
+        hidden = hidden.get("last_hidden_state")
     if not isinstance(hidden, Tensor):
         raise RuntimeError("The first block returns no tensor of hidden states.")
     return hidden

@@ -25,7 +25,7 @@ from nlp_adv.perturbation import (
     model_forward,
     unwrapped,
 )
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.embeddings import EmbeddingTap, embedding_tap
 
 
 def text_objective(
@@ -85,7 +85,7 @@ def text_objective(
 
     Cost: one embedding look-up.
     """
-    tap = tap or EmbeddingTap(find_embedding(model))
+    tap = tap or embedding_tap(model)
     rewind = FrozenDropout(_device(model), generators)
     try:
         ids, embedding = tap.look(lambda: forward(unwrapped(model), copied(batch)))

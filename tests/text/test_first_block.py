@@ -360,9 +360,16 @@ def test_a_module_that_does_not_run_is_refused():
 
 
 def test_a_module_that_returns_no_hidden_states_is_refused():
-    objective = objective_of("bert", tiny("bert"), first_block="bert")
+    model = tiny("bert")
+    model.bert.encoder.register_forward_hook(lambda *_: {"states": None})
+    objective = objective_of("bert", model, first_block="bert.encoder")
     with pytest.raises(RuntimeError, match="no tensor of hidden states"):
-        objective.split_pass(torch.zeros_like(objective.mask))
+        objective.prefix_gradient(torch.zeros_like(objective.mask), objective.x)
+
+
+def test_a_whole_stack_will_do_when_it_is_named():
+    objective = objective_of("bert", tiny("bert", dropout=0.1), first_block="bert.encoder")
+    assert_prefix_gives_the_whole_gradient(objective)
 
 
 # --- LayerDrop
