@@ -9,6 +9,7 @@ from nlp_adv.perturbation.full_pass import Pass, SplitPass, full_pass
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
 from nlp_adv.perturbation.objective import Objective, Output
+from nlp_adv.perturbation.output_kinds import kind_of
 from nlp_adv.perturbation.running import (
     ForwardFn,
     NoSync,
@@ -50,6 +51,7 @@ __all__ = [
     "divergence",
     "find_first_block",
     "full_pass",
+    "kind_of",
     "logits_of",
     "mean_over_examples",
     "model_forward",

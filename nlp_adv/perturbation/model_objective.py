@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.perturbation.balls import Ball, WithinBox
-from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
+from nlp_adv.perturbation.divergences import Outputs, divergence, fitted, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
 from nlp_adv.perturbation.full_pass import SplitPass, full_pass, grad_of
@@ -42,8 +42,10 @@ class ModelObjective:
             not underflow.
         memory: what the method keeps from step to step, the same one for all of a run; methods
             that keep something refuse to go without.
-        outputs: logits → what they hold (see `divergences`), for methods that compare outputs.
-        counted: (B, T), true where a token's output counts in such a comparison; None is all.
+        outputs: logits → what they hold, and in which dimension (see `divergences`), for methods
+            that compare outputs.
+        counted: (B, T), true where a token's output counts in such a comparison, or (B, H, W) for
+            pixels; None is all.
         share: this minibatch's share in the loss of an accumulated step, for such comparisons; 1
             where the caller divides by itself.
         table: the matrix that x is looked up in, where there is one.
@@ -64,7 +66,7 @@ class ModelObjective:
     passes: int = 0
     loss_scale: Tensor | float = 1.0
     memory: Memory = field(default_factory=NoMemory)
-    outputs: Callable[[Tensor], Outputs] = field(default=lambda logits: "classes")
+    outputs: Callable[[Tensor], tuple[Outputs, int | None]] = lambda logits: ("classes", None)
     counted: Tensor | None = None
     share: Tensor | float = 1.0
     table: nn.Parameter | None = None
@@ -141,13 +143,15 @@ class ModelObjective:
         """
         if p.logits is None or q.logits is None:
             raise StepError("This method compares logits, and the model returns none.")
-        kind = self.outputs(p.logits)
-        values = divergence(p.logits, q.logits, kind, symmetric=symmetric)
-        counted = None if values.ndim == 1 else self.counted
-        if counted is not None and counted.shape != values.shape:
+        kind, dim = self.outputs(p.logits)
+        values = divergence(p.logits, q.logits, kind, symmetric=symmetric, dim=dim)
+        if values.ndim == 1 or self.counted is None:
+            return self.share * mean_over_examples(values)
+        counted = fitted(self.counted, values)
+        if counted is None:
             raise StepError(
                 f"This method compares outputs token by token, and the model returns "
-                f"{tuple(values.shape)} of them for {tuple(counted.shape)} in the batch."
+                f"{tuple(values.shape)} of them for {tuple(self.counted.shape)} in the batch."
             )
         return self.share * mean_over_examples(values, counted)
 

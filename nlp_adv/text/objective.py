@@ -18,10 +18,10 @@ from nlp_adv.perturbation import (
     NoMemory,
     NoSync,
     Output,
-    Outputs,
     blocks_after,
     copied,
     find_first_block,
+    kind_of,
     model_forward,
     unwrapped,
 )
@@ -127,26 +127,18 @@ def text_objective(
         generators=generators,
         loss_scale=loss_scale,
         memory=NoMemory() if memory is None else memory,
-        outputs=lambda logits: _outputs(model, batch, logits),
+        outputs=lambda logits: kind_of(
+            model,
+            logits,
+            batch.get("labels"),
+            tokens=None if "start_positions" in batch else mask.shape[1],
+        ),
         counted=_counted(batch, model, mask),
         share=share,
         table=weight if isinstance(weight, nn.Parameter) else None,
         ids=ids,
         first_block=lambda: _first_block(model, tap, run_unwrapped, first_block, generators),
     )
-
-
-def _outputs(model: nn.Module, batch: Mapping[str, Any], logits: Tensor) -> Outputs:
-    """What the logits hold; a Hugging Face model settles it when it computes its own loss."""
-    labels = batch.get("labels")
-    problem = getattr(getattr(unwrapped(model), "config", None), "problem_type", None)
-    if problem == "multi_label_classification":
-        return "labels"
-    if problem == "regression" or logits.shape[-1] == 1:
-        return "scores"
-    if isinstance(labels, Tensor) and labels.is_floating_point() and labels.shape == logits.shape:
-        return "labels"
-    return "classes"
 
 
 def _counted(batch: Mapping[str, Any], model: nn.Module, mask: Tensor) -> Tensor | None:
