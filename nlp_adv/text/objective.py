@@ -125,6 +125,7 @@ def text_objective(
         unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
         generators=generators,
+        labels=batch.get("labels"),
         loss_scale=loss_scale,
         memory=NoMemory() if memory is None else memory,
         outputs=lambda logits: kind_of(
