@@ -35,11 +35,11 @@ def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
     else:
         loss = getattr(outputs, "loss", None)
     logits = logits_of(outputs)
-    if loss is None and logits is None:
+    if loss is not None:
+        return Output(loss, logits)
+    if logits is None:
         raise StepError("The model returned no loss and no logits: the batch needs labels.")
-    if loss is None:
-        return Output(logits.new_zeros(()), logits, labelled=False)
-    return Output(loss, logits)
+    return Output(logits.new_zeros(()), logits, labelled=False)
 
 
 def logits_of(outputs: Any) -> Tensor | None:

@@ -137,11 +137,11 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     def __new__(cls, *args: Any, **kwargs: Any) -> "AdversarialArguments":
         """An instance of a class that has its decorator, which makes its `__init__`."""
         fields(cls)
-        return super().__new__(cls)
+        return cast(AdversarialArguments, super().__new__(cls))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__dataclass_fields__ = _FieldsOnDemand()
+        cls.__dataclass_fields__ = cast(Any, _FieldsOnDemand())
         order = cls.__mro__
         for base in order[: order.index(AdversarialArguments)]:
             ours = issubclass(base, AdversarialArguments)
