@@ -44,7 +44,7 @@ def _built(name: str, dropout: float, attention: str) -> nn.Module:
     cls, config = _architecture(name)
     config._attn_implementation = attention
     for key, value in config.to_dict().items():
-        if "drop" in key and isinstance(value, float):
+        if "drop" in key and "layerdrop" not in key and isinstance(value, float):
             setattr(config, key, dropout)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -9,7 +9,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from nlp_adv.methods import FGMMatrix, Method, Scaled, describe
 from nlp_adv.perturbation import Ball, ModelObjective, Unit, unit_length
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.embeddings import embedding_tap
 from nlp_adv.text.objective import text_objective
 
 _ROWS = 64
@@ -42,7 +42,7 @@ def radius_in_words(
     objective = text_objective(
         model,
         {key: value.to(device) for key, value in DataCollatorWithPadding(tokenizer)(first).items()},
-        tap=EmbeddingTap(find_embedding(model, training.adv_embedding)),
+        tap=embedding_tap(model, training.adv_embedding),
         seed=0,
         special_ids=tokenizer.all_special_ids if training.adv_exclude_special_tokens else (),
     )

@@ -20,6 +20,7 @@ from nlp_adv.perturbation import (
     NoSync,
     Output,
     copied,
+    kind_of,
     model_forward,
     unwrapped,
 )
@@ -100,8 +101,11 @@ def image_objective(
         unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
         generators=generators,
+        labels=batch.get("labels"),
         loss_scale=loss_scale,
         memory=NoMemory() if memory is None else memory,
+        outputs=lambda logits: kind_of(model, logits, batch.get("labels")),
+        counted=_counted(inner, batch.get("labels")),
         share=share,
         first_block=lambda: _first_layer(
             inner, lambda d: run_on(inner, d), first_block, FrozenDropout(x.device, generators)
@@ -109,6 +113,14 @@ def image_objective(
         low=-x,
         high=1 - x,
     )
+
+
+def _counted(model: nn.Module, labels: Any) -> Tensor | None:
+    """(B, H, W): pixels with a class, of labels that are such a map."""
+    if not isinstance(labels, Tensor) or labels.ndim != 3 or labels.is_floating_point():
+        return None
+    ignored = getattr(getattr(model, "config", None), "semantic_loss_ignore_index", -100)
+    return (labels != ignored) & (labels != -100)
 
 
 def check_normalisation(z: Tensor, mean: Tensor, std: Tensor) -> None:

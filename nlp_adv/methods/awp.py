@@ -87,6 +87,13 @@ class AWP:
         """K, less the one that a clean pass gives away."""
         return self.steps - (self.clean_weight > 0 and self.steps > 0)
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.gamma == 0:
+            return "gamma is 0, so that the weights stay where they are; give one > 0, or use pgd."
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One step of AT-AWP."""
         if not isinstance(objective, WeightObjective):

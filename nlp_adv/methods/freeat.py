@@ -31,9 +31,9 @@ from nlp_adv.perturbation import (
 class FreeAT:
     """Train on the current δ and move it, one pass for both.
 
-    A Trainer repeats its batches and divides the epochs by m, so that a run makes as many optimizer
-    steps as ordinary training (what it calls an epoch then takes m times as long); a loop of one's
-    own does it by `memory.replay`.
+    A Trainer repeats its batches: an epoch makes as many optimizer steps as in ordinary training,
+    with 1/m of the data, and the next one goes on there, so that evaluation and checkpoints of
+    every epoch come when they are expected. A loop of one's own does it by `memory.replay`.
 
     Args:
         ball: the constraint on δ; the paper's is L∞.
@@ -65,6 +65,13 @@ class FreeAT:
     def __post_init__(self) -> None:
         check_nonnegative("step_size", self.step_size)
         check_steps(self.replays, at_least=1, name="replays")
+
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.replays == 1 and not self.carry:
+            return "one replay from the clean point is a clean pass; give replays ≥ 2, or carry."
+        return None
 
     def step(self, objective: Objective) -> StepReport:
         """One replay."""

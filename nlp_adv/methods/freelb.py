@@ -79,6 +79,16 @@ class FreeLB:
         """K, and a clean one when it has weight."""
         return self.steps + (self.clean_weight > 0)
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.steps == 1 and self.init_magnitude == 0 and not self.reuse:
+            return (
+                "one step from the clean point is a clean pass; "
+                "give steps ≥ 2, or init_magnitude > 0, or reuse."
+            )
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One step of FreeLB."""
         w, clean = self.clean_weight, None

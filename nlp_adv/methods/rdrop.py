@@ -47,6 +47,16 @@ class RDrop:
     def __post_init__(self) -> None:
         check_nonnegative("beta", self.beta)
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.beta == 0:
+            return (
+                "beta is 0, so that the divergence between the two masks has no weight; "
+                "give one > 0."
+            )
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One step of R-Drop."""
         if not isinstance(objective, RedrawnObjective):

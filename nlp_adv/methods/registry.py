@@ -52,6 +52,7 @@ METHODS: dict[str, Any] = {
 ENTRY_POINTS = "nlp_adv.methods"  # the group under which other packages name their methods
 
 _LENGTHS = ("step_size", "init_magnitude", "xi")  # in the unit of ε; unset, they keep their share
+_MOVES = ("step_size", "steps")  # at 0, no gradient moves δ
 _others: dict[str, Any] = {}
 _entry_points_read = False
 
@@ -70,7 +71,8 @@ def register(method: MethodClass) -> MethodClass:
     `image_preset()` says otherwise, and `text_only = True` that there is none. A field `ball` is
     set by `--adv_epsilon`, `--adv_norm`, `--adv_per` and `--adv_unit`; step_size, init_magnitude
     and xi are lengths, which follow ε; a field `replays` makes the Trainer give each batch so many
-    times in a row.
+    times in a row. The flags refuse an ε, step_size or steps of 0, and what a property `idle` gives
+    a reason for: settings under which the method is ordinary training.
 
     Register before `AdversarialTrainingArguments` is imported, or as an entry point of the group
     "nlp_adv.methods", so that the flags can be made.
@@ -196,6 +198,29 @@ def _kept_shares(method: Any, epsilon: float) -> dict[str, float]:
         return {}
     ratio = epsilon / method.ball.epsilon
     return {key: getattr(method, key) * ratio for key in _LENGTHS if hasattr(method, key)}
+
+
+def check_attacks(method: Method) -> None:
+    """Refuse settings that leave ordinary training under the method's name.
+
+    Python allows them: at ε = 0 a method must be ordinary training, which is how it is tested.
+
+    Raises:
+        ValueError: a radius, a step or a number of steps of 0, or what the method itself declares
+            as `idle`.
+    """
+    inner = bare(method)
+    radius = getattr(getattr(inner, "ball", inner), "epsilon", None)
+    lengths = {"epsilon": radius} | {key: getattr(inner, key, None) for key in _MOVES}
+    for key, value in lengths.items():
+        if not isinstance(value, Tensor) and value == 0:
+            raise ValueError(
+                f"{key} is 0, so that no gradient would move δ; give one > 0, or use none for "
+                f"ordinary training and noise for random perturbations."
+            )
+    why = getattr(inner, "idle", None)
+    if why is not None:
+        raise ValueError(why)
 
 
 def describe(method: Method) -> dict[str, Any]:

@@ -94,6 +94,16 @@ class SMART:
         """The averaged model's, where the proximal term has weight."""
         return int(self.proximal_weight > 0)
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.beta == self.proximal_weight == 0:
+            return (
+                "beta and proximal_weight are 0, so that the loss is the clean one; "
+                "give one of them > 0."
+            )
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One step of SMART."""
         past = self._at_average(objective) if self.proximal_weight > 0 else None

@@ -64,6 +64,16 @@ class TRADES:
         """K."""
         return self.steps
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.beta == 0:
+            return (
+                "beta is 0, so that the divergence has no weight and the loss is the clean one; "
+                "give one > 0."
+            )
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One step of TRADES."""
         clean = objective.forward()

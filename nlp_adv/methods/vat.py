@@ -40,8 +40,8 @@ class VAT:
         beta: the weight of the divergence.
         symmetric: D = KL both ways, as ALUM does; the clean output is held still in both.
 
-    Rows without a label (−100) take part in the divergence alone; one row of a batch must have a
-    label.
+    Rows without a label (−100) take part in the divergence alone, and so do whole batches without
+    labels; their losses count as 0.
 
     Deviations: K ascents of ALUM are K projected steps; here they are power iterations, the same
     for the usual K = 1. Its code takes no norm over a sentence but over each token
@@ -72,17 +72,28 @@ class VAT:
         """K."""
         return self.steps
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.beta == 0:
+            return (
+                "beta is 0, so that the divergence has no weight and the loss is the clean one; "
+                "give one > 0."
+            )
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One step of VAT."""
-        clean = objective.forward()
-        objective.backward(clean.loss)
+        clean = objective.forward(needs_loss=False)
+        if clean.labelled:
+            objective.backward(clean.loss)
         clean = clean.detached()
 
         def divergence(output: Output) -> Tensor:
             return objective.divergence(clean, output, symmetric=self.symmetric)
 
         delta = self._worst(objective, divergence)
-        adversarial = objective.forward(delta)
+        adversarial = objective.forward(delta, needs_loss=False)
         moved = divergence(adversarial)
         objective.backward(self.beta * moved)
         moved = moved.detach()

@@ -22,7 +22,8 @@ class WarmUp:
         start_step: this many optimizer steps are ordinary ones; below 1, this share of the run.
         ramp_steps: over the next so many, ε, α and random starts grow linearly to full size.
 
-    Errors: ValueError for negative numbers, and for a ramp of a method without a ball.
+    Errors: ValueError for numbers that are negative or not finite, and for a ramp of a method
+    without a ball.
     """
 
     method: Method
@@ -30,8 +31,8 @@ class WarmUp:
     ramp_steps: float = 0
 
     def __post_init__(self) -> None:
-        if self.start_step < 0 or self.ramp_steps < 0:
-            raise ValueError("start_step and ramp_steps must be ≥ 0.")
+        if not all(0 <= length < float("inf") for length in (self.start_step, self.ramp_steps)):
+            raise ValueError("start_step and ramp_steps must be finite numbers ≥ 0.")
         if isinstance(self.method, NoAttack):  # a baseline keeps the flags of the run beside it
             return
         if self.ramp_steps > 0 and not hasattr(self.method, "ball"):

@@ -105,6 +105,15 @@ class YOPO:
         """Passes through the first block alone."""
         return (self.rounds - 1) * (self.steps - 1)
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is ordinary training, where it is."""
+        if self.rounds == 1 and not self.random_start:
+            return (
+                "one round from the clean point is a clean pass; give rounds ≥ 2, or random_start."
+            )
+        return None
+
     def step(self, objective: Objective) -> StepReport:
         """One step of YOPO-m-n."""
         if not isinstance(objective, SplitObjective):

@@ -3,12 +3,13 @@
 from nlp_adv.perturbation.ascent import advance, ascend
 from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, Per, WithinBox
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
-from nlp_adv.perturbation.first_block import FirstBlock, find_first_block
+from nlp_adv.perturbation.first_block import FirstBlock, blocks_after, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout, random_sources
 from nlp_adv.perturbation.full_pass import Pass, SplitPass, full_pass
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
 from nlp_adv.perturbation.objective import Objective, Output
+from nlp_adv.perturbation.output_kinds import kind_of
 from nlp_adv.perturbation.running import (
     ForwardFn,
     NoSync,
@@ -45,10 +46,12 @@ __all__ = [
     "WithinBox",
     "advance",
     "ascend",
+    "blocks_after",
     "copied",
     "divergence",
     "find_first_block",
     "full_pass",
+    "kind_of",
     "logits_of",
     "mean_over_examples",
     "model_forward",

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from nlp_adv.perturbation.balls import Ball, WithinBox
-from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
+from nlp_adv.perturbation.divergences import Outputs, divergence, fitted, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
 from nlp_adv.perturbation.full_pass import SplitPass, full_pass, grad_of
@@ -42,13 +43,16 @@ class ModelObjective:
             not underflow.
         memory: what the method keeps from step to step, the same one for all of a run; methods
             that keep something refuse to go without.
-        outputs: logits → what they hold (see `divergences`), for methods that compare outputs.
-        counted: (B, T), true where a token's output counts in such a comparison; None is all.
+        outputs: logits → what they hold, and in which dimension (see `divergences`), for methods
+            that compare outputs.
+        counted: (B, T), true where a token's output counts in such a comparison, or (B, H, W) for
+            pixels; None is all.
         share: this minibatch's share in the loss of an accumulated step, for such comparisons; 1
             where the caller divides by itself.
         table: the matrix that x is looked up in, where there is one.
         ids: the rows of it that x holds, (B, T).
         first_block: finds the model's first block, for methods that run it alone.
+        labels: of the batch, where they are integers: with −100 alone there is no label in it.
         generators: sources of random numbers that `run` draws from, beside the global ones: see
             `FrozenDropout`.
         low, high: bounds of δ beside a method's ball, the shape of δ, as pixels have them.
@@ -64,12 +68,13 @@ class ModelObjective:
     passes: int = 0
     loss_scale: Tensor | float = 1.0
     memory: Memory = field(default_factory=NoMemory)
-    outputs: Callable[[Tensor], Outputs] = field(default=lambda logits: "classes")
+    outputs: Callable[[Tensor], tuple[Outputs, int | None]] = lambda logits: ("classes", None)
     counted: Tensor | None = None
     share: Tensor | float = 1.0
     table: nn.Parameter | None = None
     ids: Tensor | None = None
     first_block: FirstBlock | Callable[[], FirstBlock] | None = None
+    labels: Tensor | None = None
     generators: Sequence[Any] = ()
     low: Tensor | None = None
     high: Tensor | None = None
@@ -87,15 +92,18 @@ class ModelObjective:
         self.generator = torch.Generator(self.x.device).manual_seed(seed)
         self._frozen_dropout = FrozenDropout(self.x.device, self.generators)
         self._forwards = 0
+        self._finite_before = torch.ones((), dtype=torch.bool, device=self.x.device)
         self.nonfinite = torch.zeros((), dtype=torch.bool, device=self.x.device)
 
-    def forward(self, delta: Tensor | None = None) -> Output:
+    def forward(self, delta: Tensor | None = None, *, needs_loss: bool = True) -> Output:
         """The loss and logits at x + mask·δ, with a graph to θ unless gradients are off."""
         trained_on = torch.is_grad_enabled()
+        if trained_on and self._forwards == 0:
+            self._finite_before = torch.isfinite(self._largest_gradient())
         self._forwards += trained_on
         statistics = nullcontext() if trained_on else still_statistics(self.model)
         with self._synchronisation(), self._frozen_dropout(), statistics:
-            return self._run(delta)
+            return self._run(delta, needs_loss=needs_loss)
 
     def forward_redrawn(self) -> Output:
         """The same at the clean point, under a dropout mask of its own."""
@@ -109,6 +117,11 @@ class ModelObjective:
         self.note(loss)
         with self._synchronisation(), self._frozen_dropout.restored_on_error():
             self.backward_fn(loss)
+        if self._is_last_pass():
+            # What fp16 overflows in the weights' gradients need not show at δ. Gradients of earlier
+            # micro-batches lie beneath these, and what was broken before is not this one's.
+            finite = torch.isfinite(self._largest_gradient())
+            self.nonfinite = self.nonfinite | (self._finite_before & ~finite)
 
     def gradient(self, delta: Tensor, loss_fn: Callable[[Output], Tensor] | None = None) -> Tensor:
         """∇δ at δ, float32 or wider.
@@ -121,8 +134,9 @@ class ModelObjective:
         leaf = delta.detach().requires_grad_()
         with self.unsynced(), inner_pass(self.model):
             with self._frozen_dropout():
-                output = self._run(leaf)
+                output = self._run(leaf, needs_loss=loss_fn is None)
             loss = output.loss if loss_fn is None else loss_fn(output)
+            self.note(loss)
             with self._frozen_dropout.restored_on_error():
                 torch.autograd.backward(loss * self.loss_scale)
         return grad_of(leaf) / self.loss_scale
@@ -141,13 +155,15 @@ class ModelObjective:
         """
         if p.logits is None or q.logits is None:
             raise StepError("This method compares logits, and the model returns none.")
-        kind = self.outputs(p.logits)
-        values = divergence(p.logits, q.logits, kind, symmetric=symmetric)
-        counted = None if values.ndim == 1 else self.counted
-        if counted is not None and counted.shape != values.shape:
+        kind, dim = self.outputs(p.logits)
+        values = divergence(p.logits, q.logits, kind, symmetric=symmetric, dim=dim)
+        if values.ndim == 1 or self.counted is None:
+            return self.share * mean_over_examples(values)
+        counted = fitted(self.counted, values)
+        if counted is None:
             raise StepError(
                 f"This method compares outputs token by token, and the model returns "
-                f"{tuple(values.shape)} of them for {tuple(counted.shape)} in the batch."
+                f"{tuple(values.shape)} of them for {tuple(self.counted.shape)} in the batch."
             )
         return self.share * mean_over_examples(values, counted)
 
@@ -190,7 +206,7 @@ class ModelObjective:
                     torch.autograd.backward(loss * self.loss_scale)
             grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
             for grad in grads:
-                self.note(torch.linalg.vector_norm(grad))
+                self.note(grad)
             return grads
         finally:
             for parameter, before in zip(parameters, kept, strict=True):
@@ -220,12 +236,37 @@ class ModelObjective:
             delta.register_hook(self.note)  # type: ignore[no-untyped-call]
         return masked
 
-    def _run(self, delta: Tensor | None) -> Output:
-        return self.run(None if delta is None else self._masked(delta))
+    def _run(self, delta: Tensor | None, *, needs_loss: bool = True) -> Output:
+        output = self.run(None if delta is None else self._masked(delta))
+        if output.labelled and not needs_loss and self._has_no_label():
+            return output.without_loss()
+        if output.labelled or not needs_loss:
+            return output
+        raise StepError(
+            "The model returned no loss: the batch needs labels, without which vat alone trains."
+        )
+
+    def _has_no_label(self) -> bool:
+        """Waits for the device, once a step: the mean of no losses is nan."""
+        labels = self.labels
+        if not isinstance(labels, Tensor) or labels.is_floating_point():
+            return False
+        return not bool((labels != -100).any())
+
+    def _largest_gradient(self) -> Tensor:
+        """The largest |∂L/∂θ| that has been accumulated, inf or nan where one is."""
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        dense = [grad for grad in grads if not grad.is_sparse]
+        if not dense:
+            return torch.zeros((), device=self.x.device)
+        return get_total_norm(dense, torch.inf).to(self.x.device)
+
+    def _is_last_pass(self) -> bool:
+        return self.passes == 0 or self._forwards >= self.passes
 
     def _synchronisation(self) -> AbstractContextManager[None]:
-        last = self.passes == 0 or self._forwards >= self.passes
-        return nullcontext() if last and torch.is_grad_enabled() else self.unsynced()
+        last = self._is_last_pass() and torch.is_grad_enabled()
+        return nullcontext() if last else self.unsynced()
 
     def check_passes(self) -> None:
         """After a step: refuse fewer passes than `passes`, when processes wait for the last one.

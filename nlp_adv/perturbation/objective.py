@@ -16,15 +16,24 @@ from nlp_adv.perturbation.memory import Memory
 
 
 class Output(NamedTuple):
-    """What a forward pass returns: `loss` (), `logits` (B, C) where the model has them."""
+    """What a forward pass returns: `loss` (), `logits` (B, C) where the model has them.
+
+    Without a single label there is no loss: `labelled` is false, and `loss` is 0 without a graph.
+    """
 
     loss: Tensor
     logits: Tensor | None
+    labelled: bool = True
 
     def detached(self) -> "Output":
         """The same values without their graph."""
         logits = None if self.logits is None else self.logits.detach()
-        return Output(self.loss.detach(), logits)
+        return Output(self.loss.detach(), logits, self.labelled)
+
+    def without_loss(self) -> "Output":
+        """The logits alone."""
+        assert self.logits is not None
+        return Output(self.logits.new_zeros(()), self.logits, labelled=False)
 
 
 class Objective(Protocol):
@@ -50,8 +59,12 @@ class Objective(Protocol):
         """What the method keeps from step to step."""
         ...
 
-    def forward(self, delta: Tensor | None = None) -> Output:
-        """The loss and logits at x + δ."""
+    def forward(self, delta: Tensor | None = None, *, needs_loss: bool = True) -> Output:
+        """The loss and logits at x + δ.
+
+        Raises:
+            StepError: a batch without labels has no loss, and it is needed.
+        """
         ...
 
     def backward(self, loss: Tensor) -> None:

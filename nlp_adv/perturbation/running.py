@@ -22,8 +22,10 @@ NoSync = Callable[[], AbstractContextManager[None]]
 def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
     """`model(**batch)`, its loss and its logits, from a dictionary, an object or a tuple.
 
+    Without labels in the batch there are logits alone.
+
     Raises:
-        StepError: the model returned no loss.
+        StepError: the model returned neither.
     """
     outputs = model(**batch)
     if isinstance(outputs, Mapping):
@@ -32,9 +34,12 @@ def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
         loss = outputs[0] if outputs and _is_loss(outputs[0]) else None
     else:
         loss = getattr(outputs, "loss", None)
-    if loss is None:
-        raise StepError("The model returned no loss: the batch needs labels.")
-    return Output(loss, logits_of(outputs))
+    logits = logits_of(outputs)
+    if loss is not None:
+        return Output(loss, logits)
+    if logits is None:
+        raise StepError("The model returned no loss and no logits: the batch needs labels.")
+    return Output(logits.new_zeros(()), logits, labelled=False)
 
 
 def logits_of(outputs: Any) -> Tensor | None:

@@ -48,9 +48,10 @@ class ScaledObjective:
         """The objective's memory; what lies in it is in the new unit."""
         return self.objective.memory
 
-    def forward(self, delta: Tensor | None = None) -> Output:
+    def forward(self, delta: Tensor | None = None, *, needs_loss: bool = True) -> Output:
         """Forward at scale·δ′."""
-        return self.objective.forward(None if delta is None else delta * self.scale)
+        delta = None if delta is None else delta * self.scale
+        return self.objective.forward(delta, needs_loss=needs_loss)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate ∇θ, and ∇δ′ into a leaf δ′."""

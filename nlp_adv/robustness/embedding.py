@@ -17,7 +17,7 @@ from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.embedding_attacks import EmbeddingAttack, EmbeddingNoise, EmbeddingPGD
 from nlp_adv.robustness.embedding_result import EmbeddingRobustness, joined
 from nlp_adv.robustness.embedding_rows import Loss, Rows
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.embeddings import embedding_tap
 
 __all__ = [
     "EmbeddingAttack",
@@ -53,7 +53,7 @@ def embedding_robustness(
     Raises:
         UserError: no data, or a model or data that is not for single-label classification.
     """
-    tap = EmbeddingTap(find_embedding(model, embedding))
+    tap = embedding_tap(model, embedding)
     device = next(model.parameters()).device
     measured: list[dict[str, Tensor]] = []
     with (

@@ -67,6 +67,37 @@ def _suggestion(model: nn.Module) -> str:
     return ", ".join(repr(n) for n in names[:3]) or "none: it has no nn.Embedding"
 
 
+def embedding_tap(model: nn.Module, name: str | None = None) -> "EmbeddingTap":
+    """The tap on the word embedding that `find_embedding` finds, not yet installed."""
+    embedding = find_embedding(model, name)
+    return EmbeddingTap(embedding, _sharing_stack(model, embedding, name))
+
+
+def _sharing_stack(model: nn.Module, embedding: nn.Module, name: str | None) -> nn.Module | None:
+    """Encoder or decoder, where both call this one embedding: the one whose call is perturbed.
+
+    T5, BART and their like have a module each, and share one after `resize_token_embeddings`. The
+    encoder's call is taken, unless the name given is the decoder's. None where nothing is shared.
+    """
+    model = unwrapped(model)
+    if hasattr(model, "get_base_model"):  # PEFT
+        model = model.get_base_model()  # type: ignore[operator]
+    stacks = []
+    for which in ("encoder", "decoder"):
+        getter = getattr(model, f"get_{which}", None)
+        stack = getter() if callable(getter) else None
+        if isinstance(stack, nn.Module) and embedding in set(stack.modules()):
+            stacks.append(stack)
+    if len(stacks) < 2 or _overlap(*stacks):
+        return None
+    return stacks[name is not None and "decoder" in name.split(".")]
+
+
+def _overlap(encoder: nn.Module, decoder: nn.Module) -> bool:
+    """One holds the other: models of one stack answer both questions with it."""
+    return encoder in set(decoder.modules()) or decoder in set(encoder.modules())
+
+
 class EmbeddingTap:
     """A permanent hook on an embedding module that adds `delta` while it is set.
 
@@ -75,35 +106,42 @@ class EmbeddingTap:
 
     Args:
         module: the embedding module, from `find_embedding`.
+        within: the only module in whose forward pass a call of it counts, where several call it.
 
     Cost: one addition a pass while δ is set, nothing otherwise.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, within: nn.Module | None = None) -> None:
         self.module = module
+        self.within = within
         self.delta: Tensor | None = None
         self.first_block: nn.Module | None = None  # of the same model, once it was looked for
         self._fired = 0
         self._with_graph = True
         self._looking = False
         self._seen: tuple[Tensor, Tensor] | None = None
-        self._handle: Any = None
+        self._inside = within is None
+        self._handles: list[Any] = []
 
     def install(self) -> None:
         """Register the hook, once."""
-        if self._handle is None:
-            self._handle = self.module.register_forward_hook(self._hook, with_kwargs=True)
+        if self._handles:
+            return
+        self._handles = [self.module.register_forward_hook(self._hook, with_kwargs=True)]
+        if self.within is not None:
+            self._handles.append(self.within.register_forward_pre_hook(self._enter))
+            self._handles.append(self.within.register_forward_hook(self._leave))
 
     def remove(self) -> None:
         """Take the hook away."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """The hook for the time of a block, where it is not permanent."""
-        permanent = self._handle is not None
+        permanent = bool(self._handles)
         self.install()
         try:
             yield
@@ -122,7 +160,7 @@ class EmbeddingTap:
             RuntimeError: the embedding ran no time, or more than once, so that δ was not applied
                 as the method thinks it was.
         """
-        self.delta, self._fired = delta, 0
+        self.delta, self._fired, self._inside = delta, 0, self.within is None
         self._with_graph = torch.is_grad_enabled()
         try:
             with self.installed():
@@ -156,6 +194,7 @@ class EmbeddingTap:
         Cost: one embedding look-up.
         """
         self._looking, self._with_graph, self._seen = True, True, None
+        self._inside = self.within is None
         try:
             with self.installed(), torch.enable_grad():
                 forward()
@@ -175,6 +214,8 @@ class EmbeddingTap:
         )
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any) -> Any:
+        if not self._inside:
+            return None
         if self._looking:
             self._look(args[0] if args else next(iter(kwargs.values())), output)
         if self.delta is None or torch.is_grad_enabled() != self._with_graph:
@@ -187,6 +228,12 @@ class EmbeddingTap:
             return
         self._seen = ids, embedding.detach() if isinstance(embedding, Tensor) else embedding
         raise _Seen
+
+    def _enter(self, *args: Any) -> None:
+        self._inside = True
+
+    def _leave(self, *args: Any) -> None:
+        self._inside = False
 
 
 class _Seen(BaseException):

@@ -18,13 +18,14 @@ from nlp_adv.perturbation import (
     NoMemory,
     NoSync,
     Output,
-    Outputs,
+    blocks_after,
     copied,
     find_first_block,
+    kind_of,
     model_forward,
     unwrapped,
 )
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.embeddings import EmbeddingTap, embedding_tap
 
 
 def text_objective(
@@ -84,7 +85,7 @@ def text_objective(
 
     Cost: one embedding look-up.
     """
-    tap = tap or EmbeddingTap(find_embedding(model))
+    tap = tap or embedding_tap(model)
     rewind = FrozenDropout(_device(model), generators)
     try:
         ids, embedding = tap.look(lambda: forward(unwrapped(model), copied(batch)))
@@ -124,28 +125,21 @@ def text_objective(
         unsynced=unsynced or cast(NoSync, getattr(model, "no_sync", nullcontext)),
         passes=passes,
         generators=generators,
+        labels=batch.get("labels"),
         loss_scale=loss_scale,
         memory=NoMemory() if memory is None else memory,
-        outputs=lambda logits: _outputs(model, batch, logits),
+        outputs=lambda logits: kind_of(
+            model,
+            logits,
+            batch.get("labels"),
+            tokens=None if "start_positions" in batch else mask.shape[1],
+        ),
         counted=_counted(batch, model, mask),
         share=share,
         table=weight if isinstance(weight, nn.Parameter) else None,
         ids=ids,
         first_block=lambda: _first_block(model, tap, run_unwrapped, first_block, generators),
     )
-
-
-def _outputs(model: nn.Module, batch: Mapping[str, Any], logits: Tensor) -> Outputs:
-    """What the logits hold; a Hugging Face model settles it when it computes its own loss."""
-    labels = batch.get("labels")
-    problem = getattr(getattr(unwrapped(model), "config", None), "problem_type", None)
-    if problem == "multi_label_classification":
-        return "labels"
-    if problem == "regression" or logits.shape[-1] == 1:
-        return "scores"
-    if isinstance(labels, Tensor) and labels.is_floating_point() and labels.shape == logits.shape:
-        return "labels"
-    return "classes"
 
 
 def _counted(batch: Mapping[str, Any], model: nn.Module, mask: Tensor) -> Tensor | None:
@@ -192,7 +186,7 @@ def _first_block(
             f"The first block of {type(model).__name__} was not found; name it with `first_block` "
             f"(--adv_first_block)."
         )
-    return FirstBlock(tap.first_block, run)
+    return FirstBlock(tap.first_block, run, blocks_after(model, tap.first_block))
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -2,14 +2,22 @@
 
 import inspect
 import re
-from dataclasses import dataclass, field, make_dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, Literal, cast
 
 from torch import Tensor
 from transformers import TrainingArguments
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Method, Modality, WarmUp, all_methods, build, own_settings
+from nlp_adv.methods import (
+    Method,
+    Modality,
+    WarmUp,
+    all_methods,
+    build,
+    check_attacks,
+    own_settings,
+)
 
 _BALL_FLAGS = ("epsilon", "norm", "per", "unit")
 
@@ -66,9 +74,22 @@ _MethodArguments: Any = make_dataclass(
 )
 
 
+class _FieldsOnDemand:
+    """`__dataclass_fields__` of a class until its author, or the first reader, decorates it.
+
+    Decorating every subclass as it is made would be too early: a second `@dataclass` by its author
+    would find no defaults any more.
+    """
+
+    def __get__(self, instance: Any, owner: type) -> dict[str, Any]:
+        return cast(dict[str, Any], vars(dataclass(owner))["__dataclass_fields__"])
+
+
 @dataclass
 class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     """The flags, to be put before any TrainingArguments: `class A(AdversarialArguments, TA)`.
+
+    The decorator `@dataclass` may stand on such a class, and need not.
 
     A flag left unset keeps the method's preset (its paper's setting, ε as a share of the embedding
     norm; for images in pixels of [0, 1]). ε, step size and start are lengths in the same unit; with
@@ -76,7 +97,8 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     `adv_FIELD` for every field of every method, those of other packages included.
 
     Raises:
-        UserError: an unknown method, a flag that the method does not have, a value out of range.
+        UserError: an unknown method, a flag that the method does not have, a value out of range; or
+            a class that names this one after its TrainingArguments.
     """
 
     adv: str = _flag(f"Adversarial training method: {', '.join(all_methods())}.", "none")
@@ -112,6 +134,22 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         False,
     )
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> "AdversarialArguments":
+        """An instance of a class that has its decorator, which makes its `__init__`."""
+        fields(cls)
+        return cast(AdversarialArguments, super().__new__(cls))
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__dataclass_fields__ = cast(Any, _FieldsOnDemand())
+        order = cls.__mro__
+        for base in order[: order.index(AdversarialArguments)]:
+            ours = issubclass(base, AdversarialArguments)
+            if issubclass(base, TrainingArguments) and not ours:  # its checks would replace ours
+                raise UserError(
+                    f"{cls.__name__} must name AdversarialArguments before {base.__name__}."
+                )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.adversarial_schedule()
@@ -129,6 +167,7 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         own = {key.removeprefix("adv_"): getattr(self, key) for key in _METHOD_FLAGS}
         try:
             method = build(self.adv, modality=modality, **ball, **own)
+            check_attacks(method)
             if self.adv_exclude_special_tokens and self.adv != "none":
                 _check_moves_tokens(method)
             return WarmUp(method, self.adv_start_step, self.adv_ramp_steps)

@@ -13,7 +13,7 @@ from nlp_adv.images.objective import check_normalisation, image_objective
 from nlp_adv.images.pixels import processor_statistics
 from nlp_adv.methods import Modality
 from nlp_adv.perturbation import ModelObjective
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.embeddings import EmbeddingTap, embedding_tap
 from nlp_adv.text.objective import text_objective
 
 
@@ -46,7 +46,7 @@ class Embeddings:
         """Find the embedding, and hook it."""
         self.end()
         name = getattr(self._trainer.args, "adv_embedding", None)
-        self._tap = EmbeddingTap(find_embedding(cast(nn.Module, self._trainer.model), name))
+        self._tap = embedding_tap(cast(nn.Module, self._trainer.model), name)
         self._tap.install()
 
     def end(self) -> None:

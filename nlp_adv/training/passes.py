@@ -71,9 +71,12 @@ class StockPasses:
             self._bookkeeping.kept(counts),
             self._trainer.compute_loss_context_manager(),
         ):
-            returned = self._compute_loss(model, batch, **self._options)
+            returned = self._loss_of(model, batch)
         self._counted |= counts
         loss, self.outputs = returned if isinstance(returned, tuple) else (returned, None)
+        if loss is None and self._heard.logits is not None and not self._has_labels():
+            self.logits = self._heard.logits.detach()
+            return Output(self.logits.new_zeros(()), self._heard.logits, labelled=False)
         if not isinstance(loss, Tensor):
             raise StepError(
                 f"{type(self._trainer).__name__}.compute_loss returned {type(loss).__name__} where "
@@ -84,6 +87,22 @@ class StockPasses:
             logits = self._heard.logits
         self.logits = None if logits is None else logits.detach()
         return Output(loss, logits)
+
+    def _loss_of(self, model: nn.Module, batch: dict[str, Any]) -> Any:
+        """What `compute_loss` returns; None where it fails for want of labels."""
+        without = not self._has_labels()
+        try:
+            returned = self._compute_loss(model, batch, **self._options)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            if not without or self._heard.logits is None:
+                raise
+            return None
+        loss = returned[0] if isinstance(returned, tuple) else returned
+        # A model that returns a tuple has its logits where the loss would be.
+        return None if without and isinstance(loss, Tensor) and loss.ndim > 0 else returned
+
+    def _has_labels(self) -> bool:
+        return any(name in self._inputs for name in ("labels", *self._trainer.label_names))
 
     def backward(self, loss: Tensor) -> None:
         """The stock `training_step` on a loss that is ready."""

@@ -30,10 +30,18 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
         )
     if getattr(args, "ddp_static_graph", False):
         raise UserError("ddp_static_graph allows one pass a step; leave it off.")
-    if "lomo" in str(args.optim).lower():
+    optimizer = str(getattr(args.optim, "value", args.optim)).lower()
+    if "lomo" in optimizer or optimizer.endswith("layerwise"):
         raise UserError(
-            f"{args.optim} updates the weights inside the backward pass, which happens several "
+            f"{optimizer} updates the weights inside the backward pass, which happens several "
             f"times a step here; use another optimizer."
+        )
+    hooked = _hooked_parameter(trainer.model)
+    if hooked is not None and method.passes > 1:
+        raise UserError(
+            f"The parameter {hooked} has a hook or an optimizer that runs whenever its gradient is "
+            f"ready (register_post_accumulate_grad_hook), which happens {method.passes} times a "
+            f"step here; take it away and use an ordinary optimizer."
         )
     parallelism = getattr(trainer.accelerator, "parallelism_config", None)
     kinds = ("cp_enabled", "sp_enabled", "tp_enabled")
@@ -42,3 +50,13 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
             "Context, sequence and tensor parallelism split one example over processes, so its δ "
             "has no norm here; use DDP."
         )
+
+
+def _hooked_parameter(model: Any) -> str | None:
+    """The first trained parameter with a hook after its gradient, as layer-wise optimizers have."""
+    for name, parameter in model.named_parameters():
+        # What torch.distributed.optim's optimizers in the backward pass leave on a parameter.
+        inside = getattr(parameter, "_in_backward_optimizers", None)
+        if parameter.requires_grad and (parameter._post_accumulate_grad_hooks or inside):
+            return str(name)
+    return None

@@ -1,6 +1,5 @@
 """Every minibatch several times in a row, as FreeAT asks, through the ordinary training loop."""
 
-import copy
 from collections.abc import Callable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,14 +20,17 @@ class ReplaySampler(Sampler[int]):
 
     A chunk is what one optimizer step takes in on all processes, so that the replays of a step hold
     the same micro-batches in the same order on the same process. The indices that do not fill a
-    last chunk are dropped.
+    last chunk are dropped. An epoch has as many chunks as without replays, so that m epochs go
+    through the data once: each goes on where the last one ended.
 
     Args:
-        sampler: the indices of one epoch.
+        sampler: the indices of the whole data.
         chunk: how many go into one optimizer step.
         replays: m, how often a chunk comes.
-        seed: of the epoch that begins, put into the sampler's generator where it has one, so that
-            all processes draw the same order, and find it again when they resume.
+        epoch: the number, from 0, of the epoch that begins.
+        seed: put into the sampler's generator where it has one, plus the number of times that the
+            data were gone through, so that all processes draw the same order, and find it again
+            when they resume.
     """
 
     def __init__(
@@ -36,42 +38,46 @@ class ReplaySampler(Sampler[int]):
         sampler: Sampler[int],
         chunk: int,
         replays: int,
-        seed: Callable[[], int] | None = None,
+        epoch: Callable[[], int] = lambda: 0,
+        seed: int | None = None,
     ) -> None:
-        self.sampler, self.chunk, self.replays, self.seed = sampler, chunk, replays, seed
+        self.sampler, self.chunk, self.replays = sampler, chunk, replays
+        self.epoch, self.seed = epoch, seed
+        self._order: tuple[int, list[int]] | None = None
 
     def __len__(self) -> int:
-        return len(cast(Sized, self.sampler)) // self.chunk * self.chunk * self.replays
+        return len(cast(Sized, self.sampler)) // self.chunk * self.chunk
 
     def __iter__(self) -> Iterator[int]:
-        if self.seed is not None and hasattr(self.sampler, "generator"):
-            self.sampler.generator = torch.Generator().manual_seed(self.seed())
-        gathered: list[int] = []
-        for index in self.sampler:
-            gathered.append(index)
-            if len(gathered) == self.chunk:
-                for _ in range(self.replays):
-                    yield from gathered
-                gathered = []
+        epoch, chunks = self.epoch(), len(self) // self.chunk
+        order = self._order_of(epoch // self.replays)
+        for step in range(epoch % self.replays * chunks, (epoch % self.replays + 1) * chunks):
+            start = step // self.replays * self.chunk
+            yield from order[start : start + self.chunk]
+
+    def _order_of(self, times: int) -> list[int]:
+        """The data's order when they have been gone through so many times."""
+        if self._order is None or self._order[0] != times:
+            if self.seed is not None and hasattr(self.sampler, "generator"):
+                self.sampler.generator = torch.Generator().manual_seed(self.seed + times)
+            self._order = times, list(self.sampler)
+        return self._order[1]
 
 
 class ReplayMixin(_Trainer):
-    """The Trainer's loop with m replays a batch: an epoch is m times as long, and N/m are made."""
+    """The Trainer's loop with m replays a batch: as many epochs and optimizer steps as without."""
 
     def replays(self) -> int:
         """m of the method in use; 1 for all but FreeAT."""
         raise NotImplementedError
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
-        """The Trainer's, for N/m epochs: as many optimizer steps as in ordinary training."""
-        if self.replays() > 1:
-            if not _is_replayed(dataloader):
-                raise UserError(
-                    "freeat replays batches, which needs the Trainer's own data loader and a "
-                    "training set with a length."
-                )
-            args = copy.copy(args)
-            args.num_train_epochs = args.num_train_epochs / self.replays()
+        """The Trainer's; a data loader that does not replay is refused."""
+        if self.replays() > 1 and not _is_replayed(dataloader):
+            raise UserError(
+                "freeat replays batches, which needs the Trainer's own data loader and a training "
+                "set with a length."
+            )
         return super().set_initial_training_values(args, dataloader)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,13 +92,13 @@ class ReplayMixin(_Trainer):
                 f"freeat replays whole optimizer steps of {chunk} rows, and there are only "
                 f"{len(sampler)}; lower the batch size or the accumulation steps."
             )
-        in_epoch: int = len(sampler) // chunk * self.replays()
+        in_epoch: int = len(sampler) // chunk
         seed: int = self.args.seed if self.args.data_seed is None else self.args.data_seed
 
-        def epoch_seed() -> int:
-            return seed + self.state.global_step // in_epoch
+        def epoch() -> int:
+            return self.state.global_step // in_epoch
 
-        return ReplaySampler(sampler, chunk, self.replays(), epoch_seed)
+        return ReplaySampler(sampler, chunk, self.replays(), epoch, seed)
 
     def _refuse_what_breaks_replays(self, sampler: Any) -> None:
         if sampler is None or not hasattr(sampler, "__len__"):

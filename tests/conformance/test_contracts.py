@@ -61,9 +61,9 @@ class Spy:
         self.deltas.append(delta.detach().clone())
         return delta
 
-    def forward(self, delta=None):
+    def forward(self, delta=None, **options):
         self._see(torch.zeros_like(self.mask) if delta is None else delta)
-        return self.objective.forward(delta)
+        return self.objective.forward(delta, **options)
 
     def forward_redrawn(self):
         return self.objective.forward_redrawn()

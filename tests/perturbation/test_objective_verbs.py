@@ -111,7 +111,7 @@ def test_without_dropout_a_redrawn_pass_is_the_clean_one():
 @pytest.mark.parametrize("kind", ["classes", "labels", "scores"])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_the_divergence_is_the_mean_over_examples_of_what_the_outputs_are(kind, symmetric):
-    objective = objective_of(Net(), outputs=lambda logits: kind)
+    objective = objective_of(Net(), outputs=lambda logits: (kind, None))
     p, q = objective.forward(), objective.forward(DELTA)
     want = divergence(p.logits, q.logits, kind, symmetric=symmetric).mean()
     torch.testing.assert_close(objective.divergence(p, q, symmetric=symmetric), want)

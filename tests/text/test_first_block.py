@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers as hf
 from models import ARCHITECTURES, VOCAB, assert_gradients, batch, gradients, tiny
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
@@ -359,6 +360,105 @@ def test_a_module_that_does_not_run_is_refused():
 
 
 def test_a_module_that_returns_no_hidden_states_is_refused():
-    objective = objective_of("bert", tiny("bert"), first_block="bert")
+    model = tiny("bert")
+    model.bert.encoder.register_forward_hook(lambda *_: {"states": None})
+    objective = objective_of("bert", model, first_block="bert.encoder")
     with pytest.raises(RuntimeError, match="no tensor of hidden states"):
-        objective.split_pass(torch.zeros_like(objective.mask))
+        objective.prefix_gradient(torch.zeros_like(objective.mask), objective.x)
+
+
+def test_a_whole_stack_will_do_when_it_is_named():
+    objective = objective_of("bert", tiny("bert", dropout=0.1), first_block="bert.encoder")
+    assert_prefix_gives_the_whole_gradient(objective)
+
+
+# --- LayerDrop
+
+
+def with_layer_drop(name: str, share: float) -> tuple[nn.Module, nn.ModuleList]:
+    """A model that skips blocks at random while training, and its encoder's blocks."""
+    config = {"d_model": 16, "encoder_layers": 3, "decoder_layers": 2, "vocab_size": VOCAB}
+    config |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "dropout": 0.1}
+    config |= {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 32}
+    config |= {"pad_token_id": 0, "decoder_start_token_id": 3, "encoder_layerdrop": share}
+    cls = {
+        "bart": hf.BartForConditionalGeneration,
+        "mbart": hf.MBartForConditionalGeneration,
+        "m2m": hf.M2M100ForConditionalGeneration,
+        "pegasus": hf.PegasusForConditionalGeneration,
+    }[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = cls(cls.config_class(**config)).double().train()
+    return model, model.model.encoder.layers
+
+
+def language_batch() -> dict[str, Tensor]:
+    full = batch("bart")
+    return full | {"labels": full["input_ids"].masked_fill(full["attention_mask"] == 0, -100)}
+
+
+def ran(blocks: nn.ModuleList) -> list[int]:
+    """Which of the blocks run from now on, in order."""
+    found: list[int] = []
+    for place, block in enumerate(blocks):
+        block.register_forward_pre_hook(lambda *_, place=place: found.append(place))
+    return found
+
+
+@pytest.mark.fault("T19")
+@pytest.mark.parametrize("name", ["bart", "mbart", "m2m", "pegasus"])
+@pytest.mark.parametrize("seed", range(6))
+def test_layer_drop_does_not_hide_the_first_block(name, seed):
+    model, blocks = with_layer_drop(name, 0.6)
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(seed)
+    objective = text_objective(model, language_batch(), seed=0)
+    stream = torch.get_rng_state()
+    assert objective._block().module is blocks[0]
+    assert torch.equal(torch.get_rng_state(), stream)
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.fault("T19")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the method's name is about to change
+@pytest.mark.parametrize("reentrant", [None, False, True], ids=["plain", "saved", "reentrant"])
+def test_where_layer_drop_skips_the_first_block_the_next_one_stands_in(reentrant):
+    """p and the prefix belong to the same point of the network, whichever blocks run."""
+    lots = set()
+    for seed in range(12):
+        model, blocks = with_layer_drop("bart", 0.6)
+        if reentrant is not None:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        torch.manual_seed(seed)
+        objective = text_objective(model, language_batch(), seed=0)
+        objective._block()
+        assert_prefix_gives_the_whole_gradient(objective)
+        found = ran(blocks)
+        objective.forward()
+        lots.add(tuple(found))
+    assert () in lots
+    assert any(len(lot) > 1 for lot in lots)
+    assert any(lot and lot[0] > 0 for lot in lots)
+
+
+@pytest.mark.fault("T19")
+def test_a_named_block_that_layer_drop_skips_has_the_later_ones_to_stand_in():
+    for seed in range(6):
+        model, _ = with_layer_drop("bart", 0.6)
+        torch.manual_seed(seed)
+        name = "model.encoder.layers.1"
+        objective = text_objective(model, language_batch(), seed=0, first_block=name)
+        assert_prefix_gives_the_whole_gradient(objective)
+
+
+@pytest.mark.fault("T19")
+@pytest.mark.parametrize("seed", range(4))
+def test_yopo_trains_a_model_with_layer_drop(seed):
+    model, _ = with_layer_drop("bart", 0.9)
+    torch.manual_seed(seed)
+    report = YOPO(L2Ball(0.5), 0.1, rounds=2, steps=3).step(
+        text_objective(model, language_batch(), seed=0)
+    )
+    assert torch.isfinite(report.loss)

@@ -78,34 +78,54 @@ def grouped(tmp_path, cls=Watched, **given):
 # The sampler.
 
 
+def epochs(sampler, count):
+    """So many epochs of a sampler that is told which of them begins."""
+    found = []
+    for epoch in range(count):
+        sampler.epoch = lambda epoch=epoch: epoch
+        found.append(list(sampler))
+    return found
+
+
 @pytest.mark.parametrize(
     ("size", "chunk", "replays", "want"),
     [
-        (4, 2, 2, [0, 1, 0, 1, 2, 3, 2, 3]),
-        (5, 2, 3, [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]),
-        (3, 3, 1, [0, 1, 2]),
-        (2, 3, 2, []),
+        (4, 2, 2, [[0, 1, 0, 1], [2, 3, 2, 3]]),
+        (5, 2, 3, [[0, 1, 0, 1], [0, 1, 2, 3], [2, 3, 2, 3]]),
+        (3, 1, 2, [[0, 0, 1], [1, 2, 2]]),
+        (3, 3, 1, [[0, 1, 2]]),
+        (2, 3, 2, [[], []]),
     ],
 )
 def test_chunks_come_several_times_in_a_row(size, chunk, replays, want):
     sampler = ReplaySampler(SequentialSampler(range(size)), chunk, replays)
-    assert list(sampler) == want
-    assert len(sampler) == len(want)
-    assert list(sampler) == want  # a second time
+    assert epochs(sampler, 2 * replays) == want * 2
+    assert {len(epoch) for epoch in want} == {len(sampler)}
 
 
 def test_another_samplers_order_is_kept():
     order = [3, 0, 4, 1, 2]
-    assert list(ReplaySampler(order, 2, 2)) == [3, 0, 3, 0, 4, 1, 4, 1]
+    assert epochs(ReplaySampler(order, 2, 2), 2) == [[3, 0, 3, 0], [4, 1, 4, 1]]
 
 
-def test_a_random_sampler_is_drawn_from_once_an_epoch():
+def test_a_random_sampler_is_drawn_from_once_each_time_through_the_data():
     draws = RandomSampler(range(6), generator=torch.Generator().manual_seed(0))
-    first, second = list(ReplaySampler(draws, 2, 2)), list(ReplaySampler(draws, 2, 2))
-    for epoch in (first, second):
-        assert Counter(epoch) == dict.fromkeys(range(6), 2)
-        assert all(epoch[i : i + 2] == epoch[i + 2 : i + 4] for i in (0, 4, 8))
-    assert first != second
+    one, two, three, four = epochs(ReplaySampler(draws, 2, 2), 4)
+    for through in (one + two, three + four):
+        assert Counter(through) == dict.fromkeys(range(6), 2)
+        assert all(through[i : i + 2] == through[i + 2 : i + 4] for i in (0, 4, 8))
+    assert one + two != three + four
+
+
+def test_an_epoch_that_begins_again_in_the_middle_finds_the_same_order():
+    def sampler():
+        return ReplaySampler(RandomSampler(range(6)), 2, 3, seed=4)
+
+    whole = epochs(sampler(), 6)
+    for epoch in range(6):
+        resumed = sampler()
+        resumed.epoch = lambda epoch=epoch: epoch
+        assert list(resumed) == whole[epoch]
 
 
 # Which batches come.
@@ -152,7 +172,7 @@ def test_epochs_come_in_other_orders_and_runs_in_the_same(tmp_path):
         options = {"method": freeat(2)}
         trainer = trained(tmp_path, Watched, options=options, max_steps=24, **flags)
         steps = steps_of(trainer)
-        return steps[:12], steps[12:]
+        return steps[:12], steps[12:]  # each once through the data
 
     first, second = order()
     assert first != second
@@ -188,8 +208,31 @@ def test_as_many_steps_as_ordinary_training(tmp_path, epochs, replays):
     assert ours.state.global_step == ours.state.max_steps == stock.state.global_step
     assert logged(ours, "learning_rate") == logged(stock, "learning_rate")
     assert ours.args.num_train_epochs == epochs
-    # An epoch is m times as long.
-    assert ours.state.epoch == pytest.approx(stock.state.epoch / replays)
+    assert ours.state.epoch == pytest.approx(stock.state.epoch)
+
+
+@pytest.mark.fault("T21")
+@pytest.mark.parametrize(
+    ("count", "replays", "accumulation"), [(3, 3, 1), (2, 3, 1), *slowly((3, 2, 2), (4, 8, 1))]
+)
+def test_evaluation_and_checkpoints_of_every_epoch(tmp_path, count, replays, accumulation):
+    """As many, and at the same steps, as in ordinary training; the best one is loaded."""
+    flags = {"max_steps": -1, "num_train_epochs": count, "eval_strategy": "epoch"}
+    flags |= {"save_strategy": "epoch", "load_best_model_at_end": True}
+    flags |= {"gradient_accumulation_steps": accumulation, "logging_strategy": "epoch"}
+    found = []
+    given = {"eval_dataset": rows(8)}
+    for name, cls, options in (
+        ("stock", Trainer, given),
+        ("ours", Watched, given | {"method": freeat(replays)}),
+    ):
+        trainer = trained(tmp_path / name, cls, options=options, **flags)
+        evaluated = [(e["epoch"], e["step"]) for e in trainer.state.log_history if "eval_loss" in e]
+        saved = sorted(path.name for path in (tmp_path / name).glob("checkpoint-*"))
+        found.append((evaluated, saved))
+        assert trainer.state.best_model_checkpoint is not None
+    assert found[0] == found[1]
+    assert len(found[1][0]) == len(found[1][1]) == count
 
 
 def test_the_dropped_tail_makes_no_step(tmp_path):
@@ -370,15 +413,15 @@ def test_a_ramp_lets_delta_grow(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "at"),
     [
-        ("plain", 6),  # an epoch's end
-        ("plain", 8),
+        ("plain", 6),  # the end of the data
+        ("plain", 8),  # in a group, at an epoch's end
         ("accumulated", 7),
         ("grouped", 8),
         *slowly(("plain", 2), ("plain", 9), ("carried", 6), ("carried", 8), ("relative", 8)),
     ],
 )
 def test_resuming_gives_the_same_bits(tmp_path, kind, at):
-    """An epoch is 6 steps, a group 3."""
+    """An epoch is 2 steps, a group 3, once through the data 6."""
     method = freeat(3, carry=kind == "carried")
     if kind == "relative":
         method = Scaled(FreeAT(L2Ball(0.2), step_size=0.1, replays=3), unit="relative")

@@ -8,12 +8,14 @@ from models import tiny
 from tiny_training import assert_one_sentence, build, hooks
 from torch import nn
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
+from transformers.training_args import OptimizerNames
 
 from nlp_adv import UserError
 from nlp_adv.methods import FGM, METHODS
 from nlp_adv.perturbation import L2Ball
 from nlp_adv.training.refusals import refuse_unsupported
 
+OPTIMIZERS = [member.value for member in OptimizerNames]
 FLAGS = {"adv": "fgm", "max_steps": 1}
 
 
@@ -49,12 +51,59 @@ def test_sharded_training(tmp_path, attribute, name):
     assert str(caught.value).endswith(".")
 
 
-@pytest.mark.parametrize("optimizer", ["lomo", "adalomo"])
+@pytest.mark.fault("T16")
+@pytest.mark.parametrize(
+    "optimizer",
+    ["lomo", "adalomo", *(name for name in OPTIMIZERS if name.endswith("_layerwise"))],
+)
 def test_optimizers_that_step_inside_the_backward_pass(tmp_path, optimizer):
     trainer = build(tmp_path, **FLAGS, optim=optimizer)
     with pytest.raises(UserError, match="optimizer") as caught:
         refuse_unsupported(trainer, FGM(L2Ball(0.1)))
+    assert optimizer in str(caught.value)
     assert_one_sentence(caught.value)
+
+
+def step_in_the_backward_pass(model, steps):
+    """What layer-wise optimizers do: one for each parameter, which steps when its gradient is."""
+    for parameter in model.parameters():
+        optimizer = torch.optim.SGD([parameter], lr=0.1)
+
+        def step(parameter, optimizer=optimizer):
+            optimizer.step()
+            optimizer.zero_grad()
+            steps.append(parameter)
+
+        parameter.register_post_accumulate_grad_hook(step)
+
+
+@pytest.mark.fault("T16")
+@pytest.mark.parametrize("name", ["fgm", "freelb", "pgd", "trades", "awp", "rdrop"])
+def test_a_users_own_optimizer_in_the_backward_pass(tmp_path, name):
+    model, steps = tiny("bert"), []
+    step_in_the_backward_pass(model, steps)
+    text = refused(build(tmp_path, model=model, adv=name))
+    assert "register_post_accumulate_grad_hook" in text
+    assert next(iter(dict(model.named_parameters()))) in text
+    assert steps == []
+
+
+@pytest.mark.fault("T16")
+@pytest.mark.parametrize("flags", [{"adv": "none"}, {"adv": "pgd", "adv_clean_weight": 0.0}])
+def test_where_a_step_has_one_backward_pass_that_optimizer_steps_once(tmp_path, flags):
+    model, steps = tiny("bert"), []
+    step_in_the_backward_pass(model, steps)
+    build(tmp_path, model=model, **(FLAGS | {"max_steps": 2} | flags)).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert len(steps) == 2 * len(trained)
+
+
+@pytest.mark.fault("T16")
+def test_torchs_own_optimizer_in_the_backward_pass(tmp_path):
+    optim = pytest.importorskip("torch.distributed.optim")
+    model = tiny("bert")
+    optim._apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.1})
+    assert "optimizer" in refused(build(tmp_path, model=model, **FLAGS))
 
 
 def test_a_static_graph(tmp_path):

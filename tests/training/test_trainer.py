@@ -1302,7 +1302,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, name, reentrant):
 
 @pytest.mark.parametrize(
     "name",
-    ["pgd-clean", "freelb-random", "trades", *slowly("yopo-clean", "vat", "smart-past", "awp")],
+    ["pgd-clean", "freelb-random", *slowly("yopo-clean", "vat", "smart-past", "awp")],
 )
 def test_bf16_stays_close(tmp_path, name):
     options = {"method": METHODS[name]}
@@ -1314,6 +1314,38 @@ def test_bf16_stays_close(tmp_path, name):
     assert distance(half.gradients[0], full.gradients[0]) > 0  # autocast was on
     assert logged(half, "loss") == pytest.approx(logged(full, "loss"), rel=0.03)
     assert all(parameter.dtype == torch.float32 for parameter in half.model.parameters())
+
+
+@pytest.mark.fault("M6")
+@pytest.mark.parametrize("seed", [0, 1, *slowly(2, 3, 4)])
+def test_bf16_stays_close_at_the_delta_that_it_found(tmp_path, seed):
+    """Near its start a divergence is a difference of nearly equal outputs, which bf16 rounds away.
+
+    So its first direction may be any: δ itself is not compared. At a δ that is given the gradient
+    is a smooth function; rounding is 2⁻⁸ in each of some ten operations on the way to a logit, and
+    β = 6 weighs the differences: 0.04 of it at most on five seeds.
+    """
+    recorder = Recorder(METHODS["trades"])
+    half = trained(
+        tmp_path,
+        Watched,
+        model=tiny("bert").float(),
+        options={"method": recorder},
+        bf16=True,
+        max_steps=1,
+        max_grad_norm=0,
+        seed=seed,
+    )
+    (micro,), (step,) = half.micro_batches, recorder.steps
+    model = tiny("bert").float()
+    objective = text_objective(model, micro.inputs, seed=0)
+    clean, moved = objective.forward(), objective.forward(step["delta"])
+    loss = clean.loss + METHODS["trades"].beta * objective.divergence(clean, moved)
+    loss.backward()
+    got, want = half.gradients[0], gradients(model)
+    off = math.hypot(*(float((got[name] - want[name]).norm()) for name in want))
+    assert 0 < off < 0.1 * math.hypot(*(float(value.norm()) for value in want.values()))
+    assert logged(half, "loss") == pytest.approx([float(loss.detach())], rel=0.05)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Output
 from nlp_adv.perturbation.evaluating import logit_margin
 from nlp_adv.robustness.substitution.encoding import Row
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.text.embeddings import EmbeddingTap, embedding_tap
 from nlp_adv.text.objective import text_objective
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Victim(Runner):
 
     def gradients(self, rows: Sequence[Row], labels: Sequence[int]) -> list[Tensor]:
         """∇ of each row's logit margin by its embeddings, (tokens, width), on the CPU."""
-        tap = EmbeddingTap(find_embedding(self.model))
+        tap = embedding_tap(self.model)
         return self.map(
             rows,
             lambda places: self._gradients(
