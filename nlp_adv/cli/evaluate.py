@@ -12,6 +12,7 @@ from nlp_adv.cli.attack_arguments import (
     parse,
 )
 from nlp_adv.cli.evaluations import command_line, finish
+from nlp_adv.folders import alone_in
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.saved import Evaluation
 
@@ -34,6 +35,9 @@ def run(
     victim, attack, embedding = parse(
         argv, "evaluate", VictimArguments, AttackArguments, EmbeddingArguments
     )
-    evaluation = attacked(victim, attack, embedding, transfer=transfer, logits_times=logits_times)
-    finish(evaluation, attack.output_dir, command_line("evaluate", argv))
+    with alone_in(attack.output_dir):
+        evaluation = attacked(
+            victim, attack, embedding, transfer=transfer, logits_times=logits_times
+        )
+        finish(evaluation, attack.output_dir, command_line("evaluate", argv))
     return evaluation

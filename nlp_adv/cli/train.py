@@ -13,7 +13,13 @@ from nlp_adv.cli.arguments import ReportArguments, TrainArguments, parse
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.report import RunResult, attack_batches, measure, print_report, write_report
-from nlp_adv.cli.running import announce, check_output_folder, plain_arguments, use_one_gpu
+from nlp_adv.cli.running import (
+    alone_in_output,
+    announce,
+    check_output_folder,
+    plain_arguments,
+    use_one_gpu,
+)
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
 from nlp_adv.methods import all_methods
@@ -62,6 +68,11 @@ def main(argv: list[str]) -> None:
         import_module("nlp_adv.cli.train_images").main(argv)
         return
     arguments = parse(argv, demo_flags)
+    with alone_in_output(arguments.training):
+        _run(arguments)
+
+
+def _run(arguments: TrainArguments) -> None:
     training = arguments.training
     check_output_folder(training, overwrite=arguments.report.overwrite_output_dir)
     use_one_gpu(training)

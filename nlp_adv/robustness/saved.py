@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from nlp_adv.errors import UserError
+from nlp_adv.folders import alone_in, write_whole
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.folders import RECORDS, alone_in
 from nlp_adv.robustness.protocols import Protocol
-from nlp_adv.robustness.records import Record, RecordWriter, read_records
+from nlp_adv.robustness.records import RECORDS, Record, RecordWriter, read_records
 from nlp_adv.robustness.report.content import Curve, ModelResult
 from nlp_adv.robustness.statistics import Share
 
@@ -254,11 +254,9 @@ def load(folder: Path) -> Evaluation:
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
-    unfinished = folder / f"{HEADER}.tmp"
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True)
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(folder / HEADER)
+        write_whole(folder / HEADER, text + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}).") from error
