@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from nlp_adv.errors import UserError
 
 LOCK = ".lock"
+LONGEST_NAME = 200  # bytes; file systems take 255, and something is added to names
+_DEVICES = {"CON", "PRN", "AUX", "NUL"} | {
+    f"{kind}{n}" for kind in ("COM", "LPT") for n in range(10)
+}
 _held = threading.local()  # `.folders`: those that this thread is alone in
+
+
+class FolderTaken(UserError):
+    """Another process writes into a folder."""
 
 
 @contextmanager
@@ -26,7 +36,8 @@ def alone_in(folder: str | Path) -> Iterator[None]:
     kill. A folder that was made for it and is still empty at the end is removed.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be made.
+        FolderTaken: another process holds it.
+        UserError: the folder cannot be made.
     """
     folder = Path(folder)
     held: set[Path] = _held.__dict__.setdefault("folders", set())
@@ -41,10 +52,16 @@ def alone_in(folder: str | Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except OSError as error:  # a Timeout is one as well
+    except Timeout as error:
+        raise FolderTaken(
+            f"{folder} cannot be used: another process writes into it; wait for it, or give "
+            f"another --output_dir."
+        ) from error
+    except OSError as error:
         _remove_empty(made)
-        why = "another process writes into it" if isinstance(error, Timeout) else error.strerror
-        raise UserError(f"{folder} cannot be used: {why}; give another --output_dir.") from error
+        raise UserError(
+            f"{folder} cannot be used: {error.strerror}; give another --output_dir."
+        ) from error
     held.add(place)
     try:
         yield
@@ -55,6 +72,28 @@ def alone_in(folder: str | Path) -> Iterator[None]:
             (folder / LOCK).unlink()
         lock.release()
         _remove_empty(made)
+
+
+def unusable_as_name(name: Any) -> str | None:
+    """What keeps a name from naming a folder inside another one, on any system; None for nothing.
+
+    Names from recipes and the like become folders: one that is a path would write, and delete,
+    outside of the output folder. Letters of every alphabet are fine, and so are blanks inside.
+    """
+    if not isinstance(name, str):
+        return f"is {type(name).__name__}, not text: put it in quotes"
+    plain = unicodedata.normalize("NFKC", name)  # where a fullwidth solidus is a solidus
+    if not plain.strip():
+        return "is empty"
+    if not (name.isprintable() and plain.isprintable()) or set(plain) & set('/\\:*?"<>|∕⁄∖'):
+        return 'holds one of / \\ : * ? " < > | or what cannot be printed'
+    if plain[0] in ".-~ " or plain[-1] in ". ":
+        return "begins with one of . - ~ or a blank, or ends with a dot or a blank"
+    if plain.split(".")[0].upper() in _DEVICES:
+        return "is the name of a device on Windows"
+    if len(name.encode("utf-8")) > LONGEST_NAME:
+        return f"has more than {LONGEST_NAME} bytes"
+    return None
 
 
 def is_empty(folder: Path) -> bool:

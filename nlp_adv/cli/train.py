@@ -79,7 +79,7 @@ def _run(arguments: TrainArguments) -> None:
     set_seed(training.seed)
     with training.main_process_first():
         task = load_task(arguments)
-    _check_before_training(arguments, task)
+    check_before_training(arguments, task)
     attacked = bool(arguments.report.attack_epsilons)
     results = [_train(task, training, arguments.report)]
     if arguments.report.compare_plain and training.adv != "none":
@@ -94,7 +94,12 @@ def _run(arguments: TrainArguments) -> None:
         print_report(results, arguments.report, demo=arguments.demo)
 
 
-def _check_before_training(arguments: TrainArguments, task: Task) -> None:
+def check_before_training(arguments: TrainArguments, task: Task) -> None:
+    """Refuse what would end the run after its training, or in it.
+
+    Raises:
+        UserError: with the way out.
+    """
     training = arguments.training
     if task.reported is None and (
         training.eval_strategy != "no" or arguments.report.attack_epsilons
