@@ -46,23 +46,10 @@ def _read(path: Path) -> torch.Tensor:
     with path.open("rb") as file:
         packed = file.read(2) == GZIP
     with open_unpacked(path, packed=packed) as file:
-        start = file.read(4)
-        if len(start) < 4 or start[:2] != b"\0\0" or start[3] == 0:
-            raise UserError(
-                f"{path} is no IDX file: it begins with 0x{start.hex()} where 0x000008 and the "
-                f"number of axes are expected; check the path."
-            )
-        code, axes = start[2], start[3]
-        if code != UNSIGNED_BYTE:
-            raise UserError(
-                f"{path} holds values of type 0x{code:02x}; only unsigned bytes (0x08) are read."
-            )
-        lengths = file.read(4 * axes)
-        if len(lengths) < 4 * axes:
-            raise UserError(f"{path} is truncated in its header; fetch it again.")
-        shape = [int.from_bytes(lengths[at : at + 4], "big") for at in range(0, 4 * axes, 4)]
+        content = bytearray(file.read(CHUNK))  # what is damaged at its beginning shows itself here
+        shape = _shape(path, content)
+        del content[: 4 + 4 * len(shape)]
         # Not by its header's word: that may ask for more memory than there is.
-        content = bytearray()
         expected = math.prod(shape)
         while len(content) <= expected and (part := file.read(CHUNK)):
             content += part
@@ -77,6 +64,23 @@ def _read(path: Path) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.uint8)
     # A bytearray, so that the tensor may be written to; it shares the memory.
     return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
+
+
+def _shape(path: Path, content: bytearray) -> list[int]:
+    """The lengths in a header."""
+    if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
+        raise UserError(
+            f"{path} is no IDX file: it begins with 0x{content[:4].hex()} where 0x000008 and the "
+            f"number of axes are expected; check the path."
+        )
+    code, axes = content[2], content[3]
+    if code != UNSIGNED_BYTE:
+        raise UserError(
+            f"{path} holds values of type 0x{code:02x}; only unsigned bytes (0x08) are read."
+        )
+    if len(content) < 4 + 4 * axes:
+        raise UserError(f"{path} is truncated in its header; fetch it again.")
+    return [int.from_bytes(content[at : at + 4], "big") for at in range(4, 4 + 4 * axes, 4)]
 
 
 def _damaged(path: str | os.PathLike[str], error: Exception) -> UserError:

@@ -33,6 +33,7 @@ from nlp_adv.robustness.substitution.encoding import Splicer
 from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
 from nlp_adv.robustness.substitution.victim import Victim
 from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
+from nlp_adv.text.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,6 +115,7 @@ def evaluate_robustness(
         seed=seed,
         name=name,
     )
+    check_vocabulary(tokenizer, (text.text for text in data.texts), "the model")
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
     hashes = {one.name: attack_hash(one, chosen, resources) for one in built}
