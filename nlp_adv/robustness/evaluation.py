@@ -146,6 +146,7 @@ def evaluate_robustness(
             )
             for record in bar:
                 store.add(record)
+                store.cost(asdict(victim.work))
         if white_box is not None:
             _attack_embeddings(white_box, victim, splicer, texts, store, progress)
         records = store.records(list(hashes), {text.id for text in texts})
@@ -156,13 +157,14 @@ def evaluate_robustness(
         clean = _clean(victim, splicer, [*data.texts, *data.rest]) if clean_on_all else None
         if white_box is not None and white_box.checks:
             checks += white_box.found_checks(victim, splicer, texts, progress=progress)
+        cost = store.cost(asdict(victim.work))
     return replace(
         evaluation,
         records=records,
         clean=clean,
         checks=checks,
         curves=[] if white_box is None else [white_box.curve(records)],
-        cost=asdict(victim.work),
+        cost=cost,
         notes=_notes(engine),
     )
 
