@@ -106,7 +106,7 @@ def newest_whole(
         for one in (folder.iterdir() if folder.is_dir() else ())
         if (match := _FOLDER.fullmatch(one.name)) and one.is_dir()
     }
-    skipped = []
+    skipped: list[str] = []
     for step in sorted(steps, reverse=True):
         what = lack(steps[step], args, everything=everything)
         if what is None:
