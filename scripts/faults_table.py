@@ -3,12 +3,13 @@
     python scripts/faults_table.py            write it
     python scripts/faults_table.py --check    exit with 1 where it is not up to date
 
-A test names what it holds with `@pytest.mark.fault("T1")`.
+A test, its class or its file (`pytestmark`) names what it holds with `pytest.mark.fault("T1")`.
 """
 
 import ast
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -16,18 +17,46 @@ TABLE = ROOT / "docs" / "faults.md"
 
 
 def marked_tests(tests: Path = ROOT / "tests") -> dict[str, list[str]]:
-    """`file::test` by the number of the fault."""
+    """`file::test` by the number of the fault; a mark of a class or a file is of all its tests."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(tests.rglob("test_*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
-                continue
-            for mark in node.decorator_list:
-                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.fault":
-                    number = ast.literal_eval(mark.args[0])
-                    found[number].append(f"{path.relative_to(ROOT)}::{node.name}")
+        for numbers, names in _tests(tree.body, _of_file(tree), ()):
+            for number in dict.fromkeys(numbers):
+                found[number].append("::".join((str(path.relative_to(ROOT)), *names)))
     return found
+
+
+def _tests(
+    body: list[ast.stmt], numbers: list[str], inside: tuple[str, ...]
+) -> Iterator[tuple[list[str], tuple[str, ...]]]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from _tests(node.body, numbers + _marks(node.decorator_list), (node.name,))
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield numbers + _marks(node.decorator_list), (*inside, node.name)
+
+
+def _of_file(tree: ast.Module) -> list[str]:
+    """Marks in `pytestmark`, one or a list."""
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+    ]
+    return [
+        number
+        for value in values
+        for number in _marks(value.elts if isinstance(value, ast.List) else [value])
+    ]
+
+
+def _marks(expressions: list[ast.expr]) -> list[str]:
+    return [
+        ast.literal_eval(mark.args[0])
+        for mark in expressions
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.fault"
+    ]
 
 
 def filled(text: str, tests: dict[str, list[str]]) -> str:

@@ -20,6 +20,7 @@ from nlp_adv.cli.attack_image_arguments import of_texts
 from nlp_adv.cli.evaluations import command_line, finish
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts, load_victim
+from nlp_adv.folders import alone_in
 from nlp_adv.robustness.evaluation import evaluate_robustness
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.saved import Evaluation
@@ -34,8 +35,9 @@ def main(argv: list[str]) -> None:
         return
     argv = of_texts(argv)
     victim, attack = parse(argv, "attack", VictimArguments, AttackArguments)
-    evaluation = attacked(victim, attack)
-    finish(evaluation, attack.output_dir, command_line("attack", argv))
+    with alone_in(attack.output_dir):
+        evaluation = attacked(victim, attack)
+        finish(evaluation, attack.output_dir, command_line("attack", argv))
 
 
 def attacked(

@@ -14,6 +14,7 @@ from nlp_adv.cli.image_attacks import built_attacks
 from nlp_adv.cli.image_run import ImageRun
 from nlp_adv.cli.image_victim import load_attacked_images, load_on_device
 from nlp_adv.cli.report import table
+from nlp_adv.folders import alone_in
 from nlp_adv.images import Attack
 from nlp_adv.robustness.evaluation import environment
 from nlp_adv.robustness.images import ImageRobustness
@@ -28,6 +29,11 @@ def main(argv: list[str]) -> None:
         UserError: anything that the user can mend; what is finished is kept.
     """
     victim, arguments = parse(argv)
+    with alone_in(arguments.output_dir):
+        _run(victim, arguments, command_line("attack", argv))
+
+
+def _run(victim: ImageVictimArguments, arguments: ImageAttackArguments, command: str) -> None:
     attacks = built_attacks(arguments)
     classifier = load_on_device(victim)
     images = load_attacked_images(victim, arguments, classifier)
@@ -51,7 +57,7 @@ def main(argv: list[str]) -> None:
         labels=classifier.label_names,
         settings=_settings(victim, arguments, attacks),
         environment=environment(classifier.model) | {"nlp_adv": __version__},
-        commands=[command_line("attack", argv)],
+        commands=[command],
         notes=run.notes,
     )
     written = write_image_report(report, arguments.output_dir)

@@ -7,19 +7,18 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from nlp_adv.cli import evaluate, train
+from nlp_adv.cli.cells import Cell, check_cells, needs_model
 from nlp_adv.cli.evaluations import command_line, one_report, summary_table
-from nlp_adv.cli.recipe import Control, Recipe, read_recipe
+from nlp_adv.cli.recipe import Control, Recipe, checked_seeds, read_recipe
 from nlp_adv.cli.report import REPORT_NAME
 from nlp_adv.errors import UserError
+from nlp_adv.folders import FolderTaken, alone_in, unusable_as_name
 from nlp_adv.robustness.report import write_report
-from nlp_adv.robustness.saved import HEADER, load
+from nlp_adv.robustness.saved import load
 
 
 def main(argv: list[str]) -> None:
@@ -29,39 +28,28 @@ def main(argv: list[str]) -> None:
     for name in options.methods or ():
         if name not in recipe.methods:
             raise UserError(f"The recipe has no method {name!r}, only {', '.join(recipe.methods)}.")
-    folder = Path(options.output_dir or f"runs/{Path(options.recipe).stem}")
-    cells = list(_cells(recipe, folder, options.methods, options.seeds))
-    elsewhere = [] if options.report_only else [cell for cell in cells if not _run(recipe, cell)]
+    folder = Path(options.output_dir or _default_folder(options.recipe))
+    try:
+        seeds = checked_seeds(options.seeds or recipe.seeds)
+    except ValueError as error:
+        raise UserError(f"--seeds: {error}.") from error
+    cells = list(_cells(recipe, folder, options.methods, seeds))
+    elsewhere = []
+    if not options.report_only:
+        check_cells(recipe, [cell for cell in cells if not cell.evaluated])
+        elsewhere = [cell for cell in cells if not _run(recipe, cell)]
     if elsewhere:
         names = ", ".join(cell.title for cell in elsewhere)
         print(f"Another process is at {names}: run this again, with --report_only, at its end.")
     _report(recipe, folder, command_line("compare", argv))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One method trained with one seed, and its evaluation."""
-
-    method: str
-    seed: int
-    folder: Path  # of the cell
-    model: Path  # of its weights: another cell's for a control
-
-    @property
-    def title(self) -> str:
-        """In messages."""
-        return f"{self.method}, seed {self.seed}"
-
-    @property
-    def trained(self) -> bool:
-        """Whether the weights are there, whole: the report is written last."""
-        return (self.model / REPORT_NAME).exists()
-
-    @property
-    def evaluated(self) -> bool:
-        """Whether the evaluation is there, whole."""
-        header = self.folder / HEADER
-        return header.exists() and "found" in json.loads(header.read_text(encoding="utf-8"))
+def _default_folder(recipe: str) -> str:
+    name = Path(recipe).stem
+    wrong = unusable_as_name(name)
+    if wrong is not None:
+        raise UserError(f"The recipe's name {name!r} {wrong}: name a folder with --output_dir.")
+    return f"runs/{name}"
 
 
 def _cells(
@@ -83,12 +71,10 @@ def _run(recipe: Recipe, cell: Cell) -> bool:
         return True
     own = recipe.methods[cell.method]
     baseline = _baseline(recipe, cell)
-    cell.folder.mkdir(parents=True, exist_ok=True)
     try:
-        # The lock ends with the process that holds it, however that ends.
-        with FileLock(cell.model.parent / ".lock", timeout=0):
+        with alone_in(cell.model.parent):
             if not cell.trained and isinstance(own, Control):
-                raise UserError(f"{cell.title} needs the model of {own.of}: run that method first.")
+                raise UserError(needs_model(cell, own))
             if not cell.trained:
                 shutil.rmtree(cell.model, ignore_errors=True)  # begun and not finished
                 flags = recipe.train_flags(cell.method, cell.seed, cell.model)
@@ -100,7 +86,7 @@ def _run(recipe: Recipe, cell: Cell) -> bool:
                 transfer = [] if baseline is None else load(baseline.folder).records
                 times = own.logits_times if isinstance(own, Control) else 1.0
                 evaluate.run(flags, transfer=transfer, logits_times=times)
-    except Timeout:
+    except FolderTaken:
         return False
     return True
 
@@ -131,7 +117,8 @@ def _report(recipe: Recipe, folder: Path, command: str) -> None:
     report = one_report(
         evaluations, results, title=recipe.title, commands=[command], published=recipe.published
     )
-    written = write_report(report, folder)
+    with alone_in(folder):
+        written = write_report(report, folder)
     print(summary_table(results))
     print(f"The report is {written[0]}.")
 

@@ -9,16 +9,39 @@ from nlp_adv.cli.attack_arguments import (
     AttackArguments,
     EmbeddingArguments,
     VictimArguments,
+    chosen_protocol,
     parse,
 )
 from nlp_adv.cli.evaluations import command_line, finish
+from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts
+from nlp_adv.folders import alone_in
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.saved import Evaluation
+from nlp_adv.robustness.shards import Shard
+from nlp_adv.robustness.substitution.attacks.build import check_attacks
 
 
 def main(argv: list[str]) -> None:
     """Evaluate a saved classifier."""
     run(argv)
+
+
+def check(argv: list[str]) -> None:
+    """Make sure that a model yet to be trained can be evaluated so: flags, texts, resources.
+
+    Raises:
+        UserError: it cannot.
+    """
+    victim, attack, embedding = parse(
+        argv, "evaluate", VictimArguments, AttackArguments, EmbeddingArguments
+    )
+    protocol = chosen_protocol(attack.protocol)
+    if attack.shard:
+        Shard.parse(attack.shard)
+    embedding.white_box()
+    load_texts(victim)
+    load_training_texts(victim)
+    check_attacks(attack.attacks, protocol, load_resources(attack, victim))
 
 
 def run(
@@ -34,6 +57,9 @@ def run(
     victim, attack, embedding = parse(
         argv, "evaluate", VictimArguments, AttackArguments, EmbeddingArguments
     )
-    evaluation = attacked(victim, attack, embedding, transfer=transfer, logits_times=logits_times)
-    finish(evaluation, attack.output_dir, command_line("evaluate", argv))
+    with alone_in(attack.output_dir):
+        evaluation = attacked(
+            victim, attack, embedding, transfer=transfer, logits_times=logits_times
+        )
+        finish(evaluation, attack.output_dir, command_line("evaluate", argv))
     return evaluation

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nlp_adv.cli.report import table
 from nlp_adv.errors import UserError
+from nlp_adv.folders import alone_in
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.report import ModelResult, PublishedValue, Report, write_report
 from nlp_adv.robustness.saved import Evaluation, load, save
@@ -35,7 +36,8 @@ def main(argv: list[str]) -> None:
     results = [one.result(name) for one, name in zip(evaluations, names, strict=True)]
     commands = [command_line("report", argv)]
     report = one_report(evaluations, results, title=options.title, commands=commands)
-    written = write_report(report, options.output_dir)
+    with alone_in(options.output_dir):
+        written = write_report(report, options.output_dir)
     print(summary_table(results))
     print(f"The report is {written[0]}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -97,11 +98,22 @@ def load_image_task(arguments: TrainImageArguments) -> ImageTask:
     if "train" not in splits:
         raise UserError(f"{data.dataset_name} has no train split.")
     splits = _held_out(splits, data.validation_examples, seed)
+    if channels == 1 and data.dataset_name is not None:
+        _check_grey(load_images(data.dataset_name, channels=3)["train"])
+    splits = _of_known_classes(splits)
     if data.max_train_samples is not None:
         splits["train"] = splits["train"].drawn(data.max_train_samples, seed)
     if data.max_eval_samples is not None:
         for key in splits.keys() - {"train"}:
             splits[key] = splits[key].head(data.max_eval_samples)
+    classes = {splits["train"].label_names[label] for label in splits["train"].labels}
+    if len(classes) < 2:
+        raise UserError(
+            f"All {len(splits['train'])} training images are of the class "
+            f"{', '.join(classes) or 'none'}: give images of at least two classes."
+        )
+    for key, split in splits.items():
+        split.check(key)
     if processor is None:
         processor = _processor(splits["train"], model.pixel_mean, model.pixel_std)
     names = splits["train"].label_names
@@ -123,6 +135,45 @@ def _held_out(splits: dict[str, Images], count: int, seed: int) -> dict[str, Ima
     return kept | {key: split for key, split in splits.items() if key != "train"}
 
 
+def _of_known_classes(splits: dict[str, Images]) -> dict[str, Images]:
+    """The same, with the numbers of the training split's classes.
+
+    Raises:
+        UserError: another split has a class that is not trained.
+    """
+    train = splits["train"]
+    known = {train.label_names[label] for label in train.labels}
+    for key, split in splits.items():
+        there = {split.label_names[label] for label in split.labels}
+        if not there <= known:
+            raise UserError(
+                f"The {key} split has images of the class {min(there - known)}, of which there is "
+                f"no training image: add some, or remove that class."
+            )
+    return {
+        key: split if split.label_names == train.label_names else split.named_as(train.label_names)
+        for key, split in splits.items()
+    }
+
+
+def _check_grey(images: Images) -> None:
+    """Refuse to take the colours out of pictures for a model of grey ones.
+
+    Args:
+        images: in three channels; those of a grey picture are equal.
+
+    Raises:
+        UserError: one of a few pictures is in colour.
+    """
+    for number in range(0, len(images), max(1, len(images) // 8)):
+        x = images[number][0]
+        if bool((x != x[:1]).any()):
+            raise UserError(
+                "The images are in colour and the model takes grey ones: give a model of 3 "
+                "channels, or grey images."
+            )
+
+
 def _config(arguments: TrainImageArguments) -> Any:
     model = arguments.model
     name = model.config_name or model.model_name_or_path
@@ -130,7 +181,7 @@ def _config(arguments: TrainImageArguments) -> Any:
         return None
     try:
         return AutoConfig.from_pretrained(
-            name, cache_dir=model.cache_dir, revision=model.model_revision
+            name, cache_dir=model.cache_dir, revision=model.model_revision, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise cannot_load("configuration", name, error) from error
@@ -141,6 +192,13 @@ def _factory(
 ) -> Callable[[], PreTrainedModel]:
     """A function that makes the model that training begins with."""
     model, names, seed = arguments.model, train.label_names, arguments.training.seed
+    before = None if config is None or model.config_name else config.num_labels
+    if before not in (None, len(names)):
+        print(
+            f"Note: {model.model_name_or_path} tells {before} classes apart and the images have "
+            f"{len(names)}: its head begins anew.",
+            file=sys.stderr,
+        )
     labels = {
         "num_labels": len(names),
         "id2label": dict(enumerate(names)),
@@ -155,7 +213,7 @@ def _factory(
             return made
         config.update(labels)
         if model.model_name_or_path is None:
-            made = _AutoModel.from_config(config)
+            made = _AutoModel.from_config(config, trust_remote_code=False)
             return made
         try:
             made = _AutoModel.from_pretrained(
@@ -164,6 +222,7 @@ def _factory(
                 ignore_mismatched_sizes=True,  # a head for other classes begins anew
                 cache_dir=model.cache_dir,
                 revision=model.model_revision,
+                trust_remote_code=False,
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise cannot_load("image classifier", model.model_name_or_path, error) from error

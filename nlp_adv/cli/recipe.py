@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nlp_adv.cli.attack_arguments import AttackArguments, EmbeddingArguments, VictimArguments
+from nlp_adv.cli.yaml_file import read_yaml
 from nlp_adv.errors import UserError
+from nlp_adv.folders import unusable_as_name
 from nlp_adv.robustness.report import PublishedValue
 
 _OF_THE_DATA = ("dataset_name", "dataset_config_name", "task_name", "text_columns", "label_column")
 _INHERITED = (*_OF_THE_DATA, "test_file", "max_seq_length")
+# Where a cell is read and written: a recipe's own value would be another cell's, or outside.
+_PLACES = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 ATTACK_FLAGS = {
     one.name
     for kind in (VictimArguments, AttackArguments, EmbeddingArguments)
@@ -83,31 +87,31 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     Raises:
         UserError: the file cannot be read or lacks something.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The recipe {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"The recipe {path} is no YAML: {' '.join(str(error).split())}.") from error
+    content = read_yaml(path, "recipe")
     known = {"title", "train", "attack", "methods", "seeds", "published"}
     if not isinstance(content, dict) or not {"title", "methods", "seeds"} <= set(content) <= known:
         raise UserError(
             f"The recipe {path} must hold title, methods and seeds, and may hold train, attack and "
             f"published."
         )
-    train, attack = dict(content.get("train") or {}), dict(content.get("attack") or {})
+    try:
+        train, attack = (_flags(content.get(name) or {}, name) for name in ("train", "attack"))
+        methods = {name: _method(own or {}, name) for name, own in content["methods"].items()}
+        published = tuple(PublishedValue(**one) for one in content.get("published") or ())
+        seeds = _seeds(content["seeds"])
+        _check_names(methods)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"The recipe {path} is not in order: {error}.") from error
     for key, value in overrides.items():
         section, _, name = key.rpartition(".")
         if section not in ("", "train", "attack"):
             raise UserError(f"--{key}: a recipe has the sections train and attack.")
         to_attack = section == "attack" or (not section and name in ATTACK_FLAGS)
-        (attack if to_attack else train)[name] = value
-    try:
-        methods = {name: _method(own or {}) for name, own in content["methods"].items()}
-        published = tuple(PublishedValue(**one) for one in content.get("published") or ())
-        seeds = tuple(int(seed) for seed in content["seeds"])
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"The recipe {path} is not in order: {error}.") from error
+        try:
+            given = _flags({name: value}, "attack" if to_attack else "train")
+        except ValueError as error:
+            raise UserError(f"--{key}: {error}.") from error
+        (attack if to_attack else train).update(given)
     if not methods or not seeds:
         raise UserError(f"The recipe {path} names no method or no seed.")
     for name, own in methods.items():
@@ -116,10 +120,62 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     return Recipe(content["title"], train, attack, methods, seeds, published)
 
 
-def _method(own: Any) -> Mapping[str, Any] | Control:
-    if not isinstance(own, dict):
-        raise TypeError(f"a method needs flags by name, not {own!r}")
-    return Control(**own) if "logits_times" in own else own
+def _flags(settings: Any, section: str) -> dict[str, Any]:
+    """A section's flags, with underscores, and none of those that say where a cell is written."""
+    if not isinstance(settings, dict):
+        raise TypeError(f"{section} needs flags by name, not {settings!r}")
+    flags: dict[str, Any] = {}
+    for key, value in settings.items():
+        # "output_dir=elsewhere" would be a flag with its value.
+        if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", key):
+            raise ValueError(f"{key!r} in {section} is no name of a flag")
+        name = key.replace("-", "_")
+        if name in flags:
+            raise ValueError(f"{section} has {name} twice")
+        if name in _PLACES or (name == "seed" and section != "attack"):
+            raise ValueError(f"{section} cannot set {name}, which each cell has of its own")
+        flags[name] = value
+    return flags
+
+
+def _method(own: Any, name: Any) -> Mapping[str, Any] | Control:
+    section = f"the method {name}"
+    if isinstance(own, dict) and "logits_times" in own:
+        return Control(**own)
+    return _flags(own, section)
+
+
+def _check_names(methods: Mapping[Any, Any]) -> None:
+    """Each method has folders of its own, inside the output folder."""
+    seen: dict[str, str] = {}
+    for name in methods:
+        wrong = unusable_as_name(name)
+        if wrong is not None:
+            raise ValueError(f"the method's name {name!r} {wrong}")
+        # Some file systems take the two for one.
+        other = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other != name:
+            raise ValueError(f"the methods {other!r} and {name!r} would share a folder")
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    if not isinstance(given, list):
+        raise TypeError(f"seeds must be a list, not {given!r}")
+    return checked_seeds([int(seed) for seed in given])
+
+
+def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """The seeds of the training.
+
+    Raises:
+        ValueError: one is out of range, or there twice: a cell counts once.
+    """
+    for place, seed in enumerate(seeds):
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"the seed {seed} is not between 0 and 2³² − 1")
+        if seed in seeds[:place]:
+            raise ValueError(f"the seed {seed} is there twice")
+    return tuple(seeds)
 
 
 def as_flags(settings: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_adv.cli.arguments import ReportArguments
+from nlp_adv.folders import write_whole
 from nlp_adv.methods import WarmUp
 from nlp_adv.robustness.embedding import EmbeddingPGD, EmbeddingRobustness, embedding_robustness
 
@@ -105,13 +106,6 @@ def table(rows: list[list[str]]) -> str:
         lines.append(first.strip().ljust(widths[0]) + "  " + "  ".join(cells))
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole, or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def write_report(

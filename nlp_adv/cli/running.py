@@ -2,14 +2,24 @@
 
 import copy
 import sys
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from nlp_adv.errors import UserError
+from nlp_adv.folders import alone_in, is_empty
 from nlp_adv.methods import Method, describe, floor_cost
 from nlp_adv.training.arguments import AdversarialTrainingArguments
+from nlp_adv.training.checkpoints import lack, newest_whole
+from nlp_adv.training.kept import none_whole, not_whole
+
+
+def alone_in_output(training: AdversarialTrainingArguments) -> AbstractContextManager[None]:
+    """No other command writes into the output folder; one process of several holds it for all.
+
+    Raises:
+        UserError: another command does.
+    """
+    return alone_in(str(training.output_dir)) if training.process_index == 0 else nullcontext()
 
 
 def check_output_folder(training: AdversarialTrainingArguments, *, overwrite: bool) -> None:
@@ -20,18 +30,23 @@ def check_output_folder(training: AdversarialTrainingArguments, *, overwrite: bo
     """
     folder = Path(str(training.output_dir))
     resume = training.resume_from_checkpoint
-    if resume in ("true", "True", "last"):
-        last: Callable[[str], str | None] = get_last_checkpoint
-        resume = last(str(folder)) if folder.is_dir() else None
-        if resume is None:
-            raise UserError(f"There is no checkpoint in {folder} to resume from.")
-        training.resume_from_checkpoint = resume
-    if resume is not None and not (Path(resume) / "trainer_state.json").is_file():
-        raise UserError(f"There is no checkpoint {resume} to resume from.")
-    if folder.is_file():
-        raise UserError(f"--output_dir {folder} is a file; name a folder.")
-    taken = folder.is_dir() and any(folder.iterdir())
-    if taken and resume is None and not overwrite:
+    if resume is not None and str(resume).lower() in ("true", "last"):
+        newest, skipped = newest_whole(folder, training)
+        if newest is None:
+            raise UserError(none_whole(folder, skipped))
+        for one in skipped if training.process_index == 0 else ():
+            print(f"Note: {one}; going on from {newest}.", file=sys.stderr)
+        resume = str(newest)
+    elif resume is not None and str(resume).lower() in ("false", "none", ""):
+        resume = None
+    elif resume is not None:
+        if not Path(resume).is_dir():
+            raise UserError(f"There is no checkpoint {resume} to resume from.")
+        what = lack(Path(resume), training)
+        if what is not None:
+            raise UserError(not_whole(resume, what))
+    training.resume_from_checkpoint = resume
+    if not is_empty(folder) and resume is None and not overwrite:
         raise UserError(
             f"{folder} is not empty; it may hold another run. Name a new --output_dir, continue "
             f"that run with --resume_from_checkpoint last, or pass --overwrite_output_dir true."

@@ -19,6 +19,7 @@ from nlp_adv.cli.sweep_run import SweepRun
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.cli.train import check_length
 from nlp_adv.errors import UserError
+from nlp_adv.folders import alone_in
 from nlp_adv.text.embeddings import find_embedding
 
 
@@ -31,6 +32,11 @@ def main(argv: list[str]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("A sweep runs in one process: start it without a launcher.")
     request = SweepRequest(flags_of_file(argv))
+    with alone_in(request.output_dir):
+        _run(request)
+
+
+def _run(request: SweepRequest) -> None:
     folder = SweepFolder(request.output_dir)
     folder.check(request.settings, overwrite=request.base.report.overwrite_output_dir)
     set_seed(request.base.training.seed)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nlp_adv.cli.report import write_whole
 from nlp_adv.errors import UserError
+from nlp_adv.folders import is_empty, write_whole
 
 SETTINGS_NAME, TRIALS_NAME, STUDY_NAME = "sweep.json", "trials.jsonl", "optuna_journal.log"
 
@@ -58,9 +58,7 @@ class SweepFolder:
         Raises:
             UserError: the folder holds something else, or a sweep with other settings.
         """
-        if self.path.is_file():
-            raise UserError(f"--output_dir {self.path} is a file; name a folder.")
-        if overwrite or not self.path.is_dir() or not any(self.path.iterdir()):
+        if overwrite or is_empty(self.path):
             return
         way_out = "name a new --output_dir, or pass --overwrite_output_dir true."
         if not (self.path / SETTINGS_NAME).is_file():

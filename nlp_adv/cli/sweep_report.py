@@ -5,13 +5,15 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import BytesIO
 from typing import Any
 
 from scipy.stats import spearmanr
 
-from nlp_adv.cli.report import table, write_whole
+from nlp_adv.cli.report import table
 from nlp_adv.cli.sweep_records import SweepFolder, TrialRecord
 from nlp_adv.cli.sweep_space import Hyperparameter
+from nlp_adv.folders import write_whole
 from nlp_adv.training.trials import Interval
 
 TABLE_NAME, PLOT_NAME, BEST_NAME = "sweep.md", "sweep.svg", "best.json"
@@ -160,8 +162,10 @@ def _draw(folder: SweepFolder, space: list[Hyperparameter]) -> bool:
     panels[0].set_ylabel("accuracy")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    drawn = BytesIO()
     with rc.rc_context({"svg.hashsalt": "sweep", "svg.fonttype": "none"}):  # the same each time
-        figure.savefig(folder.path / PLOT_NAME, format="svg", metadata={"Date": None})
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    write_whole(folder.path / PLOT_NAME, drawn.getvalue())
     return True
 
 

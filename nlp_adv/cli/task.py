@@ -15,10 +15,11 @@ from transformers import (
 )
 
 from nlp_adv.cli.arguments import DataArguments, ModelArguments, TrainArguments
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, foreign_code
 from nlp_adv.text import demo
 from nlp_adv.text.data import TextData, count_overlap, load_text_data, tokenized
 from nlp_adv.text.files import cause
+from nlp_adv.text.vocabulary import check_vocabulary
 
 
 @dataclass
@@ -58,6 +59,8 @@ def load_task(arguments: TrainArguments) -> Task:
     model, data = arguments.model, load_text_data(arguments.data.source(arguments.training.seed))
     _say_what_is_odd(data)
     tokenizer = _tokenizer(model)
+    texts = (text for column in data.text_columns for text in data.splits["train"][column])
+    check_vocabulary(tokenizer, texts, str(model.tokenizer_name or model.model_name_or_path))
     splits = tokenized(data, tokenizer, _max_length(arguments.data, tokenizer))
     task = arguments.data.task_name
     return Task(data, splits, tokenizer, task, lambda: _pretrained(model, data, tokenizer))
@@ -98,7 +101,7 @@ def _tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     name = model.tokenizer_name or model.model_name_or_path
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, cache_dir=model.cache_dir, revision=model.model_revision
+            name, cache_dir=model.cache_dir, revision=model.model_revision, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise not_found("tokenizer", name, error) from error
@@ -119,7 +122,8 @@ def _pretrained(
             "label2id": {name: index for index, name in enumerate(names)},
             "problem_type": "single_label_classification",
         }
-    source = {"cache_dir": model.cache_dir, "revision": model.model_revision}
+    source: dict[str, Any] = {"cache_dir": model.cache_dir, "revision": model.model_revision}
+    source["trust_remote_code"] = False
     try:
         name = str(model.config_name or model.model_name_or_path)
         config = AutoConfig.from_pretrained(name, **source, **labels)
@@ -136,6 +140,8 @@ def _pretrained(
 
 def not_found(what: str, name: str | None, error: Exception) -> UserError:
     """What to say when a model or a tokenizer cannot be loaded."""
+    if "trust_remote_code" in str(error):
+        return UserError(foreign_code(what, name))
     if "mismatch" in str(error):
         return UserError(
             f"The {what} {name!r} has a head for other labels than the data; give the folder or "

@@ -13,7 +13,13 @@ from nlp_adv.cli.arguments import ReportArguments, TrainArguments, parse
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.report import RunResult, attack_batches, measure, print_report, write_report
-from nlp_adv.cli.running import announce, check_output_folder, plain_arguments, use_one_gpu
+from nlp_adv.cli.running import (
+    alone_in_output,
+    announce,
+    check_output_folder,
+    plain_arguments,
+    use_one_gpu,
+)
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
 from nlp_adv.methods import all_methods
@@ -62,13 +68,18 @@ def main(argv: list[str]) -> None:
         import_module("nlp_adv.cli.train_images").main(argv)
         return
     arguments = parse(argv, demo_flags)
+    with alone_in_output(arguments.training):
+        _run(arguments)
+
+
+def _run(arguments: TrainArguments) -> None:
     training = arguments.training
     check_output_folder(training, overwrite=arguments.report.overwrite_output_dir)
     use_one_gpu(training)
     set_seed(training.seed)
     with training.main_process_first():
         task = load_task(arguments)
-    _check_before_training(arguments, task)
+    check_before_training(arguments, task)
     attacked = bool(arguments.report.attack_epsilons)
     results = [_train(task, training, arguments.report)]
     if arguments.report.compare_plain and training.adv != "none":
@@ -83,7 +94,12 @@ def main(argv: list[str]) -> None:
         print_report(results, arguments.report, demo=arguments.demo)
 
 
-def _check_before_training(arguments: TrainArguments, task: Task) -> None:
+def check_before_training(arguments: TrainArguments, task: Task) -> None:
+    """Refuse what would end the run after its training, or in it.
+
+    Raises:
+        UserError: with the way out.
+    """
     training = arguments.training
     if task.reported is None and (
         training.eval_strategy != "no" or arguments.report.attack_epsilons

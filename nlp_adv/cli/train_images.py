@@ -11,10 +11,17 @@ from typing import Any
 from transformers import PreTrainedModel, set_seed
 
 from nlp_adv.cli.image_task import ImageTask, Normalised, load_image_task
-from nlp_adv.cli.report import REPORT_NAME, table, write_whole
-from nlp_adv.cli.running import announce, check_output_folder, plain_arguments, use_one_gpu
+from nlp_adv.cli.report import REPORT_NAME, table
+from nlp_adv.cli.running import (
+    alone_in_output,
+    announce,
+    check_output_folder,
+    plain_arguments,
+    use_one_gpu,
+)
 from nlp_adv.cli.train_image_arguments import ImageReportArguments, TrainImageArguments, parse
 from nlp_adv.errors import UserError
+from nlp_adv.folders import write_whole
 from nlp_adv.methods import Method
 from nlp_adv.robustness.images.evaluator import image_evaluator
 from nlp_adv.robustness.images.sweep import EpsilonSweep, epsilon_sweep
@@ -63,6 +70,11 @@ def main(argv: list[str]) -> None:
         UserError: anything that the user can mend, before a file is written.
     """
     arguments = parse(argv)
+    with alone_in_output(arguments.training):
+        _run(arguments)
+
+
+def _run(arguments: TrainImageArguments) -> None:
     training, report = arguments.training, arguments.report
     check_output_folder(training, overwrite=report.overwrite_output_dir)
     use_one_gpu(training)

@@ -167,7 +167,11 @@ def _loaded(kind: Any, what: str, name: str, arguments: VictimArguments) -> PreT
     revision = arguments.model_revision if own else "main"
     try:
         model, info = kind.from_pretrained(
-            name, cache_dir=arguments.cache_dir, revision=revision, output_loading_info=True
+            name,
+            cache_dir=arguments.cache_dir,
+            revision=revision,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise not_found(what, name, error) from error
@@ -183,7 +187,7 @@ def _loaded(kind: Any, what: str, name: str, arguments: VictimArguments) -> PreT
 def _tokenizer(name: str, arguments: VictimArguments) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, cache_dir=arguments.cache_dir
+            name, cache_dir=arguments.cache_dir, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise not_found("tokenizer", name, error) from error

@@ -69,6 +69,26 @@ class Images(torch.utils.data.Dataset[tuple[Tensor, int]]):
             rows = range(start, min(start + size, len(self)))
             yield stacked([self[row][0] for row in rows]), torch.tensor(self.labels[start:][:size])
 
+    def check(self, what: str) -> None:
+        """Read every image once, so that nothing is found in the middle of a training.
+
+        Args:
+            what: the split is called, for messages.
+
+        Raises:
+            UserError: an image cannot be read, or has another size than the first.
+
+        Cost: as much as the reading of one pass over the data.
+        """
+        first = None
+        for number in range(len(self)):
+            shape = tuple(self._read(number).shape)
+            first = first or shape
+            if shape != first:
+                raise UserError(
+                    f"Image {number} of the {what} split: {_of_two_sizes(first, shape)}"
+                )
+
     def named_as(self, names: Sequence[str]) -> Images:
         """The same classes in a model's order: by name where all are known to it, else by number.
 
@@ -94,11 +114,15 @@ def stacked(images: Sequence[Tensor]) -> Tensor:
     """
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
-        raise UserError(
-            f"Images differ in size, {shapes[0]} and {shapes[1]}; give a model that was saved with "
-            f"its image processor, which brings them to one."
-        )
+        raise UserError(_of_two_sizes(*shapes[:2]))
     return torch.stack(list(images))
+
+
+def _of_two_sizes(one: tuple[int, ...], other: tuple[int, ...]) -> str:
+    return (
+        f"Images differ in size, {one} and {other}; give a model that was saved with its image "
+        f"processor, which brings them to one."
+    )
 
 
 def load_images(
@@ -203,8 +227,13 @@ def _of_dataset(rows: Dataset, name: str, processor: Any, channels: int | None) 
             f"{name} has the columns {', '.join(rows.column_names)}; an image data set needs "
             f"{' or '.join(_IMAGE_COLUMNS)}, and {' or '.join(_LABEL_COLUMNS)}."
         )
-    labels = rows[label][:]
-    feature = rows.features[label]
+    labels, feature = rows[label][:], rows.features[label]
+    strange = next((one for one in labels if type(one) is not int or one < 0), None)
+    if strange is not None or None in labels:
+        raise UserError(
+            f"{name} has an image with the label {strange!r} in {label!r}; labels are the numbers "
+            f"of classes, from 0."
+        )
     names = [str(number) for number in range(max(labels, default=0) + 1)]
     if isinstance(feature, ClassLabel):
         names = feature.names

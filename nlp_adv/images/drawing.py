@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nlp_adv.errors import UserError
+from nlp_adv.folders import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,9 +50,11 @@ def saved(figure: Figure, path: str | None) -> Figure:
         raise UserError(f"{path} cannot be drawn; its name must end in .png, .svg or .pdf.")
     import matplotlib
 
+    drawn = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nlp_adv"}):
+        figure.savefig(drawn, format=suffix[1:], dpi=150, metadata=_WITHOUT_DATE[suffix])
     try:
-        with matplotlib.rc_context({"svg.hashsalt": "nlp_adv"}):
-            figure.savefig(path, dpi=150, metadata=_WITHOUT_DATE[suffix])
+        write_whole(Path(path), drawn.getvalue())
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}); check the folder."

@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from nlp_adv.errors import UserError
+from nlp_adv.unpacking import open_unpacked
 
 GZIP = b"\x1f\x8b"  # how a gzipped file begins, whatever its name
+CHUNK = 2**24  # bytes read at once
 UNSIGNED_BYTE = 8  # the type code of uint8
 
 
@@ -30,7 +32,42 @@ def read_idx(path: str | os.PathLike[str]) -> torch.Tensor:
         UserError: the file is not there, is no IDX file of unsigned bytes, or holds fewer or more
             values than its header says.
     """
-    content = _bytes_of(Path(path))
+    try:
+        return _read(Path(path))
+    except OSError as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise _damaged(path, error) from error
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
+    except (EOFError, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> torch.Tensor:
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP
+    with open_unpacked(path, packed=packed) as file:
+        content = bytearray(file.read(CHUNK))  # what is damaged at its beginning shows itself here
+        shape = _shape(path, content)
+        del content[: 4 + 4 * len(shape)]
+        # Not by its header's word: that may ask for more memory than there is.
+        expected = math.prod(shape)
+        while len(content) <= expected and (part := file.read(CHUNK)):
+            content += part
+        more = " or more" if file.read(1) else ""
+    if len(content) != expected:
+        what = "is truncated" if len(content) < expected else "is too long"
+        raise UserError(
+            f"{path} {what}: its header says {'×'.join(map(str, shape))} = {expected} values and "
+            f"{len(content)}{more} follow; fetch it again."
+        )
+    if not content:
+        return torch.zeros(shape, dtype=torch.uint8)
+    # A bytearray, so that the tensor may be written to; it shares the memory.
+    return torch.frombuffer(content, dtype=torch.uint8).reshape(shape)
+
+
+def _shape(path: Path, content: bytearray) -> list[int]:
+    """The lengths in a header."""
     if len(content) < 4 or content[:2] != b"\0\0" or content[3] == 0:
         raise UserError(
             f"{path} is no IDX file: it begins with 0x{content[:4].hex()} where 0x000008 and the "
@@ -41,29 +78,10 @@ def read_idx(path: str | os.PathLike[str]) -> torch.Tensor:
         raise UserError(
             f"{path} holds values of type 0x{code:02x}; only unsigned bytes (0x08) are read."
         )
-    start = 4 + 4 * axes
-    if len(content) < start:
+    if len(content) < 4 + 4 * axes:
         raise UserError(f"{path} is truncated in its header; fetch it again.")
-    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    found, expected = len(content) - start, math.prod(shape)
-    if found != expected:
-        what = "is truncated" if found < expected else "is too long"
-        raise UserError(
-            f"{path} {what}: its header says {'×'.join(map(str, shape))} = {expected} values and "
-            f"{found} follow; fetch it again."
-        )
-    # A bytearray, so that the tensor may be written to; it shares the memory, header included.
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(shape)
+    return [int.from_bytes(content[at : at + 4], "big") for at in range(4, 4 + 4 * axes, 4)]
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from error
-    if not content.startswith(GZIP):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{path} is a damaged gzip file ({error}); fetch it again.") from error
+def _damaged(path: str | os.PathLike[str], error: Exception) -> UserError:
+    return UserError(f"{path} is a damaged gzip file ({error}); fetch it again.")

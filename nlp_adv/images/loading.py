@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, foreign_code
 from nlp_adv.images.pixels import Pixels
 
 
@@ -40,7 +40,8 @@ def load_classifier(
     Raises:
         UserError: one of them is not there, or is for something else.
     """
-    where = {"cache_dir": cache_dir, "revision": revision}
+    where: dict[str, Any] = {"cache_dir": cache_dir, "revision": revision}
+    where["trust_remote_code"] = False
     processor = load_processor(name, cache_dir=cache_dir, revision=revision)
     try:
         model = AutoModelForImageClassification.from_pretrained(name, **where)
@@ -58,13 +59,15 @@ def load_processor(name: str, *, cache_dir: str | None = None, revision: str = "
     """
     try:
         load: Any = AutoImageProcessor.from_pretrained
-        return load(name, cache_dir=cache_dir, revision=revision)
+        return load(name, cache_dir=cache_dir, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise cannot_load("image processor (preprocessor_config.json)", name, error) from error
 
 
 def cannot_load(what: str, name: str, error: Exception) -> UserError:
     """What to say when it is not there."""
+    if "trust_remote_code" in str(error):
+        return UserError(foreign_code(what, name))
     reason = " ".join(str(error).split())[:300]
     if Path(name).is_dir():
         return UserError(f"The folder {name} holds no usable {what}: {reason}")

@@ -33,6 +33,7 @@ from nlp_adv.robustness.substitution.encoding import Splicer
 from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
 from nlp_adv.robustness.substitution.victim import Victim
 from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
+from nlp_adv.text.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,6 +115,7 @@ def evaluate_robustness(
         seed=seed,
         name=name,
     )
+    check_vocabulary(tokenizer, (text.text for text in data.texts), "the model")
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
     hashes = {one.name: attack_hash(one, chosen, resources) for one in built}
@@ -144,6 +146,7 @@ def evaluate_robustness(
             )
             for record in bar:
                 store.add(record)
+                store.cost(asdict(victim.work))
         if white_box is not None:
             _attack_embeddings(white_box, victim, splicer, texts, store, progress)
         records = store.records(list(hashes), {text.id for text in texts})
@@ -154,13 +157,14 @@ def evaluate_robustness(
         clean = _clean(victim, splicer, [*data.texts, *data.rest]) if clean_on_all else None
         if white_box is not None and white_box.checks:
             checks += white_box.found_checks(victim, splicer, texts, progress=progress)
+        cost = store.cost(asdict(victim.work))
     return replace(
         evaluation,
         records=records,
         clean=clean,
         checks=checks,
         curves=[] if white_box is None else [white_box.curve(records)],
-        cost=asdict(victim.work),
+        cost=cost,
         notes=_notes(engine),
     )
 

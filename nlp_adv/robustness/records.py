@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from nlp_adv.errors import UserError
 
+RECORDS = "records.jsonl"  # their name in a folder of results
 Outcome = Literal["skipped", "failed", "succeeded"]
 
 

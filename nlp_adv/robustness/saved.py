@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from nlp_adv.errors import UserError
+from nlp_adv.folders import alone_in, write_whole
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.folders import RECORDS, alone_in
 from nlp_adv.robustness.protocols import Protocol
-from nlp_adv.robustness.records import Record, RecordWriter, read_records
+from nlp_adv.robustness.records import RECORDS, Record, RecordWriter, read_records
 from nlp_adv.robustness.report.content import Curve, ModelResult
 from nlp_adv.robustness.statistics import Share
 
-HEADER = "evaluation.json"
+HEADER, COST = "evaluation.json", "cost.jsonl"
 _IDENTITY = ("model", "data", "seed", "target")
 
 
@@ -37,7 +37,7 @@ class Evaluation:
         clean: right answers and texts, where more than the attacked ones were asked.
         checks: what may speak against these numbers.
         curves: of attacks on embeddings.
-        cost: what it took; of a run that was resumed, the last part.
+        cost: what it took, in all the parts of a run that was resumed.
         notes: what a reader must know besides.
         environment: versions and hardware.
     """
@@ -96,6 +96,7 @@ class Store:
         self._folder = None if folder is None else Path(folder)
         self._records: dict[tuple[str, int], Record] = {}
         self._writer: RecordWriter | None = None
+        self._spent: dict[str, float] = {}  # by the runs before this one
         self._open = ExitStack()
 
     def __enter__(self) -> Store:
@@ -104,6 +105,7 @@ class Store:
         with ExitStack() as opened:
             opened.enter_context(alone_in(self._folder))
             before = _resumed(self._folder, self._evaluation)
+            self._spent = _spent(self._folder, before)
             self._records = {(record.attack, record.id): record for record in before}
             self._writer = opened.enter_context(RecordWriter(self._folder / RECORDS))
             self._open = opened.pop_all()
@@ -121,6 +123,21 @@ class Store:
         if self._writer is not None:
             self._writer.write(record)
         self._records[record.attack, record.id] = record
+
+    def cost(self, work: Mapping[str, float]) -> dict[str, float]:
+        """What this run did, and the ones before it; written down beside the records.
+
+        A run that is killed has done all that stood here after its last record.
+        """
+        total = {name: self._spent.get(name, 0) + value for name, value in work.items()}
+        if self._folder is not None:
+            line = json.dumps({"records": len(self._records), **total}) + "\n"
+            try:
+                with (self._folder / COST).open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                raise UserError(f"{self._folder} cannot be written ({error.strerror}).") from error
+        return total
 
     def records(self, attacks: Sequence[str], ids: set[int]) -> list[Record]:
         """Those of some attacks and examples, in the order of both; "name@ε" belongs to "name"."""
@@ -158,6 +175,33 @@ def _resumed(folder: Path, evaluation: Evaluation) -> list[Record]:
         raise UserError(f"{folder} holds records of an unknown run; give another --output_dir.")
     _write(folder, ours)
     return read_records(records) if records.exists() else []
+
+
+def _spent(folder: Path, before: Sequence[Record]) -> dict[str, float]:
+    """What the runs that made these records had done by then; the file keeps that alone.
+
+    Where it is missing, what stands in the records themselves.
+    """
+    records = len(before)
+    found: dict[str, float] = {
+        name: sum(getattr(record, name) for record in before) for name in ("forwards", "tokens")
+    }
+    path = folder / COST
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if entry.pop("records") <= records:
+                found = {name: value + 0 for name, value in entry.items()}
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+        ):  # half of a line of a killed run
+            continue
+    write_whole(path, json.dumps({"records": records, **found}) + "\n")
+    return found
 
 
 def identity(evaluation: Evaluation) -> dict[str, Any]:
@@ -254,11 +298,9 @@ def load(folder: Path) -> Evaluation:
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:
-    unfinished = folder / f"{HEADER}.tmp"
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True)
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(folder / HEADER)
+        write_whole(folder / HEADER, text + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}).") from error

@@ -15,6 +15,7 @@ from typing import Any
 from datasets import Dataset, Features, Value, load_dataset
 
 from nlp_adv.errors import UserError
+from nlp_adv.unpacking import open_unpacked
 
 _KINDS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 FORMATS = ".csv, .tsv, .json or .jsonl (each also with .gz) or .parquet"
@@ -64,7 +65,7 @@ def read_file(path: Path) -> Dataset:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with open_unpacked(path, packed=path.suffix == ".gz") as file:
             for number, line in enumerate(file, 1):
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlp_adv.folders import write_whole
 from nlp_adv.methods import Method, StepReport, WarmUp, describe
 from nlp_adv.perturbation import ModelObjective, unit_length
 
@@ -158,7 +159,7 @@ def write_config(folder: str | Path, description: dict[str, Any]) -> None:
     """`adversarial_config.json` beside the weights."""
     path = Path(folder) / CONFIG_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(description, indent=2) + "\n")
 
 
 def model_card_section(description: dict[str, Any]) -> str:

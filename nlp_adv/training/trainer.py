@@ -183,7 +183,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The Trainer's, with the method and its numbers beside the weights."""
         if self.args.should_save:  # first, since the Trainer's may push the folder to the Hub
-            write_config(str(output_dir or self.args.output_dir), self._description())
+            kept = self._kept() if _internal_call else {}
+            write_config(str(output_dir or self.args.output_dir), self._description() | kept)
         super().save_model(output_dir, _internal_call)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

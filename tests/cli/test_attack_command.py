@@ -223,7 +223,7 @@ def test_another_run_does_not_write_into_the_folder(given, straight, tmp_path):
 
 def test_two_processes_do_not_write_into_one_folder(given, tmp_path):
     (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / "records.jsonl.lock"):
+    with FileLock(tmp_path / "out" / ".lock"):
         run = call("attack", **given, output_dir=tmp_path / "out")
     refused_last(run, "another process")
     assert not (tmp_path / "out" / "records.jsonl").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nlp_adv.errors import UserError
+from nlp_adv.folders import write_whole
 
 FINISHED = "finished.json"
 
@@ -37,10 +38,8 @@ class FinishedParts:
             return there["found"]
         found = make()
         parts = self._read() | {name: {"key": key, "found": found}}
-        unfinished = self._path.with_suffix(".tmp")
         try:
-            unfinished.write_text(json.dumps(parts) + "\n", encoding="utf-8")
-            unfinished.replace(self._path)
+            write_whole(self._path, json.dumps(parts) + "\n")
         except OSError as error:
             raise UserError(f"{self._path} cannot be written ({error.strerror}).") from error
         return found

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.folders import RECORDS, alone_in
+from nlp_adv.folders import alone_in, write_whole
 from nlp_adv.robustness.images.records import ImageRecord, line, parsed
+from nlp_adv.robustness.records import RECORDS
 
 SETTINGS = "settings.json"
 
@@ -120,10 +121,8 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         ours["attacks"] = theirs["attacks"] | ours["attacks"]
     elif (folder / RECORDS).exists():
         raise UserError(f"{folder} holds records of an unknown run; give another --output_dir.")
-    unfinished = path.with_suffix(".tmp")
     try:
-        unfinished.write_text(json.dumps(ours, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        unfinished.replace(path)
+        write_whole(path, json.dumps(ours, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}).") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.folders import write_whole
+from nlp_adv.folders import write_whole
 from nlp_adv.robustness.report.content import Report
 from nlp_adv.robustness.report.curves import epsilon_charts, query_charts
 from nlp_adv.robustness.report.figures import sheet

@@ -257,7 +257,7 @@ class TestContinued:
 
     def test_two_processes_do_not_share_a_folder(self, tmp_path):
         with (
-            FileLock(tmp_path / "records.jsonl.lock"),
+            FileLock(tmp_path / ".lock"),
             pytest.raises(UserError, match="another process"),
         ):
             evaluate_images(small.trained(), batches(), ATTACKS, output_dir=tmp_path)

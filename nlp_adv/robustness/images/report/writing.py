@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlp_adv.errors import UserError
+from nlp_adv.folders import write_whole
 from nlp_adv.images.pictures import history_curves, picture_grid
-from nlp_adv.robustness.folders import write_whole
 from nlp_adv.robustness.images.report.content import ImageReport
 from nlp_adv.robustness.images.report.page import page
 from nlp_adv.robustness.images.report.tables import chart

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -92,6 +92,19 @@ def build_attack(name: str, resources: Resources, victim: Victim, splicer: Splic
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
     return ATTACKS[name](resources, victim, splicer)
+
+
+def check_attacks(names: Iterable[str], protocol: Protocol, resources: Resources) -> None:
+    """Refuse, while there is no model yet, what could not be run on one.
+
+    Raises:
+        UserError: there is no such attack, or what it or the protocol needs is not there.
+    """
+    nobody: Any = None
+    build_engine(nobody, nobody, protocol, resources)
+    for name in names:
+        if name != "hotflip":  # which needs nothing but the model
+            build_attack(name, resources, nobody, nobody)
 
 
 def build_engine(

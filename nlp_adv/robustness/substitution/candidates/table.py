@@ -17,7 +17,9 @@ from typing import Any
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.substitution.candidates.base import fingerprint_of, written_as
+from nlp_adv.unpacking import open_unpacked
 
+LARGEST = 2**28  # bytes: 65,000 words with 50 scored neighbours each take 70 million
 _SHAPE = 'one JSON object such as {"film": ["movie", "picture"]} or {"film": [["movie", 0.9]]}'
 
 
@@ -101,7 +103,7 @@ def _parsed(path: Path) -> Any:
         UserError: it cannot be read, or is no JSON.
     """
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with open_unpacked(path, packed=path.suffix == ".gz", most=LARGEST) as file:
             text = file.read().decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError) as error:
         what = "is a folder" if isinstance(error, IsADirectoryError) else "does not exist"
@@ -120,6 +122,8 @@ def _parsed(path: Path) -> Any:
         raise UserError(f"Candidate file {path} is empty; write {_SHAPE}.")
     try:
         return json.loads(text)
+    except RecursionError:
+        raise UserError(f"Candidate file {path} is nested too deeply; write {_SHAPE}.") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"Candidate file {path}, line {error.lineno}: bad JSON ({error.msg}); write {_SHAPE}."

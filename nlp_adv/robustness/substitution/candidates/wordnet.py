@@ -28,6 +28,7 @@ _ENDINGS = {
     "adv": "",
 }
 _MARKER = re.compile(r"\((?:a|p|ip)\)$")  # where an adjective may stand
+LARGEST = 2**27  # bytes of a file; the largest of WordNet 3.1 has 16 million
 _Folder = Path | zipfile.Path
 
 
@@ -172,11 +173,15 @@ def _found(folder: str | Path | None) -> _Folder:
 
 def _bytes(folder: _Folder, file: str) -> bytes:
     try:
-        return (folder / file).read_bytes()
+        with (folder / file).open("rb") as opened:
+            content: bytes = opened.read(LARGEST + 1)
     except (OSError, KeyError, zipfile.BadZipFile, zlib.error):
         raise UserError(
             f"WordNet's file {folder / file} is missing or cannot be read; install WordNet again."
         ) from None
+    if len(content) > LARGEST:
+        raise _damaged(str(folder / file))
+    return content
 
 
 def _text(folder: _Folder, file: str, content: bytes) -> str:
