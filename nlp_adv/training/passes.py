@@ -86,11 +86,10 @@ class StockPasses:
                 f"{type(self._trainer).__name__}.compute_loss returned {type(loss).__name__} where "
                 f"a loss, a tensor, is needed."
             )
-        logits = logits_of(self.outputs)
-        if logits is None or not logits.requires_grad:
-            # Outputs may come from a second forward pass, made for them without a graph.
-            logits = logits if self._heard.logits is None else self._heard.logits
-        if self._compares and loss.requires_grad and logits is not None:
+        logits, heard = logits_of(self.outputs), self._heard.logits
+        if heard is not None and (logits is None or not logits.requires_grad):
+            logits = heard  # outputs may come from a second pass, made for them without a graph
+        if self._compares and loss.requires_grad:
             self._check_graph(logits)
         self.logits = None if logits is None else logits.detach()
         return Output(loss, logits)
@@ -111,8 +110,8 @@ class StockPasses:
     def _has_labels(self) -> bool:
         return any(name in self._inputs for name in ("labels", *self._trainer.label_names))
 
-    def _check_graph(self, logits: Tensor) -> None:
-        if not logits.requires_grad:
+    def _check_graph(self, logits: Tensor | None) -> None:
+        if logits is not None and not logits.requires_grad:
             raise StepError(
                 f"This method compares outputs, and the logits that "
                 f"{type(self._trainer).__name__}.compute_loss returns carry no gradient: its loss "

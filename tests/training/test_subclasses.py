@@ -652,7 +652,7 @@ USED: set[int] = set()
 
 
 @pytest.mark.fault("T6")
-@pytest.mark.parametrize("adv", ["none", "fgm", "pgd", "freelb", "trades", "rdrop"])
+@pytest.mark.parametrize("adv", ["none", "fgm", "pgd", "freelb"])
 def test_all_that_is_kept_for_a_backward_pass_is_used_in_one(tmp_path, adv):
     KEPT.clear()
     USED.clear()

@@ -21,7 +21,7 @@ BETA = 0.3  # of DPO
 WORDS = [f"w{index}" for index in range(40)]
 TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}"
-    "{% generation %} {{ m['content'] }} {{ eos_token }} {% endgeneration %}"
+    " {% generation %}{{ m['content'] }} {{ eos_token }}{% endgeneration %}"
     "{% else %} {{ bos_token }} {{ m['content'] }} {% endif %}{% endfor %}"
 )
 
