@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import unwrapped
+from nlp_adv.perturbation import StepError, unwrapped
+
+
+class EmbeddingError(StepError, RuntimeError):
+    """The hooked embedding does not run as a step needs it; a Trainer makes a UserError of it."""
 
 
 def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
@@ -157,7 +161,7 @@ class EmbeddingTap:
         reference model's, or a second look at the logits for a metric.
 
         Raises:
-            RuntimeError: the embedding ran no time, or more than once, so that δ was not applied
+            EmbeddingError: the embedding ran no time, or more than once, so that δ was not applied
                 as the method thinks it was.
         """
         self.delta, self._fired, self._inside = delta, 0, self.within is None
@@ -171,11 +175,11 @@ class EmbeddingTap:
             return
         times, kind = self._fired, type(self.module).__name__
         if times == 0:
-            raise RuntimeError(
+            raise EmbeddingError(
                 f"The hooked embedding ({kind}) did not run in a forward pass, so the perturbation "
                 f"went nowhere; name the module that runs with `embedding` (--adv_embedding)."
             )
-        raise RuntimeError(
+        raise EmbeddingError(
             f"The hooked embedding ({kind}) ran {times} times with a graph in one loss instead of "
             f"once, so the perturbation would be wrong: let the loss call the model once (calls "
             f"under torch.no_grad() do not count), or name the module that runs once with "
@@ -189,14 +193,16 @@ class EmbeddingTap:
         there, so that transposed, flattened and padded inputs are seen as they are.
 
         Raises:
-            RuntimeError: the embedding did not run.
+            EmbeddingError: the embedding did not run.
 
         Cost: one embedding look-up.
         """
         self._looking, self._with_graph, self._seen = True, True, None
         self._inside = self.within is None
         try:
-            with self.installed(), torch.enable_grad():
+            # Nobody comes for what is saved here: hooks around the step would keep it for ever.
+            unseen = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+            with self.installed(), torch.enable_grad(), unseen:
                 forward()
         except _Seen:
             pass
@@ -208,7 +214,7 @@ class EmbeddingTap:
             self._looking, seen, self._seen = False, self._seen, None
         if seen is not None:
             return seen
-        raise RuntimeError(
+        raise EmbeddingError(
             f"The hooked embedding ({type(self.module).__name__}) did not run; name the module "
             f"that does with `embedding` (--adv_embedding)."
         )

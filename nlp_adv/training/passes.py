@@ -29,6 +29,7 @@ class StockPasses:
         model, inputs, options: what `compute_loss` was called with.
         heard: the logits that the model returns inside `compute_loss`.
         asks: ask `compute_loss` for its outputs: trl computes the logits a second time for them.
+        compares: the method compares outputs, and needs their gradient.
 
     Attributes:
         loss: the sum of the losses that θ was trained on.
@@ -47,10 +48,12 @@ class StockPasses:
         heard: HeardLogits,
         *,
         asks: bool,
+        compares: bool = False,
     ) -> None:
         self._trainer, self._compute_loss = trainer, compute_loss
         self._model, self._inputs, self._heard = model, inputs, heard
-        self._options = options | ({"return_outputs": True} if asks else {})
+        self._compares = compares
+        self._options = options | ({"return_outputs": True} if asks or compares else {})
         self._bookkeeping = Bookkeeping(trainer)
         self._counted = False
         self.loss = torch.zeros((), device=trainer.args.device)
@@ -62,7 +65,8 @@ class StockPasses:
         """The Trainer's `compute_loss`, on a batch of its own.
 
         Raises:
-            StepError: `compute_loss` returned no loss.
+            StepError: `compute_loss` returned no loss, or outputs without a gradient to a method
+                that compares them.
         """
         # Passes for δ alone run with frozen parameters.
         counts = not self._counted and torch.is_grad_enabled() and _is_trained(model)
@@ -82,9 +86,11 @@ class StockPasses:
                 f"{type(self._trainer).__name__}.compute_loss returned {type(loss).__name__} where "
                 f"a loss, a tensor, is needed."
             )
-        logits = logits_of(self.outputs)
-        if logits is None:
-            logits = self._heard.logits
+        logits, heard = logits_of(self.outputs), self._heard.logits
+        if heard is not None and (logits is None or not logits.requires_grad):
+            logits = heard  # outputs may come from a second pass, made for them without a graph
+        if self._compares and loss.requires_grad:
+            self._check_graph(logits)
         self.logits = None if logits is None else logits.detach()
         return Output(loss, logits)
 
@@ -103,6 +109,15 @@ class StockPasses:
 
     def _has_labels(self) -> bool:
         return any(name in self._inputs for name in ("labels", *self._trainer.label_names))
+
+    def _check_graph(self, logits: Tensor | None) -> None:
+        if logits is not None and not logits.requires_grad:
+            raise StepError(
+                f"This method compares outputs, and the logits that "
+                f"{type(self._trainer).__name__}.compute_loss returns carry no gradient: its loss "
+                f"was computed without them; use a method that asks for the loss alone, such as "
+                f"freelb, pgd or fgm."
+            )
 
     def backward(self, loss: Tensor) -> None:
         """The stock `training_step` on a loss that is ready."""

@@ -149,11 +149,11 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
             return compute_loss(model, inputs, **options)
         assert self._heard is not None
         asked = bool(options.get("return_outputs"))
-        asks = asked or getattr(bare(method), "compares_outputs", False)
-        passes = StockPasses(self, compute_loss, model, inputs, options, self._heard, asks=asks)
+        wants = {"asks": asked, "compares": getattr(bare(method), "compares_outputs", False)}
+        passes = StockPasses(self, compute_loss, model, inputs, options, self._heard, **wants)
         share = share_of_a_mean(self, num_items, ignored=self._ignores_num_items)
-        objective = self._objective(model, inputs, passes, method.passes, share)
         try:
+            objective = self._objective(model, inputs, passes, method.passes, share)
             report = method.step(objective)
             if self.args.world_size > 1:
                 objective.check_passes()

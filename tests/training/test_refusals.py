@@ -181,8 +181,9 @@ def test_a_name_that_is_no_module(tmp_path):
 def test_a_module_that_the_model_does_not_run(tmp_path):
     model = tiny("bert")
     model.unused = nn.Embedding(60, 16)
-    with pytest.raises(RuntimeError, match="did not run"):
+    with pytest.raises(UserError, match="did not run") as caught:
         build(tmp_path, model=model, adv_embedding="unused", **FLAGS).train()
+    assert_one_sentence(caught.value)
     assert hooks(model) == 0
 
 

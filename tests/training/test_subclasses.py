@@ -498,6 +498,41 @@ def test_a_loss_without_outputs_trains_and_only_comparing_methods_ask_for_them(t
     assert set(ASKED) == {adv in ("trades", "vat", "rdrop")}
 
 
+class LogitsOfASecondPass(AdversarialTrainer):
+    """Outputs are computed anew, without a graph, when somebody asks for them."""
+
+    def loss_of(self, model, inputs):
+        return model(**inputs).loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        loss = self.loss_of(model, inputs)
+        if not return_outputs:
+            return loss
+        with torch.no_grad():
+            return loss, model(**inputs)
+
+
+class LogitsOfNoPass(LogitsOfASecondPass):
+    """The loss comes from the body of the model, as with a head that is fused with it."""
+
+    def loss_of(self, model, inputs):
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        answers = model.classifier(model.bert(**inputs).pooler_output)
+        return nn.functional.cross_entropy(answers, labels)
+
+
+@pytest.mark.fault("T6")
+@pytest.mark.parametrize("adv", ["trades", "vat", "smart", "rdrop"])
+def test_outputs_without_a_graph_are_not_compared(tmp_path, adv):
+    flags = {"adv": adv, "max_steps": 1}  # the second look draws numbers, and leaves others
+    want = weights(trained(tmp_path, **flags))
+    assert distance(weights(trained(tmp_path, LogitsOfASecondPass, **flags)), want) < 1e-12
+    with pytest.raises(UserError, match=r"LogitsOfNoPass\..* no gradient") as caught:
+        trained(tmp_path, LogitsOfNoPass, **flags)
+    assert_one_sentence(caught.value)
+
+
 @pytest.mark.fault("T6")
 @pytest.mark.parametrize("adv", ["fgm", "pgd", "freelb", "trades", "vat", "smart", "rdrop"])
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -594,3 +629,32 @@ def test_a_run_whose_last_step_spoils_the_weights_is_an_error(tmp_path):
 def test_a_diverged_run_may_go_on(tmp_path):
     flags = {"learning_rate": 1e200, "max_steps": 8, "adv_nonfinite_steps": 0}
     assert trained(tmp_path, adv="pgd", **flags).state.global_step == 8
+
+
+class Offloads(AdversarialTrainer):
+    """Keeps what the backward pass needs elsewhere, as trl does with `activation_offloading`."""
+
+    def training_step(self, *args, **kwargs):
+        def pack(value):
+            KEPT.append(value)
+            return len(KEPT) - 1
+
+        def unpack(name):
+            USED.add(name)
+            return KEPT[name]
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return super().training_step(*args, **kwargs)
+
+
+KEPT: list[torch.Tensor] = []
+USED: set[int] = set()
+
+
+@pytest.mark.fault("T6")
+@pytest.mark.parametrize("adv", ["none", "fgm", "pgd", "freelb"])
+def test_all_that_is_kept_for_a_backward_pass_is_used_in_one(tmp_path, adv):
+    KEPT.clear()
+    USED.clear()
+    trained(tmp_path, Offloads, adv=adv)
+    assert len(USED) == len(KEPT) > 0
