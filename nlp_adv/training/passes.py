@@ -99,13 +99,19 @@ class StockPasses:
         without = not self._has_labels()
         try:
             returned = self._compute_loss(model, batch, **self._options)
-        except (ValueError, LookupError, TypeError, AttributeError):
-            if not without or self._heard.logits is None:
-                raise
-            return None
+        except (ValueError, KeyError) as error:
+            if without and self._heard.logits is not None and self._wants_labels(error):
+                return None
+            raise
         loss = returned[0] if isinstance(returned, tuple) else returned
         # A model that returns a tuple has its logits where the loss would be.
         return None if without and isinstance(loss, Tensor) and loss.ndim > 0 else returned
+
+    def _wants_labels(self, error: Exception) -> bool:
+        """The stock Trainer says that there is no loss; a user's code looks for the labels."""
+        names = ("labels", *self._trainer.label_names)
+        missing = isinstance(error, KeyError) and error.args and error.args[0] in names
+        return bool(missing) or "did not return a loss" in str(error)
 
     def _has_labels(self) -> bool:
         return any(name in self._inputs for name in ("labels", *self._trainer.label_names))
