@@ -8,11 +8,16 @@ from typing import Any
 
 import torch
 import transformers
-from scipy.stats import binomtest
+
+from nlp_adv.perturbation.units import token_share
+from nlp_adv.robustness.seeds import mean_of_shares
+from nlp_adv.robustness.statistics import Share
 
 RESULTS = Path(__file__).parent / "results"
 Runs = dict[int, dict[str, Any]]  # by seed
 TEST_SENTENCES = 1821  # SST-2's, for the intervals
+TOKENS = 25  # the median of the attacked ones, to say what ε is of one token's norm
+AT_CHANCE = 55.0  # % right on them, 50.1 % being of one class: less than that is hardly learnt
 
 COMMAND = "python recipes/sst2_methods.py --model_name_or_path MODEL --dataset_name SST2_FOLDER"
 TITLES = {
@@ -28,10 +33,18 @@ def accuracies(runs: Runs, epsilon: float | None) -> list[float]:
     return [100 * run["accuracy_under_attack"][str(epsilon)] for run in runs.values()]
 
 
+def before_attack(runs: Runs) -> list[float]:
+    """Per seed, in %: without attack, on the sentences that are attacked."""
+    return [100 * run["accuracy_without_attack"] for run in runs.values()]
+
+
 def shown(values: list[float], rows: int) -> str:
-    """Mean ± standard deviation over seeds [95 % Wilson interval of one mean over so many rows]."""
+    """Mean ± standard deviation over seeds [95 % interval over seeds and so many sentences].
+
+    Of one seed it is Wilson's interval, over sentences alone.
+    """
     mean = statistics.mean(values)
-    low, high = binomtest(round(mean / 100 * rows), rows).proportion_ci(method="wilson")
+    low, high = mean_of_shares([Share(round(value / 100 * rows), rows) for value in values])
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{mean:.1f}{spread} [{100 * low:.0f}, {100 * high:.0f}]"
 
@@ -65,14 +78,18 @@ def table(
         plain_steps: that plain training makes.
     """
     attacks = [f"PGD, ε = {epsilon}" for epsilon in epsilons]
-    header = ["method", "setting", "seeds", "clean, %", *attacks, "steps", "cost ÷ plain"]
+    clean = ["clean, %", f"clean on the {examples}, %"]
+    header = ["method", "setting", "seeds", *clean, *attacks, "steps", "cost ÷ plain"]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for method, runs in cells.items():
         if not runs:
             continue
         first = next(iter(runs.values()))
-        row = [method, setting(first), str(len(runs)), shown(accuracies(runs, None), rows)]
-        row += [shown(accuracies(runs, epsilon), examples) for epsilon in epsilons]
+        everywhere = accuracies(runs, None)
+        mark = " †" if min(everywhere) < AT_CHANCE else ""
+        row = [method, setting(first), str(len(runs)), shown(everywhere, rows)]
+        row.append(shown(before_attack(runs), examples))
+        row += [shown(accuracies(runs, epsilon), examples) + mark for epsilon in epsilons]
         row.append(str(first["optimizer_steps"]))
         row.append(f"{costs[method] * first['optimizer_steps'] / plain_steps:.2f}")
         lines.append(f"| {' | '.join(row)} |")
@@ -139,14 +156,22 @@ def write_results(
             shown = table(methods, epsilons, rows, examples, costs=costs, plain_steps=plain_steps)
             parts.append(f"## {TITLES[budget]}\n\n{shown}\n")
     tables = "\n".join(parts)
+    share = 100 * token_share(epsilons[-1], TOKENS)
     text = f"""# SST-2, every method
 
 {tables}
-Mean ± standard deviation over seeds [95 % Wilson interval of a share of as many sentences]. Clean:
-all {rows} test sentences. PGD: accuracy on the first {examples} of them under projected gradient
+Mean ± standard deviation over seeds [95 % interval over seeds and sentences]: t over the seeds'
+means and the variance of as many sentences together; of two seeds that differ it is wide, for they
+say hardly more than that. Of one seed it is over sentences alone (Wilson), and says nothing of
+another training run. †: a seed has less than {AT_CHANCE:g} % of the test sentences right, where one
+class has 50.1 %: its accuracy under attack is about the share of that class, and no robustness.
+Clean: all {rows} test sentences, and the first {examples}. PGD: accuracy on these {examples} under
+projected gradient
 ascent on the word embeddings, {training["attack_steps"]} steps, on the logit margin, from the clean
 sentence; ε is the L2 norm of one sentence's perturbation as a share of its embeddings' norm, in
-training (unless a setting says otherwise) and in the attack. {note} Cost: passes of the
+training (unless a setting says otherwise) and in the attack. One token may get all of it: in a
+sentence of {TOKENS} tokens, the median, ε = {epsilons[-1]:g} is {share:.0f} % of one token's norm,
+in longer texts more. {note} Cost: passes of the
 whole run ÷ those of plain training (`floor_cost`); cells were trained on machines of different
 speed, in bfloat16 and in float32, so their seconds are not compared:
 [bench_training.md](bench_training.md) measures the cost of a step.

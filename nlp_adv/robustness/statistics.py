@@ -1,7 +1,7 @@
 """What records say of a model, and how sure one may be of it.
 
-Its intervals are over the texts that were drawn, and say nothing of another training run; models
-and seeds are compared in `paired`.
+Its intervals are over the texts that were drawn, and say nothing of another training run; seeds
+are put together in `seeds`, models compared there and in `paired`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ METHODS = {"plain": 1.0, "freelb": 0.75, "pgd": 0.7}
 
 
 def record(id: int, attack: str, outcome: str, rng: random.Random, *, words: int = 18) -> Record:
-    start = rng.randrange(len(WORDS) - words)
+    start = random.Random(id).randrange(len(WORDS) - words)  # one text for all models
     original = WORDS[start : start + words]
     adversarial = list(original)
     changed = rng.sample(range(words), rng.randint(1, 4)) if outcome != "skipped" else []

@@ -128,7 +128,7 @@ class TestCorners:
         report = replace(sample(), models=[replace(model, records=records)])
         files = written(report, tmp_path)
         assert Page(files["report.html"]).tables[0][0][1:] == [
-            "clean, all test texts", "clean", "textfooler"
+            "clean, all test texts", "clean", "textfooler", "largest answer"
         ]  # fmt: skip
         content = json.loads(files["report.json"])["models"][0]
         assert content["worst_case"] == content["attacks"]["textfooler"]["under_attack"]
@@ -136,8 +136,8 @@ class TestCorners:
     def test_an_attack_that_never_succeeds(self, tmp_path):
         files = written(sample({"rock": 0.0}, (0,)), tmp_path)
         row = Page(files["report.html"]).tables[1][1]
-        assert row[2] == "0.0"
-        assert row[4] == "–"
+        assert row[3] == "0.0"
+        assert row[5] == "–"
         assert "It never succeeded." in files["report.html"]
         assert csv.DictReader(files["report.csv"].splitlines()).__next__()["words_changed"] == ""
         assert json.loads(files["report.json"])["models"][0]["attacks"]["textfooler"][

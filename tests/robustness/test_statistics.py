@@ -1,8 +1,6 @@
 """Counts and intervals against hand computation, scipy and slow transcriptions."""
 
-import itertools
 import math
-import time
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.paired import Interval, holm, mcnemar, two_level_bootstrap
+from nlp_adv.robustness.paired import holm, mcnemar
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.statistics import Share, robustness_curve, summarise, worst_case
 
@@ -261,167 +259,3 @@ class TestHolm:
     def test_what_is_no_p_value(self, value):
         with pytest.raises(ValueError, match="no p-value"):
             holm({"a": 0.5, "b": value})
-
-
-def seeds(table) -> list[dict[int, bool]]:
-    return [dict(enumerate(map(bool, row))) for row in table]
-
-
-def all_resamples(a, b) -> list[float]:
-    """a − b for every way to draw seeds of both and texts, all equally likely."""
-    a, b = np.array(a, float), np.array(b, float)
-    texts = a.shape[1]
-    return [
-        a[np.ix_(mine, drawn)].mean() - b[np.ix_(theirs, drawn)].mean()
-        for mine in itertools.product(range(len(a)), repeat=len(a))
-        for theirs in itertools.product(range(len(b)), repeat=len(b))
-        for drawn in itertools.product(range(texts), repeat=texts)
-    ]
-
-
-def some_resamples(a, b, number: int) -> np.ndarray:
-    """a − b for drawn seeds and texts, each picked one by one."""
-    rng = np.random.default_rng(1)
-    texts = rng.integers(a.shape[1], size=(number, 1, a.shape[1]))
-    mine = rng.integers(len(a), size=(number, len(a), 1))
-    theirs = rng.integers(len(b), size=(number, len(b), 1))
-    return a[mine, texts].mean((1, 2)) - b[theirs, texts].mean((1, 2))
-
-
-class TestBootstrap:
-    def test_against_all_resamples_of_a_small_table(self):
-        a = [[1, 1, 0, 1], [1, 0, 0, 1]]
-        b = [[0, 1, 0, 0], [0, 0, 0, 1]]
-        values = all_resamples(a, b)
-        for confidence in (0.5, 0.75, 0.9):
-            tail = (1 - confidence) / 2
-            found = two_level_bootstrap(seeds(a), seeds(b), resamples=40_000, confidence=confidence)
-            want = np.quantile(values, [tail, 1 - tail], method="inverted_cdf")
-            assert found.difference == pytest.approx(5 / 8 - 2 / 8)
-            assert [found.low, found.high] == pytest.approx(list(want), abs=1e-9)
-
-    def test_law_is_that_of_drawing_one_by_one(self):
-        rng = np.random.default_rng(0)
-        hard = rng.random(200)  # a text is easy or hard for all: the pairing matters
-        a = rng.random((3, 200)) < np.array([[0.35], [0.5], [0.6]]) * 2 * hard
-        b = rng.random((4, 200)) < np.array([[0.3], [0.3], [0.4], [0.5]]) * 2 * hard
-        values = some_resamples(a, b, 6000)
-        for confidence in (0.5, 0.8, 0.95):
-            found = two_level_bootstrap(seeds(a), seeds(b), confidence=confidence)
-            tail = (1 - confidence) / 2
-            want = np.quantile(values, [tail, 1 - tail])
-            assert found.difference == pytest.approx(a.mean() - b.mean())
-            # Three standard errors of a 2.5 % quantile of so few draws.
-            assert [found.low, found.high] == pytest.approx(list(want), abs=0.12 * values.std())
-
-    def test_one_seed_each_is_the_paired_bootstrap_over_texts(self):
-        """Var = (σ²)/N of the per-text differences: nothing of it is due to seeds."""
-        rng = np.random.default_rng(2)
-        a = rng.random((1, 1000)) < 0.4
-        b = a ^ (rng.random((1, 1000)) < 0.1)
-        found = two_level_bootstrap(seeds(a), seeds(b))
-        gap = a[0].astype(float) - b[0]
-        half = 1.96 * gap.std() / math.sqrt(1000)
-        assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
-        assert (found.low + found.high) / 2 == pytest.approx(gap.mean(), abs=0.1 * half)
-
-    def test_without_a_second_method_it_is_the_mean(self):
-        rng = np.random.default_rng(3)
-        a = rng.random((1, 1000)) < 0.2
-        found = two_level_bootstrap(seeds(a))
-        assert found.difference == pytest.approx(a.mean())
-        assert (found.low, found.high) == pytest.approx(
-            Share(int(a.sum()), 1000).interval(), abs=0.003
-        )
-        never = seeds(np.zeros_like(a))
-        assert two_level_bootstrap(seeds(a), never).low == pytest.approx(found.low, abs=0.003)
-
-    def test_seeds_alone(self):
-        """Seeds that are all right or all wrong: three drawn of {0, 1, 1}, texts do not matter."""
-        table = np.repeat([[0], [1], [1]], 50, axis=1)
-        found = two_level_bootstrap(seeds(table), confidence=0.9)
-        # P(all three are the zero) = 1/27 = 0.037 < 5 %; P(two zeros or more) = 7/27
-        assert found == Interval(pytest.approx(2 / 3), pytest.approx(1 / 3), 1.0)
-        wide = two_level_bootstrap(seeds(table), confidence=0.95)
-        assert (wide.low, wide.high) == (0.0, 1.0)
-
-    def test_equal_rows_have_no_width(self):
-        for value in (0, 1):
-            table = seeds(np.full((3, 20), value))
-            assert two_level_bootstrap(table) == Interval(value, value, value)
-        right, wrong = seeds(np.ones((3, 20))), seeds(np.zeros((2, 20)))
-        assert two_level_bootstrap(right, wrong) == Interval(1, 1, 1)
-        assert two_level_bootstrap(wrong, right) == Interval(-1, -1, -1)
-
-    def test_equal_methods_without_difference_between_seeds(self):
-        """The same texts are drawn for both, so that no draw can part them."""
-        row = np.random.default_rng(4).random(100) < 0.5
-        table = seeds(np.stack([row] * 3))
-        assert two_level_bootstrap(table, table) == Interval(0, 0, 0)
-
-    def test_equal_methods_whose_seeds_differ_are_drawn_apart(self):
-        table = seeds(np.random.default_rng(5).random((3, 100)) < 0.5)
-        found = two_level_bootstrap(table, table)
-        assert found.difference == 0
-        assert found.low < 0 < found.high
-        assert found.low == pytest.approx(-found.high, abs=0.02)
-
-    def test_order_of_ids_is_nothing(self):
-        rng = np.random.default_rng(6)
-        a, b = seeds(rng.random((2, 30)) < 0.5), seeds(rng.random((2, 30)) < 0.5)
-        turned = [dict(reversed(outcomes.items())) for outcomes in b]
-        assert two_level_bootstrap(a, turned) == two_level_bootstrap(a, b)
-
-    def test_seed_decides(self):
-        rng = np.random.default_rng(7)
-        a, b = seeds(rng.random((3, 97)) < 0.5), seeds(rng.random((3, 97)) < 0.5)
-        first = two_level_bootstrap(a, b, resamples=200)
-        assert two_level_bootstrap(a, b, resamples=200) == first
-        assert two_level_bootstrap(a, b, resamples=200, seed=1) != first
-
-    def test_in_parts_it_is_the_same_law(self, monkeypatch):
-        rng = np.random.default_rng(8)
-        a, b = seeds(rng.random((3, 100)) < 0.5), seeds(rng.random((3, 100)) < 0.4)
-        whole = two_level_bootstrap(a, b)
-        monkeypatch.setattr("nlp_adv.robustness.paired._CELLS", 64 * 10)
-        parts = two_level_bootstrap(a, b)
-        assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=0.01)
-        assert parts != whole
-
-    def test_a_thousand_texts_take_no_time(self):
-        rng = np.random.default_rng(9)
-        a, b = seeds(rng.random((3, 1000)) < 0.2), seeds(rng.random((3, 1000)) < 0.25)
-        start = time.process_time()
-        two_level_bootstrap(a, b)
-        assert time.process_time() - start < 2
-
-    def test_coverage(self):
-        """Seeds and texts drawn from a known law: the interval holds the truth often enough.
-
-        Six seeds a side; the percentile bootstrap of few seeds is known to be too narrow.
-        """
-        # E clip(U + d) = ½ + d − d·|d|/2 for U uniform; d ~ N(±0.05, 0.03²).
-        truth = 0.1 - (0.05**2 + 0.03**2)
-        rng = np.random.default_rng(10)
-        held = 0
-        for _ in range(60):
-            hard = rng.random(150)
-            a = rng.random((6, 150)) < np.clip(hard + 0.05 + rng.normal(0, 0.03, (6, 1)), 0, 1)
-            b = rng.random((6, 150)) < np.clip(hard - 0.05 + rng.normal(0, 0.03, (6, 1)), 0, 1)
-            found = two_level_bootstrap(seeds(a), seeds(b), resamples=400)
-            held += found.low <= truth <= found.high
-        assert 0.85 <= held / 60 <= 1.0
-
-    @pytest.mark.parametrize(
-        ("a", "b"),
-        [
-            ([], []),
-            ([{}], []),
-            ([{0: True}, {1: True}], []),
-            ([{0: True}], [{0: True, 1: False}]),
-            ([{0: True, 1: True}], [{0: True, 1: True}, {0: True}]),
-        ],
-    )
-    def test_unequal_or_missing_texts_are_refused(self, a, b):
-        with pytest.raises(UserError, match="text"):
-            two_level_bootstrap(a, b)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nlp_adv.robustness.paired import Interval
-from nlp_adv.robustness.report.numbers import Spread
+from nlp_adv.robustness.report.numbers import Score, Spread
+from nlp_adv.robustness.seeds import Interval
 
 MISSING = "–"
 Tone = Literal["", "bad", "open", "good"]
@@ -67,9 +67,11 @@ def points(found: Interval) -> str:
     return f"{value} [{', '.join(ends)}]".replace("-", "−")
 
 
-def difference(found: Interval) -> str:
-    """The same behind ▲ or ▼ where the interval leaves 0 out, or Δ."""
-    return f"{'▲' if found.low > 0 else '▼' if found.high < 0 else 'Δ'} {points(found)}"
+def difference(score: Score) -> str:
+    """The same behind ▲ or ▼ where the difference is told from 0, or Δ; it must have one."""
+    assert score.difference is not None
+    mark = "Δ" if not score.told else "▲" if score.difference.difference > 0 else "▼"
+    return f"{mark} {points(score.difference)}"
 
 
 def p_value(p: float) -> str:

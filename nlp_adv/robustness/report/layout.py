@@ -22,41 +22,75 @@ from nlp_adv.robustness.report.content import PublishedValue, Report
 from nlp_adv.robustness.report.numbers import MethodNumbers, Numbers, Score, Spread
 from nlp_adv.robustness.report.sentences import model_name
 from nlp_adv.robustness.report.standing import CLEAN
+from nlp_adv.robustness.report.unlike import share_of_a_token
+from nlp_adv.robustness.seeds import mean_of_shares
 from nlp_adv.robustness.statistics import Share, Summary
 
 
-def accuracy_table(numbers: Numbers) -> Table:
-    """A row a method; columns clean, each attack, and the worst case over all."""
+def accuracy_table(report: Report, numbers: Numbers) -> Table:
+    """A row a method; columns clean, each attack, the worst case over all, the largest answer."""
     all_texts = any(
         model.clean is not None for method in numbers.methods for model in method.models
     )
-    head = ("method", *(["clean, all test texts"] if all_texts else []), *numbers.measures)
+    everywhere = ["clean, all test texts"] if all_texts else []
+    columns = [_with_share(numbers, measure) for measure in numbers.measures]
+    head = ("method", *everywhere, *columns, "largest answer")
     rows = []
     for method in numbers.methods:
         failed = sum(check.passed is False for model in method.models for check in model.checks)
         notes = [f"{len(method.models)} seeds"] if len(method.models) > 1 else []
+        notes += _one_class(method, report)
         if failed:
             notes.append(f"⚠ {failed} failed {'check' if failed == 1 else 'checks'}")
-        row = [Cell(method.name, tuple(notes), "bad" if failed else "")]
+        bad = failed or any(one.constant for one in method.answers)
+        row = [Cell(method.name, tuple(notes), "bad" if bad else "")]
         if all_texts:
             row.append(_all_texts([model.clean for model in method.models]))
-        row += [_score(method.scores.get(measure)) for measure in numbers.measures]
-        rows.append(tuple(row))
+        row += [_score(method.scores.get(measure), measure) for measure in numbers.measures]
+        rows.append((*row, _largest(method)))
     return Table(head, tuple(rows))
+
+
+def _with_share(numbers: Numbers, measure: str) -> str:
+    """The name of a column; of an attack on embeddings, what ε is of a token's norm."""
+    of = [model.records for method in numbers.methods for model in method.models]
+    records = next((some for some in of if any(r.attack == measure for r in some)), ())
+    share = share_of_a_token(records, measure) if records else None
+    return measure if share is None else f"{measure} (up to {100 * share:.2g} % of a token)"
+
+
+def _one_class(method: MethodNumbers, report: Report) -> list[str]:
+    """A warning where a seed gives one answer to every text."""
+    constant = {report.label(one.answer): None for one in method.answers if one.constant}
+    if not constant:
+        return []
+    several = sum(one.constant for one in method.answers)
+    who = f"{several} of {len(method.answers)} seeds say" if len(method.answers) > 1 else "says"
+    return [f"⚠ {who} “{'”, “'.join(constant)}” to every text: its share is no robustness"]
+
+
+def _largest(method: MethodNumbers) -> Cell:
+    """How often the most frequent answer is given, and how often the most frequent label comes."""
+    shares = Spread.of([one.largest.value for one in method.answers])
+    labels = Spread.of([one.label.value for one in method.answers])
+    notes = (f"of the labels {percent(labels.mean)}",) if method.answers else ()
+    tone: Tone = "bad" if any(one.constant for one in method.answers) else ""
+    return Cell(spread(shares, percent), notes, tone)
 
 
 def _all_texts(shares: Sequence[Share | None]) -> Cell:
     known = [share for share in shares if share is not None]
-    notes = (interval(*known[0].interval()),) if len(known) == 1 else ()
+    notes = (interval(*mean_of_shares(known)),) if known else ()
     return Cell(spread(Spread.of([share.value for share in known]), percent), notes)
 
 
-def _score(score: Score | None) -> Cell:
+def _score(score: Score | None, measure: str) -> Cell:
     if score is None:
         return Cell(MISSING)
-    notes = [interval(score.low, score.high)]
+    notes = [] if measure == CLEAN else [f"of {percent(score.clean.mean)} clean"]
+    notes.append(interval(score.low, score.high))
     if score.difference is not None:
-        notes.append(difference(score.difference))
+        notes.append(difference(score))
     if score.p_holm is not None:
         notes.append(p_value(score.p_holm))
     return Cell(spread(score.over_seeds, percent), tuple(notes))
@@ -72,7 +106,7 @@ _DETAILS: dict[str, tuple[Callable[[Summary], float], Callable[[float], str]]] =
 
 def attack_table(numbers: Numbers) -> Table:
     """A row an attack and method: what the attack achieved, and what it took."""
-    head = ("attack: method", "accuracy, %", *_DETAILS, "texts")
+    head = ("attack: method", "clean, %", "accuracy, %", *_DETAILS, "texts")
     rows = []
     for attack in numbers.attacks:
         for method in numbers.methods:
@@ -80,7 +114,7 @@ def attack_table(numbers: Numbers) -> Table:
                 continue
             texts = {summary.examples for summary in method.summaries[attack]}
             score = method.scores[attack]
-            row = [Cell(f"{attack}: {method.name}")]
+            row = [Cell(f"{attack}: {method.name}"), Cell(spread(score.clean, percent))]
             row.append(Cell(spread(score.over_seeds, percent), (interval(score.low, score.high),)))
             for value, show in _DETAILS.values():
                 row.append(Cell(spread(method.over_seeds(attack, value), show)))

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.report.content import ModelResult, Report
 from nlp_adv.robustness.report.numbers import Numbers, Score
 from nlp_adv.robustness.report.standing import CLEAN, WORST, records_under, share_of
 from nlp_adv.robustness.statistics import Share, summarise
 
+# A share of the largest answer near 1 marks a model whose accuracies are the share of one class.
 _SHARES = ("clean", "under_attack", "success", "budget_stopped")
 _MEANS = ("queries", "forwards", "tokens", "words_changed")
 
@@ -24,13 +26,15 @@ _MEANS = ("queries", "forwards", "tokens", "words_changed")
 def csv_text(report: Report, numbers: Numbers) -> str:
     """One row a model and attack, with the ends of Wilson's 95 % intervals; nan is left empty.
 
-    `worst_case` and `clean_all_texts` belong to the model and are the same in all its rows.
+    `worst_case`, `clean_all_texts` and `largest_answer`, the share of the most frequent answer
+    without attack, belong to the model and are the same in all its rows.
     """
     rows = [
         {"method": model.name, "seed": model.seed, "attack": attack}
         | _attacked(model, attack)
         | _ends("worst_case", share_of(model, WORST, numbers.attacks))
         | _ends("clean_all_texts", model.clean)
+        | {"largest_answer": Answers.of_records(model.records).largest.value}
         | {"protocol_hash": report.protocol_hash}
         for model in report.models
         for attack in numbers.attacks
@@ -90,9 +94,11 @@ def _score(score: Score) -> dict[str, Any]:
         "sd": score.over_seeds.sd,
         "low": score.low,
         "high": score.high,
+        "clean": score.clean.mean,
         "difference": score.difference,
         "p": score.p,
         "p_holm": score.p_holm,
+        "told_from_0": score.told,
     }
 
 
@@ -103,6 +109,7 @@ def _model(model: ModelResult, numbers: Numbers) -> dict[str, Any]:
         "description": model.description,
         "clean_all_texts": model.clean,
         "clean": share_of(model, CLEAN, numbers.attacks),
+        "answers": Answers.of_records(model.records) if model.records else None,
         "worst_case": share_of(model, WORST, numbers.attacks),
         "attacks": {
             attack: summarise(records)

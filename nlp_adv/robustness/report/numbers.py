@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.paired import Interval, holm, mcnemar, two_level_bootstrap
+from nlp_adv.robustness.answers import Answers
+from nlp_adv.robustness.paired import holm, mcnemar
 from nlp_adv.robustness.report.content import ModelResult, Report
 from nlp_adv.robustness.report.standing import (
     CLEAN,
@@ -18,7 +19,12 @@ from nlp_adv.robustness.report.standing import (
     share,
     standing,
 )
+from nlp_adv.robustness.report.unlike import check_same_texts, check_same_threat
+from nlp_adv.robustness.seeds import Interval, difference_over_seeds, mean_over_seeds
 from nlp_adv.robustness.statistics import Share, Summary, summarise
+
+MARKED_FROM = 3  # seeds on both sides: fewer do not show how much seeds differ
+LEVEL = 0.05  # of the marks, for all of a table together
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,28 @@ class Score:
     Args:
         shares: one a seed.
         over_seeds: of their values.
-        low, high: 95 %: Wilson's interval for one seed, the two-level bootstrap over seeds and
-            texts for several.
+        low, high: 95 %, over texts for one seed, over seeds and texts for several.
+        clean: of the same texts without attack.
         difference: to the baseline, on the texts that both have; None for the baseline itself.
-        p: exact McNemar on these texts, where both have one seed.
-        p_holm: the same after Holm's correction over all p-values of the report.
+        seeds: the fewer of the seeds on its two sides.
+        p: of the difference: exact McNemar where both have one seed, otherwise the interval's.
+        p_holm: the same after Holm's correction over all p-values of the table.
     """
 
     shares: tuple[Share, ...]
     over_seeds: Spread
     low: float
     high: float
+    clean: Spread
     difference: Interval | None = None
+    seeds: int = 0
     p: float | None = None
     p_holm: float | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether the difference is told from 0: enough seeds, and a small p after correction."""
+        return self.seeds >= MARKED_FROM and self.p_holm is not None and self.p_holm < LEVEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +80,14 @@ class MethodNumbers:
     Args:
         name: of the method.
         models: its seeds.
+        answers: what each of them answers without attack.
         scores: by measure: `CLEAN`, the attacks, `WORST`; one that is missing was not measured.
         summaries: of each attack, one a seed.
     """
 
     name: str
     models: tuple[ModelResult, ...]
+    answers: tuple[Answers, ...]
     scores: Mapping[str, Score]
     summaries: Mapping[str, tuple[Summary, ...]]
 
@@ -103,13 +119,16 @@ def numbers_of(report: Report) -> Numbers:
     """Compute all that the report shows.
 
     Raises:
-        UserError: there is nothing to report, or an attack has the name of another column.
+        UserError: there is nothing to report, an attack has the name of another column, or the
+            models were not attacked on the same texts, or not with the same ε.
     """
     attacks = tuple(dict.fromkeys(r.attack for model in report.models for r in model.records))
     if not attacks:
         raise UserError("There are no records to report; attack at least one model first.")
     if taken := {CLEAN, WORST} & set(attacks):
         raise UserError(f"An attack cannot be called {taken.pop()!r}; give it another name.")
+    check_same_texts(report.models)
+    check_same_threat(report.models)
     together = combined(attacks)
     others = [attack for attack in attacks if attack not in together]
     measures = (CLEAN, *together, *([WORST] if len(together) > 1 else []), *others)
@@ -121,7 +140,9 @@ def numbers_of(report: Report) -> Numbers:
     }
     baseline = next(iter(seeds))
     scores = {
-        (name, measure): _score(one, None if name == baseline else right[baseline, measure])
+        (name, measure): _score(
+            one, None if name == baseline else right[baseline, measure], right[name, CLEAN]
+        )
         for (name, measure), one in right.items()
         if all(one)
     }
@@ -132,6 +153,7 @@ def numbers_of(report: Report) -> Numbers:
             MethodNumbers(
                 name=name,
                 models=tuple(models),
+                answers=tuple(Answers.of_records(m.records) for m in models if m.records),
                 scores={m: scores[name, m] for m in measures if (name, m) in scores},
                 summaries=_summaries(models, attacks),
             )
@@ -152,21 +174,29 @@ def _summaries(
 
 
 def _score(
-    seeds: Sequence[Mapping[int, bool]], baseline: Sequence[Mapping[int, bool]] | None
+    seeds: Sequence[Mapping[int, bool]],
+    baseline: Sequence[Mapping[int, bool]] | None,
+    clean: Sequence[Mapping[int, bool]],
 ) -> Score:
     shares = tuple(share(seed) for seed in seeds)
     if len(seeds) == 1:
         low, high = shares[0].interval()
     else:
-        alone = two_level_bootstrap(_on_common(seeds, seeds)) if _common(seeds) else None
-        low, high = (alone.low, alone.high) if alone else (math.nan, math.nan)
+        common = _on_common(seeds, seeds)
+        low, high = mean_over_seeds(common) if common[0] else (math.nan, math.nan)
+    same = [
+        share({number: before[number] for number in seed}).value
+        for seed, before in zip(seeds, clean, strict=True)
+    ]
     over_seeds = Spread.of([share.value for share in shares])
-    score = Score(shares=shares, over_seeds=over_seeds, low=low, high=high)
+    score = Score(shares=shares, over_seeds=over_seeds, low=low, high=high, clean=Spread.of(same))
     if baseline is None or not all(baseline) or not _common([*baseline, *seeds]):
         return score
     mine, theirs = _on_common(seeds, baseline), _on_common(baseline, seeds)
-    p = mcnemar(theirs[0], mine[0]) if len(seeds) == len(baseline) == 1 else None
-    return replace(score, difference=two_level_bootstrap(mine, theirs), p=p)
+    found, fewest = difference_over_seeds(mine, theirs), min(len(seeds), len(baseline))
+    alone = len(seeds) == len(baseline) == 1
+    p = mcnemar(theirs[0], mine[0]) if alone else found.p
+    return replace(score, difference=replace(found, p=p), seeds=fewest, p=p)
 
 
 def _common(seeds: Sequence[Mapping[int, bool]]) -> set[int]:

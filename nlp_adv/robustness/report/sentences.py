@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from nlp_adv.robustness.report.cells import Tone, percent, points
 from nlp_adv.robustness.report.content import ModelResult, Report
-from nlp_adv.robustness.report.numbers import MethodNumbers, Numbers
+from nlp_adv.robustness.report.numbers import MARKED_FROM, MethodNumbers, Numbers, Score
 from nlp_adv.robustness.report.standing import WORST, combined
+from nlp_adv.robustness.report.unlike import median_tokens, share_of_a_token
 
 
 def summary(numbers: Numbers) -> str:
@@ -25,7 +26,10 @@ def summary(numbers: Numbers) -> str:
 
     best, first = max(scored, key=accuracy), numbers.baseline
     score = best.scores[measure]
-    kept = f"{percent(accuracy(best))} % of {score.shares[0].total} texts right under {under}"
+    kept = (
+        f"{percent(accuracy(best))} % of {score.shares[0].total} texts right under {under} "
+        f"({percent(score.clean.mean)} % without attack)"
+    )
     if len(scored) == 1:
         said = f"{best.name} answers {kept}"
     elif best is first:
@@ -33,12 +37,22 @@ def summary(numbers: Numbers) -> str:
     else:
         said = f"Of {len(scored)} methods {best.name} answers most, {kept}"
         if score.difference is not None:
-            clear = score.difference.low > 0 and (score.p_holm is None or score.p_holm < 0.05)
-            said += f", {points(score.difference)} points over {first.name}"
-            said += "" if clear else ", a difference not told from 0"
-    if _fails(best.models):
+            said += f", {points(score.difference)} points over {first.name}{_doubt(score)}"
+    if any(one.constant for one in best.answers):
+        said += "; but it gives every text the same answer, so the number is the share of one class"
+    elif _fails(best.models):
         said += "; but it fails a check, so the number may not be robustness"
     return f"{said}."
+
+
+def _doubt(score: Score) -> str:
+    """What keeps a difference from being told."""
+    if score.told:
+        return ""
+    if score.seeds < MARKED_FROM:
+        seeds = "one seed" if score.seeds == 1 else f"{score.seeds} seeds"
+        return f", by {seeds}: too few to tell it from 0"
+    return ", a difference not told from 0"
 
 
 @dataclass(frozen=True)
@@ -87,13 +101,16 @@ def verdict(report: Report) -> Verdict:
 def legend(numbers: Numbers) -> str:
     """How to read the table of accuracies."""
     alone = "Wilson's 95 % interval"
-    several = "mean ± sd over seeds [95 % interval of a bootstrap over seeds and texts]"
+    several = "mean ± sd over seeds [95 % t interval over seeds and texts]"
     read = f"Share of right answers, {several if numbers.several_seeds else f'[{alone}]'}."
     if numbers.several_seeds and any(len(method.models) == 1 for method in numbers.methods):
-        read += f" A method of one seed has {alone}."
-    if numbers.several_seeds:
-        read += " Two or three seeds say little of their spread, and the interval is then short."
-    read += " “clean” is without attack, on the attacked texts."
+        read += f" A method of one seed has {alone}, which is over texts alone."
+    read += (
+        " “clean” is without attack, on all attacked texts; “of … clean”, on the texts of that "
+        "attack: what an attack leaves says nothing without it. “largest answer”: how often the "
+        "most frequent answer is given without attack; at 100 an accuracy under attack is the "
+        "share of one class."
+    )
     if WORST in numbers.measures:
         read += (
             " “worst case” counts a text as right only if it stands under every attack on the text."
@@ -101,11 +118,43 @@ def legend(numbers: Numbers) -> str:
     if len(numbers.methods) > 1:
         read += (
             f" Below it the difference to {numbers.baseline.name} in points, on the texts that "
-            "both have: ▲ better, ▼ worse, Δ not told from 0, each at 95 % for itself alone."
+            f"both have, with its 95 % interval, and p of no difference after Holm's correction "
+            f"for all comparisons of the table. ▲ better, ▼ worse: p < 0.05, from at least "
+            f"{MARKED_FROM} seeds of both; Δ all else."
         )
-    if any(score.p is not None for method in numbers.methods for score in method.scores.values()):
-        read += " p is McNemar's exact test, corrected by Holm for all comparisons of the table."
+        alone_p = any(
+            score.seeds == 1
+            for method in numbers.methods
+            for score in method.scores.values()
+            if score.difference is not None
+        )
+        if alone_p:
+            read += (
+                " Of one seed each, p is McNemar's exact test and p and interval are of these two "
+                "models, not of others trained like them."
+            )
     return read
+
+
+def threat(numbers: Numbers) -> str:
+    """What the radii of attacks on embeddings amount to; empty without one."""
+    first = numbers.baseline.models[0]
+    shares = {
+        a: share_of_a_token(first.records, a)
+        for a in numbers.attacks
+        if any(record.attack == a for record in first.records)
+    }
+    known = {attack: share for attack, share in shares.items() if share is not None}
+    if not known:
+        return ""
+    attack, share = max(known.items(), key=lambda item: item[1])
+    tokens = median_tokens(first.records, attack)
+    return (
+        f"ε is a share of the norm of a whole text's embeddings, of which one token may get all: "
+        f"{attack} may move a token by {100 * share:.2g} % of one token's norm in a text of "
+        f"{tokens:g} tokens, the median here. At the same ε a longer text is attacked harder: "
+        f"numbers of texts of other lengths do not compare."
+    )
 
 
 ATTACK_LEGEND = (
