@@ -86,7 +86,8 @@ class ReportArguments:
         default_factory=list,
         metadata={
             "help": "Measure accuracy under a 20-step L2 PGD on the embeddings at these radii, as "
-            "shares of the embedding norm."
+            "shares of the norm of a whole text's embeddings. One token may get all of it: at ε "
+            "it moves by √tokens·ε of one token's norm, so the same ε is more in longer texts."
         },
     )
     attack_steps: int = _flag("Steps of that attack.", 20)

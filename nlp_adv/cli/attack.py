@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 
 from nlp_adv.cli.attack_arguments import (
@@ -17,7 +18,7 @@ from nlp_adv.cli.attack_arguments import (
     parse,
 )
 from nlp_adv.cli.attack_image_arguments import of_texts
-from nlp_adv.cli.evaluations import command_line, finish
+from nlp_adv.cli.evaluations import command_line, finish, model_name
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts, load_victim
 from nlp_adv.folders import alone_in
@@ -71,7 +72,7 @@ def attacked(
         file=sys.stderr,
     )
     with scaled_logits(model, logits_times):
-        return evaluate_robustness(
+        found = evaluate_robustness(
             model,
             tokenizer,
             dataset,
@@ -93,3 +94,4 @@ def attacked(
             output_dir=attack.output_dir,
             name=name,
         )
+    return replace(found, name=model_name(victim.model_name_or_path))

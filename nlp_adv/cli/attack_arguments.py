@@ -80,7 +80,11 @@ class EmbeddingArguments:
 
     epsilons: list[float] = field(
         default_factory=lambda: [0.01, 0.02, 0.04, 0.08],
-        metadata={"help": "Radii of the PGD on embeddings, as shares of the embedding norm."},
+        metadata={
+            "help": "Radii of the PGD on embeddings, as shares of the norm of a whole text's "
+            "embeddings. One token may get all of it: at ε it moves by √tokens·ε of one token's "
+            "norm (L2), so the same ε is more in longer texts."
+        },
     )
     embedding_steps: int = _flag("Its steps.", 20)
     embedding_restarts: int = _flag("Its starts.", 1)

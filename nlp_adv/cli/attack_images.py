@@ -90,13 +90,21 @@ def _summary(found: ImageRobustness) -> str:
     """The same numbers for the terminal."""
     head = ["attack", "accuracy %", "fooled %", "8 bits %", "L2", "Linf", "gradients"]
     rows = [head, ["without", _percent(found.clean), *[""] * 5]]
+    mark = " †" if found.answers.constant else ""
     for name, one in found.summaries.items():
         shares = [f"{100 * share.value:.1f}" for share in (one.fooled, one.fooled_8_bit)]
         norms = [MISSING if math.isnan(n) else f"{n:.4g}" for n in (one.l2, one.linf)]
         cost = f"{one.gradient_passes:.1f}"
-        rows.append([name, _percent(one.under_attack), *shares, *norms, cost])
-    rows.append(["worst case", _percent(found.worst_case), *[""] * 5])
-    return table(rows)
+        rows.append([name, _percent(one.under_attack) + mark, *shares, *norms, cost])
+    rows.append(["worst case", _percent(found.worst_case) + mark, *[""] * 5])
+    largest = found.answers.largest
+    said = f"The most frequent answer is given to {largest.count} of {largest.total} images"
+    if mark:
+        said = (
+            f"Warning: † {said}: the accuracy under attack is the share of one class and no "
+            f"robustness"
+        )
+    return f"{table(rows)}\n{said}."
 
 
 def _percent(share: Any) -> str:

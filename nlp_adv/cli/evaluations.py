@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from nlp_adv.cli.report import table
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.answers import Answers
+from nlp_adv.robustness.joined import joined
 from nlp_adv.robustness.report import ModelResult, PublishedValue, Report, write_report
+from nlp_adv.robustness.report.unlike import share_of_a_token
 from nlp_adv.robustness.saved import Evaluation, load, save
 from nlp_adv.robustness.statistics import Share, summarise
 
@@ -30,9 +32,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output_dir", required=True)
     options = parser.parse_args(argv)
     evaluations = [load(Path(folder)) for folder in options.folders]
-    names = [Path(folder).resolve().name for folder in options.folders]
+    names = names_of(evaluations, options.folders)
     if options.shards:
-        evaluations, names = [joined(evaluations)], ["model"]
+        evaluations = [joined(evaluations)]
+        names = [evaluations[0].name or "model"]
     results = [one.result(name) for one, name in zip(evaluations, names, strict=True)]
     commands = [command_line("report", argv)]
     report = one_report(evaluations, results, title=options.title, commands=commands)
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> None:
 def finish(evaluation: Evaluation, folder: str, command: str) -> None:
     """Save an evaluation of one model, write its report and print its table."""
     save(Path(folder), evaluation)
-    result = evaluation.result(Path(folder).name or "model")
+    result = evaluation.result(evaluation.name or "model")
     report = one_report([evaluation], [result], title="Robustness", commands=[command])
     written = write_report(report, folder)
     print(summary_table([result]))
@@ -115,43 +118,65 @@ def check_comparable(first: Evaluation, other: Evaluation) -> None:
             )
 
 
-def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """Shards of one evaluation as the whole.
+def names_of(evaluations: Sequence[Evaluation], folders: Sequence[str]) -> list[str]:
+    """What to call the models: by their own names; by the folders' where those do not differ."""
+    pairs = zip(evaluations, folders, strict=True)
+    own = [one.name or Path(folder).resolve().name for one, folder in pairs]
+    known = [
+        f"{name} ({Path(folder).resolve().name})" if own.count(name) > 1 else name
+        for name, folder in zip(own, folders, strict=True)
+    ]
+    return [
+        f"{name} in {folder}" if known.count(name) > 1 else name
+        for name, folder in zip(known, folders, strict=True)
+    ]
 
-    Raises:
-        UserError: they are of different runs, or hold different records of one example.
-    """
-    records: dict[tuple[str, int], Record] = {}
-    for part in parts:
-        check_comparable(parts[0], part)
-        for record in part.records:
-            other = records.setdefault((record.attack, record.id), record)
-            if other != record:
-                raise UserError(f"Two shards disagree on example {record.id} ({record.attack}).")
-    order = {attack: place for place, attack in enumerate(parts[0].hashes)}
-    together = sorted(records.values(), key=lambda r: (order[r.attack.split("@")[0]], r.id))
-    return replace(parts[0], records=together)
+
+def model_name(path_or_name: str) -> str:
+    """A saved model's folder, with the one around it where it is called like any other's."""
+    if not Path(path_or_name).is_dir():
+        return path_or_name
+    folder = Path(path_or_name).resolve()
+    usual = re.fullmatch(r"model|checkpoint-\d+|best|final|output", folder.name)
+    return f"{folder.parent.name}/{folder.name}" if usual else folder.name
 
 
 def summary_table(results: Sequence[ModelResult]) -> str:
-    """Clean accuracy, accuracy under attack and cost, a row a model and attack."""
-    rows = [["model", "attack", "clean %", "under attack %", "success %", "queries", "words %"]]
+    """Clean accuracy, accuracy under attack and cost, a row a model and attack.
+
+    Clean accuracy is of the texts of that attack. Below the table stands what forbids to read an
+    accuracy under attack as robustness, and what ε is of a token's norm.
+    """
+    head = ["model", "attack", "clean %", "under attack %", "success %", "queries", "words %"]
+    rows, notes = [[*head, "largest answer %"]], list[str]()
     for result in results:
         name = result.name if result.seed is None else f"{result.name}, seed {result.seed}"
+        if not result.records:
+            continue
+        answers = Answers.of_records(result.records)
+        mark = " †" if answers.constant else ""
+        if answers.constant:
+            notes.append(
+                f"Warning: † {name} answers class {answers.answer} to {answers.largest.count} of "
+                f"{answers.largest.total} texts: its accuracy under attack is the share of that "
+                f"class and no robustness."
+            )
         for attack in dict.fromkeys(record.attack for record in result.records):
             one = summarise([record for record in result.records if record.attack == attack])
+            share = share_of_a_token(result.records, attack)
             rows.append(
                 [
                     name,
-                    attack,
+                    attack if share is None else f"{attack} ({100 * share:.2g} % of a token)",
                     _with_interval(one.clean),
-                    _with_interval(one.under_attack),
+                    _with_interval(one.under_attack) + mark,
                     f"{100 * one.success.value:.1f}",
                     f"{one.queries:.1f}",
                     f"{100 * one.words_changed:.1f}",
+                    f"{100 * answers.largest.value:.1f}",
                 ]
             )
-    return table(rows)
+    return "\n".join([table(rows), *notes])
 
 
 def _with_interval(share: Share) -> str:

@@ -14,6 +14,8 @@ from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
 from nlp_adv.cli.image_attacks import in_ball
 from nlp_adv.cli.image_victim import AttackedImages
 from nlp_adv.images import Attack, Pixels
+from nlp_adv.robustness.answers import NAME as ANSWERS
+from nlp_adv.robustness.answers import check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.images import (
@@ -86,15 +88,16 @@ class ImageRun:
 
     def checks(self, found: ImageRobustness) -> list[Check]:
         """What may speak against the accuracies."""
+        tells = check_answers(found.answers)
         if not self._arguments.checks:
-            return []
-        found_checks = []
+            return [tells]
+        found_checks = [tells]
         for name, attack in self._attacks.items():
             if not isinstance(attack, PixelNoise):
                 found_checks += check_image_records(found.of(name), in_ball=in_ball(attack))
         settings = [str(self._arguments.pgd()), self._arguments.check_examples]
         kept = self._finished(found).part("checks", settings, self._check)
-        return [Check(**one) for one in kept] + found_checks
+        return [Check(**one) for one in kept if one["name"] != ANSWERS] + found_checks
 
     def _check(self) -> list[dict[str, Any]]:
         some = self._images.images.head(self._arguments.check_examples)

@@ -9,6 +9,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from nlp_adv.methods import FGMMatrix, Method, Scaled, describe
 from nlp_adv.perturbation import Ball, ModelObjective, Unit, unit_length
+from nlp_adv.perturbation.units import token_share
 from nlp_adv.text.embeddings import embedding_tap
 from nlp_adv.text.objective import text_objective
 
@@ -69,6 +70,12 @@ def _of_ball(method: Method, ball: Ball, objective: ModelObjective) -> str:
         f"ε = {epsilon:g} {given} ({norm}, per {ball.per}): {_percent(share)} of {of}, about "
         f"{whole:.3g} here."
     )
+    if ball.per == "example":
+        tokens = float((objective.mask != 0).any(-1).sum(-1).double().median())
+        of_one = token_share(share, tokens, norm=norm)
+        text += (
+            f" One token may get all of it: {_percent(of_one)} of its norm, of {tokens:g} tokens."
+        )
     if share > _LARGEST:
         return f"{text} That is so much that training may collapse: {_WARM_UP}."
     if share < _SMALLEST:

@@ -1,6 +1,7 @@
 """What a training run shows at its end: a table, and the same as JSON beside the model."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from nlp_adv.cli.arguments import ReportArguments
 from nlp_adv.folders import write_whole
 from nlp_adv.methods import WarmUp
+from nlp_adv.perturbation.units import token_share
+from nlp_adv.robustness.answers import one_answer
 from nlp_adv.robustness.embedding import EmbeddingPGD, EmbeddingRobustness, embedding_robustness
 
 REPORT_NAME = "nlp_adv_report.json"
@@ -29,6 +32,7 @@ class RunResult:
         seconds: wall-clock time of the training alone; None for one that was resumed.
         split: the split that the table is about.
         metrics: scores of all evaluated splits, as the Trainer names them.
+        labels: of the rows of that split.
         robustness: accuracy under attack on that split, once measured.
     """
 
@@ -40,12 +44,21 @@ class RunResult:
     seconds: float | None
     split: str | None
     metrics: dict[str, float]
+    labels: list[Any]
     robustness: EmbeddingRobustness | None = None
 
     @property
     def name(self) -> str:
         """The row's name in the table."""
         return "plain" if self.schedule.method.name == "none" else self.schedule.method.name
+
+    @property
+    def one_class(self) -> bool:
+        """Whether the model gives one answer to every row, or nearly, in whose labels are more."""
+        largest = self.metrics.get(f"{self.split}_largest_answer")
+        if largest is None or not self.labels:
+            return False
+        return one_answer(largest, Counter(self.labels).most_common(1)[0][1] / len(self.labels))
 
 
 def measure(
@@ -90,10 +103,12 @@ def print_report(results: list[RunResult], report: ReportArguments, *, demo: boo
     print(table(rows))
     print(_legend(results[-1], split, demo))
     for result in results:
-        if result.robustness is not None and result.robustness.is_constant:
+        if result.one_class:
+            largest = result.metrics[f"{result.split}_largest_answer"]
             print(
-                f"Warning: {result.name} gives every row the same answer: its training collapsed, "
-                f"or has hardly begun."
+                f"Warning: † {result.name} gives {100 * largest:.4g} % of the rows the same "
+                f"answer: its training collapsed, or has hardly begun. Its accuracy is the share "
+                f"of one class, under attack as well, and no robustness."
             )
 
 
@@ -123,6 +138,10 @@ def write_report(
         if result.robustness is not None:
             run["attacked_examples"] = result.robustness.examples
             run["accuracy_without_attack"] = result.robustness.clean_accuracy
+            run["share_of_a_token"] = {
+                str(epsilon): share_of_a_token(result.robustness, epsilon)
+                for epsilon in report.attack_epsilons
+            }
             run["accuracy_under_attack"] = {
                 str(epsilon): result.robustness.accuracy(epsilon)
                 for epsilon in report.attack_epsilons
@@ -144,9 +163,18 @@ def write_report(
     write_whole(Path(str(folder)) / REPORT_NAME, json.dumps(content, indent=2) + "\n")
 
 
+def share_of_a_token(found: EmbeddingRobustness, epsilon: float) -> float:
+    """What a relative ε is of one token's norm in a row of median length."""
+    tokens = float(found.tokens.double().median())
+    return token_share(epsilon, tokens, norm=found.attack.norm, per=found.attack.per)
+
+
 def _header(result: RunResult, report: ReportArguments) -> list[str]:
-    scores = [name.removeprefix(f"{result.split}_") for name in _scores(result)]
-    attacks = [f"PGD-{report.attack_steps} ε={e:g}" for e in sorted(report.attack_epsilons)]
+    scores = [name.removeprefix(f"{result.split}_").replace("_", " ") for name in _scores(result)]
+    attacks = []
+    if result.robustness is not None:
+        attacks = [f"clean, first {result.robustness.examples}"]
+        attacks += [f"PGD-{report.attack_steps} ε={e:g}" for e in sorted(report.attack_epsilons)]
     return ["training", *scores, *attacks, "seconds", "time ÷ plain"]
 
 
@@ -154,10 +182,10 @@ def _row(result: RunResult, first: RunResult) -> list[str]:
     scores = [f"{value:.4f}" for value in _scores(result).values()]
     attacks = []
     if result.robustness is not None:
-        attacks = [
-            f"{result.robustness.accuracy(epsilon):.4f}"
-            for epsilon in sorted(result.robustness.attack.epsilons)
-        ]
+        found = result.robustness
+        under = [found.accuracy(epsilon) for epsilon in sorted(found.attack.epsilons)]
+        mark = " †" if result.one_class else ""
+        attacks = [f"{found.clean_accuracy:.4f}", *(f"{one:.4f}{mark}" for one in under)]
     if result.seconds is None or first.seconds is None:
         return [result.name, *scores, *attacks, "resumed", ""]
     cost = result.seconds / first.seconds
@@ -174,15 +202,26 @@ def _scores(result: RunResult) -> dict[str, float]:
     }
 
 
+def _shares(found: EmbeddingRobustness) -> str:
+    shown = (f"{100 * share_of_a_token(found, e):.2g} %" for e in sorted(found.attack.epsilons))
+    return ", ".join(shown)
+
+
 def _legend(result: RunResult, split: str | None, demo: bool) -> str:
     lines = []
     if split is not None:
-        lines.append(f"Scores are of the {split} split.")
+        lines.append(
+            f"Scores are of all {len(result.labels)} rows of the {split} split; “largest answer” "
+            f"is how often the most frequent answer is given."
+        )
     if result.robustness is not None:
         lines.append(
-            f"PGD: accuracy on its first {result.robustness.examples} rows under projected "
-            f"gradient ascent on the word embeddings; ε is the L2 norm of the perturbation of one "
-            f"sentence, as a share of its embeddings' norm."
+            f"PGD: accuracy on its first {result.robustness.examples} rows, to be read beside the "
+            f"clean one of these rows, under projected gradient ascent on the word embeddings; ε "
+            f"is the L2 norm of the perturbation of one sentence, as a share of its embeddings' "
+            f"norm. One token may get all of it: {_shares(result.robustness)} of one token's norm "
+            f"in a row of {float(result.robustness.tokens.double().median()):g} tokens, the "
+            f"median; in longer texts the same ε is more."
         )
     if demo:
         lines.append(

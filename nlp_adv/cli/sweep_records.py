@@ -23,10 +23,12 @@ class TrialRecord:
         robust: accuracy under attack on its first rows, by radius.
         objective: what is maximised: share·clean + (1 − share)·mean(robust).
         loss: on the validation split, without attack.
-        constant: whether every attacked row got the same answer; None where none was attacked.
+        constant: whether the rows got one answer, or nearly: the attacked ones, or where none was
+            attacked the whole split; their labels have more.
         seconds: wall-clock time of the training alone.
         seed: of the training.
         method: how it was trained, with its numbers.
+        clean_attacked: accuracy on the attacked rows, without attack; None where none was attacked.
     """
 
     number: int
@@ -39,6 +41,7 @@ class TrialRecord:
     seconds: float
     seed: int
     method: dict[str, Any]
+    clean_attacked: float | None = None
 
 
 class SweepFolder:

@@ -91,12 +91,16 @@ def command_line(flags: dict[str, Any]) -> list[str]:
 def _trials(records: list[TrialRecord], space: list[Hyperparameter]) -> list[list[str]]:
     """A row a trial, below the names of the columns."""
     names, radii = [one.name for one in space], list(records[0].robust)
-    head = ["trial", *names, "clean", *(f"PGD ε={float(e):g}" for e in radii)]
+    same = ["clean, attacked rows"] if radii else []
+    head = ["trial", *names, "clean", *same, *(f"PGD ε={float(e):g}" for e in radii)]
     rows = [[*head, "objective", "seconds"]]
     for record in records:
         params = [_short(record.params[name]) for name in names]
-        scores = [record.clean, *(record.robust[e] for e in radii), record.objective]
-        shown = [f"{score:.4f}" for score in scores]
+        before = math.nan if record.clean_attacked is None else record.clean_attacked
+        mark = " †" if record.constant else ""
+        shown = [f"{score:.4f}" for score in [record.clean, *([before] if radii else [])]]
+        shown += [f"{record.robust[e]:.4f}{mark}" for e in radii]
+        shown.append(f"{record.objective:.4f}{mark}")
         rows.append([str(record.number), *params, *shown, f"{record.seconds:.1f}"])
     return rows
 
@@ -138,8 +142,8 @@ def _collapsed(folder: SweepFolder) -> list[str]:
     if not numbers:
         return []
     notes = [
-        f"In trial {numbers} every attacked row got the same answer: training collapsed, or had "
-        f"hardly begun."
+        f"† In trial {numbers} every row, or nearly, got the same answer: training collapsed, or "
+        f"had hardly begun, and the accuracy is the share of one class."
     ]
     if folder.best.constant:
         notes.append(

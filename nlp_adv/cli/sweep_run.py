@@ -1,6 +1,7 @@
 """The trials of a sweep, run through the Trainer's `hyperparameter_search`."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -22,7 +23,8 @@ from nlp_adv.cli.sweep_request import SweepRequest
 from nlp_adv.cli.sweep_space import hyperparameters
 from nlp_adv.cli.task import Task
 from nlp_adv.errors import UserError
-from nlp_adv.training.metrics import compute_metrics_for
+from nlp_adv.robustness.answers import one_answer
+from nlp_adv.training.metrics import compute_metrics_for, with_largest_answer
 from nlp_adv.training.records import run_description
 from nlp_adv.training.search import BUILT_IN
 from nlp_adv.training.trainer import AdversarialTrainer
@@ -54,7 +56,9 @@ class SweepRun:
                 eval_dataset=task.splits["validation"],
                 data_collator=DataCollatorWithPadding(task.tokenizer),
                 processing_class=task.tokenizer,
-                compute_metrics=compute_metrics_for(task.task_name, task.data.label_names),
+                compute_metrics=with_largest_answer(
+                    compute_metrics_for(task.task_name, task.data.label_names)
+                ),
             )
         except ValueError as error:
             raise UserError(" ".join(str(error).split())) from error
@@ -115,7 +119,10 @@ class SweepRun:
     def _objective(self, metrics: dict[str, float]) -> float:
         """Attack the trained model, and write the trial down."""
         trainer, report, share = self._trainer, self._request.base.report, self._request.share
-        clean, robust, constant = metrics["eval_accuracy"], {}, None
+        clean, robust, same_rows = metrics["eval_accuracy"], {}, None
+        labels = self._task.splits["validation"]["labels"]
+        largest = Counter(labels).most_common(1)[0][1] / len(labels)
+        constant = one_answer(metrics["eval_largest_answer"], largest)
         objective = clean
         if self._attack is not None:
             # Mixed precision wraps the model's forward; attacks look at it in its own precision.
@@ -130,7 +137,8 @@ class SweepRun:
             )
             robust = {str(e): measured.accuracy(e) for e in sorted(self._attack.epsilons)}
             objective = share * clean + (1 - share) * mean(list(robust.values()))
-            constant = measured.is_constant
+            constant |= measured.is_constant
+            same_rows = measured.clean_accuracy
         times = [
             log["train_runtime"] for log in trainer.state.log_history if "train_runtime" in log
         ]
@@ -146,6 +154,7 @@ class SweepRun:
             seconds=times[-1],
             seed=self._args.seed,
             method=run_description(schedule, self._args.adv_exclude_special_tokens),
+            clean_attacked=same_rows,
         )
         self._folder.add(record)
         done = len(self._folder.records)

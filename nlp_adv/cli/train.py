@@ -2,10 +2,12 @@
 
 import math
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from transformers import (
     DataCollatorWithPadding,
+    EvalPrediction,
     set_seed,
 )
 
@@ -27,7 +29,7 @@ from nlp_adv.robustness.evaluator import embedding_evaluator
 from nlp_adv.text.embeddings import find_embedding
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.callbacks import RobustnessCallback
-from nlp_adv.training.metrics import compute_metrics_for, metric_names
+from nlp_adv.training.metrics import compute_metrics_for, metric_names, with_largest_answer
 from nlp_adv.training.records import run_description
 from nlp_adv.training.trainer import AdversarialTrainer
 
@@ -173,7 +175,7 @@ def _train(
             eval_dataset=task.splits.get("validation"),
             data_collator=DataCollatorWithPadding(task.tokenizer),
             processing_class=task.tokenizer,
-            compute_metrics=compute_metrics_for(task.task_name, task.data.label_names),
+            compute_metrics=_metrics(task),
         )
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
@@ -205,4 +207,11 @@ def _train(
         seconds=None if training.resume_from_checkpoint else outcome.metrics["train_runtime"],
         split=task.reported,
         metrics=metrics,
+        labels=[] if task.reported is None else list(task.splits[task.reported]["labels"]),
     )
+
+
+def _metrics(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
+    names = task.data.label_names
+    compute = compute_metrics_for(task.task_name, names)
+    return compute if names is None else with_largest_answer(compute)

@@ -23,7 +23,9 @@ from nlp_adv.cli.train_image_arguments import ImageReportArguments, TrainImageAr
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.methods import Method
+from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.images.evaluator import image_evaluator
+from nlp_adv.robustness.images.running import clean_look
 from nlp_adv.robustness.images.sweep import EpsilonSweep, epsilon_sweep
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.callbacks import RobustnessCallback
@@ -47,6 +49,7 @@ class ImageRun:
         metrics: scores of all evaluated splits, as the Trainer names them.
         history: the Trainer's log.
         sweep: accuracy under attack.
+        answers: on the same images, without attack.
     """
 
     method: Method
@@ -56,6 +59,7 @@ class ImageRun:
     metrics: dict[str, float]
     history: list[dict[str, float]]
     sweep: EpsilonSweep
+    answers: Answers
 
     @property
     def name(self) -> str:
@@ -131,6 +135,7 @@ def _train(
         trainer.save_metrics(name, scores)
         metrics |= scores
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    sweep, answers = _attacked(task, model, report, schedule.method.name)
     return ImageRun(
         method=schedule.method,
         description=run_description(schedule, False) | {"seed": training.seed},
@@ -138,36 +143,51 @@ def _train(
         seconds=None if training.resume_from_checkpoint else outcome.metrics["train_runtime"],
         metrics=metrics,
         history=history,
-        sweep=_attacked(task, model, report, schedule.method.name),
+        sweep=sweep,
+        answers=answers,
     )
 
 
 def _attacked(
     task: ImageTask, model: PreTrainedModel, report: ImageReportArguments, name: str
-) -> EpsilonSweep:
+) -> tuple[EpsilonSweep, Answers]:
     rows = task.splits[task.reported].head(report.attack_examples)
     radii = sorted(report.attack_epsilons)
-    return epsilon_sweep(
+    pixels = task.pixels(model)
+    sweep = epsilon_sweep(
         report.attack(radii[-1]),
-        task.pixels(model),
+        pixels,
         rows.batches(_BATCH),
         radii,
         progress=f"Attacking {name}",
     )
+    looks = [clean_look(pixels, x, y) for x, y in rows.batches(_BATCH)]
+    answers = [answer for look in looks for answer in look.logits.argmax(1).tolist()]
+    return sweep, Answers.of(answers, [label for look in looks for label in look.y.tolist()])
 
 
 def _shown(arguments: TrainImageArguments, task: ImageTask, runs: list[ImageRun]) -> str:
     radii = runs[-1].sweep.epsilons
     attack = f"PGD-{arguments.report.attack_steps}"
-    header = ["training", "clean", *(f"{attack} ε={_levels(e)}" for e in radii), "seconds"]
+    under = [f"{attack} ε={_levels(e)}" for e in radii]
+    header = ["training", "clean", *under, "largest answer", "seconds"]
     rows = [header]
     for run in runs:
         shares = [run.sweep.share(epsilon).value for epsilon in (0.0, *radii)]
         seconds = "resumed" if run.seconds is None else f"{run.seconds:.1f}"
-        rows.append([run.name, *(f"{share:.4f}" for share in shares), seconds])
+        mark = " †" if run.answers.constant else ""
+        shown = [f"{shares[0]:.4f}", *(f"{share:.4f}{mark}" for share in shares[1:])]
+        rows.append([run.name, *shown, f"{run.answers.largest.value:.4f}", seconds])
     lines = [
         f"Accuracy on the first {len(runs[-1].sweep.right)} images of the {task.reported} split, "
         f"and under {attack} on the logit margin in an L∞ ball, ε in pixels of [0, 1].",
+    ]
+    lines += [
+        f"Warning: † {run.name} gives {run.answers.largest.count} of {run.answers.largest.total} "
+        f"images the same answer: its training collapsed, or has hardly begun. Its accuracy is "
+        f"the share of one class, under attack as well, and no robustness."
+        for run in runs
+        if run.answers.constant
     ]
     if arguments.demo:
         lines.append(
@@ -202,6 +222,7 @@ def _write(arguments: TrainImageArguments, task: ImageTask, runs: list[ImageRun]
                 "metrics": run.metrics,
                 "attacked_images": len(run.sweep.right),
                 "accuracy_without_attack": run.sweep.share(0.0).value,
+                "largest_answer": run.answers.largest.value,
                 "accuracy_under_attack": {
                     str(epsilon): run.sweep.share(epsilon).value for epsilon in run.sweep.epsilons
                 },

@@ -93,7 +93,7 @@ def load_training_texts(arguments: VictimArguments) -> list[str | tuple[str, ...
         text_columns=tuple(arguments.text_columns), label_column=arguments.label_column
     )
     columns, _ = find_columns(rows.column_names, source)
-    check_rows("training", rows, columns, columns)
+    check_rows(Path(arguments.train_file).name, rows, columns, columns, is_split=False)
     texts = [rows[column][:] for column in columns]
     return list(texts[0]) if len(texts) == 1 else list(zip(*texts, strict=True))
 

@@ -12,11 +12,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Per, Unit
+from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_embedding import (
     LARGE,
@@ -140,7 +142,9 @@ def embedding_checks(
         soft = softening_factor(given.logits, SOFT)
         factors = (*FACTORS, soft) if soft < 1 else FACTORS
         bar.total -= (soft >= 1) * len(data)
+        labels = torch.cat([torch.as_tensor(batch["labels"]).flatten() for batch in data])
         return [
+            check_answers(Answers.of(given.predictions.tolist(), labels.tolist())),
             check_large_radius(at_large),
             check_radii([at_half, given, at_large]),
             check_steps(run(replace(attack, steps=max(1, steps // 2))), given),

@@ -75,7 +75,7 @@ def attack_data(
     if not len(data):
         raise UserError(f"There is nothing to attack: {name} is empty.")
     columns, label = find_columns(data.column_names, source)
-    check_rows(name, data, (*columns, label), columns)
+    check_rows(name, data, (*columns, label), columns, is_split=False)
     labels = _numbered(data, label, config)
     ids = list(range(len(data)))
     if max_examples is not None and max_examples < len(ids):

@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import evaluating
+from nlp_adv.robustness.answers import NAME as ANSWERS
+from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.checks import check_overlap
 from nlp_adv.robustness.data import attack_data
 from nlp_adv.robustness.fingerprint import fingerprint
@@ -131,8 +133,13 @@ def evaluate_robustness(
         target=target,
         labels=data.labels,
         environment=environment(model),
+        shard=None if shard is None else str(shard),
+        texts=len(data.texts),
     )
     texts = [text for text in data.texts if shard is None or shard.takes(text.id)]
+    # Of the same texts as without shards: those of all of them that come first.
+    few = {text.id for text in data.texts[: white_box.examples]} if white_box is not None else ()
+    on_embeddings = [text for text in texts if text.id in few]
     with Store(evaluation, output_dir) as store, evaluating(model):
         for one in built:
             waiting = [text for text in texts if not store.has(one.name, text.id)]
@@ -148,15 +155,17 @@ def evaluate_robustness(
                 store.add(record)
                 store.cost(asdict(victim.work))
         if white_box is not None:
-            _attack_embeddings(white_box, victim, splicer, texts, store, progress)
+            _attack_embeddings(white_box, victim, splicer, on_embeddings, store, progress)
         records = store.records(list(hashes), {text.id for text in texts})
-        checks = record_checks(records, [one.name for one in built])
+        checks = [check_answers(Answers.of_records(records))] if records else []
+        checks += record_checks(records, [one.name for one in built])
         checks += transfer_checks(victim, splicer, records, transfer)
         if trained_on:
             checks.append(check_overlap(trained_on, [_both(text) for text in texts]))
         clean = _clean(victim, splicer, [*data.texts, *data.rest]) if clean_on_all else None
         if white_box is not None and white_box.checks:
-            checks += white_box.found_checks(victim, splicer, texts, progress=progress)
+            found = white_box.found_checks(victim, splicer, texts, progress=progress)
+            checks += [check for check in found if check.name != ANSWERS]
         cost = store.cost(asdict(victim.work))
     return replace(
         evaluation,
@@ -165,7 +174,7 @@ def evaluate_robustness(
         checks=checks,
         curves=[] if white_box is None else [white_box.curve(records)],
         cost=cost,
-        notes=_notes(engine),
+        notes=[*_notes(engine), *_randomness(built, seed)],
     )
 
 
@@ -211,6 +220,16 @@ def environment(model: nn.Module) -> dict[str, str]:
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _randomness(attacks: Sequence[Attack], seed: int) -> list[str]:
+    """What a reader must know of attacks that draw."""
+    return [
+        f"{attack.name} draws its edits at random, here with seed {seed}: another seed of the "
+        f"attack gives another number. {getattr(attack, 'spread', 'By how much was not measured.')}"
+        for attack in attacks
+        if getattr(attack, "draws", False)
+    ]
 
 
 def _notes(engine: Engine) -> list[str]:

@@ -40,6 +40,9 @@ class Evaluation:
         cost: what it took, in all the parts of a run that was resumed.
         notes: what a reader must know besides.
         environment: versions and hardware.
+        name: of the model; "" where nobody named it.
+        shard: which part of the texts these records are of, such as "2/8"; None for all.
+        texts: how many all of them are.
     """
 
     protocol: Protocol
@@ -57,6 +60,9 @@ class Evaluation:
     cost: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""
+    shard: str | None = None
+    texts: int | None = None
 
     def result(
         self, name: str, seed: int | None = None, description: Mapping[str, Any] | None = None
@@ -248,6 +254,9 @@ def save(folder: Path, evaluation: Evaluation) -> None:
         "cost": dict(evaluation.cost),
         "notes": list(evaluation.notes),
         "environment": dict(evaluation.environment),
+        "name": evaluation.name,
+        "shard": evaluation.shard,
+        "texts": evaluation.texts,
     }
     _write(folder, identity(evaluation) | {"found": found})
 
@@ -290,6 +299,9 @@ def load(folder: Path) -> Evaluation:
             cost=found["cost"],
             notes=found["notes"],
             environment=found["environment"],
+            name=found.get("name", ""),
+            shard=found.get("shard"),
+            texts=found.get("texts"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

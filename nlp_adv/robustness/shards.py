@@ -39,6 +39,10 @@ class Shard:
             raise UserError(f"{text!r} is no shard; write 2/8 for the second of eight.")
         return cls(int(parts[1]), int(parts[2]))
 
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.index}/{self.of}"
+
     def takes(self, number: int) -> bool:
         """Whether the example of that id belongs to it."""
         return number % self.of == self.index - 1

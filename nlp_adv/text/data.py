@@ -142,27 +142,43 @@ def find_columns(columns: Sequence[str], source: DataSource) -> tuple[tuple[str,
     return texts, label
 
 
-def check_rows(name: str, split: Dataset, columns: Iterable[str], texts: Iterable[str]) -> None:
+def check_rows(
+    name: str,
+    split: Dataset,
+    columns: Iterable[str],
+    texts: Iterable[str],
+    *,
+    is_split: bool = True,
+) -> None:
     """Make sure that a split has rows and columns, and text in every row.
+
+    Args:
+        name: of the split, or of the data as messages are to call it.
+        split: the rows.
+        columns: that must be there.
+        texts: columns that must hold text.
+        is_split: whether the name is a split's, such as "train".
 
     Raises:
         UserError: it has not; the message names the row.
     """
+    where = f"the {name} split" if is_split else name
+    begun = where[:1].upper() + where[1:] if is_split else where
+    like = "give it the columns of the train split" if is_split else "name another"
     for column in columns:
         if column not in split.column_names:
             raise UserError(
-                f"The {name} split has no column {column!r}, only "
-                f"{', '.join(split.column_names)}; give it the columns of the train split."
+                f"{begun} has no column {column!r}, only {', '.join(split.column_names)}; {like}."
             )
     if len(split) == 0:
-        raise UserError(f"The {name} split is empty; give it at least one row.")
+        raise UserError(f"{begun} is empty; give it at least one row.")
     for column in texts:
         for row, text in enumerate(split[column][:], 1):
             if not isinstance(text, str):
                 what = "missing" if text is None else f"not text but {type(text).__name__}"
                 raise UserError(
-                    f"Row {row} of the {name} split: {column!r} is {what}; write a string there "
-                    "or remove the row."
+                    f"Row {row} of {where}: {column!r} is {what}; write a string there or remove "
+                    f"the row."
                 )
 
 

@@ -107,7 +107,8 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     adv_per: Literal["example", "token"] | None = _flag("What one norm covers.")
     adv_unit: Literal["absolute", "per_coordinate", "relative"] | None = _flag(
         "Unit of ε, step size and start: absolute, per_coordinate (ε per √(tokens·dim) for L2), or "
-        "relative (ε as a share of the embedding norm)."
+        "relative (ε as a share of the embedding norm). The last two grow with a text's length: "
+        "one token may get all of δ, √tokens·ε of its own norm at a relative L2 ε."
     )
     adv_start_step: float = _flag(
         "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0.0

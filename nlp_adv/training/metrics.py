@@ -152,6 +152,24 @@ def compute_metrics_for(
     return compute
 
 
+def with_largest_answer(
+    compute: Callable[[EvalPrediction], dict[str, float]],
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Add the share of the most frequent answer, `largest_answer`, to a classifier's metrics.
+
+    At 1 the model answers one class, and whatever is measured of it is the share of that class.
+    """
+
+    def computed(prediction: EvalPrediction) -> dict[str, float]:
+        output = prediction.predictions
+        answers = _classes(np.asarray(output[0] if isinstance(output, tuple) else output))
+        counts = np.unique(answers, return_counts=True)[1]
+        share = float(counts.max() / counts.sum()) if len(counts) else 0.0
+        return compute(prediction) | {"largest_answer": share}
+
+    return computed
+
+
 def metric_names(task_name: str | None, label_names: Sequence[str] | None) -> list[str]:
     """Return the names under which `compute_metrics_for` reports its scores."""
     return [name for metric in _metrics_of(task_name, label_names) for name in _names_of(metric)]

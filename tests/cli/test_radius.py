@@ -50,7 +50,9 @@ def median(values: list[float]) -> float:
 
 
 def numbers(text: str) -> list[float]:
-    return [float(one) for one in re.findall(r"(?<![\w.])\d[\d.]*(?:e[+-]?\d+)?", text)]
+    """Of the first sentence."""
+    first = text.split(" here.")[0]
+    return [float(one) for one in re.findall(r"(?<![\w.])\d[\d.]*(?:e[+-]?\d+)?", first)]
 
 
 def near(got: float, want: float) -> bool:
@@ -66,7 +68,19 @@ def test_relative(parts):
     assert (epsilon, share) == (0.03, 3)
     assert near(about, whole)
     assert near(absolute, 0.03 * whole)
-    assert text.endswith(" here.")
+
+
+@pytest.mark.fault("S3")
+@pytest.mark.parametrize(("norm", "power"), [("l1", 1), ("l2", 0.5), ("linf", 0)])
+def test_what_one_token_may_get(parts, norm, power):
+    """All of a sentence's δ: of T tokens of norm 1, T^(1/p) times the share."""
+    tokens = median([len(row["input_ids"]) for row in parts[2]])
+    text = said(parts, build("fgm", epsilon=0.01, norm=norm, unit="relative"))
+    found = re.search(r"get all of it: ([\d.]+) % of its norm, of (\d+) tokens", text)
+    assert int(found[2]) == tokens
+    assert float(found[1]) == pytest.approx(100 * 0.01 * tokens**power, rel=0.05)
+    per_token = build("fgm", epsilon=0.01, per="token", unit="relative")
+    assert "get all of it" not in said(parts, per_token)
 
 
 def test_absolute(parts):
@@ -110,7 +124,7 @@ def test_special_tokens_that_do_not_move_do_not_count(parts):
 def test_what_does_not_make_sense_is_named(parts, epsilon, words):
     text = said(parts, build("freelb", epsilon=epsilon, unit="relative"))
     if words is None:
-        assert text.endswith(" here.")
+        assert text.endswith(" tokens.")
     else:
         assert words in text
         assert ("--adv_start_step" in text) == (epsilon > 0.3)

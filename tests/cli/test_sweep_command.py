@@ -93,13 +93,20 @@ class TestOneSweep:
     def test_the_table_has_the_best_first(self, searched):
         run, folder = searched
         head, _, *rows = run.out.strip().splitlines()[:6]
-        columns = "trial adv_epsilon learning_rate clean PGD ε=0.02 PGD ε=0.2 objective seconds"
+        columns = (
+            "trial adv_epsilon learning_rate clean clean, attacked rows PGD ε=0.02 PGD ε=0.2 "
+            "objective seconds"
+        )
         assert " ".join(head.split()) == columns
         best_first = sorted(records(folder), key=lambda one: (-one["objective"], one["number"]))
         assert [row.split()[0] for row in rows] == [str(one["number"]) for one in best_first]
         page = (folder / "sweep.md").read_text(encoding="utf-8")
         for row, one in zip(rows, best_first, strict=True):
-            number, epsilon, _, clean, first, second, objective, _ = row.split()
+            number, epsilon, _, clean, same, first, second, objective, _ = row.replace(
+                " †", ""
+            ).split()
+            assert same == f"{one['clean_attacked']:.4f}" >= first
+            assert row.count("†") == 3 * one["constant"]
             assert epsilon == f"{one['params']['adv_epsilon']:.3g}"
             assert clean == f"{one['clean']:.4f}"
             assert [first, second] == [f"{value:.4f}" for value in one["robust"].values()]
@@ -373,7 +380,7 @@ class TestKindsOfSweep:
         settings = given | {"train_file": name, "space": "learning_rate=0.01,0.02"}
         run = sweep(settings | {"search": "grid", "output_dir": "out", "max_steps": 30})
         assert all(one["constant"] for one in records(work / "out"))
-        assert "In trial 0, 1 every attacked row got the same answer" in run.out
+        assert "† In trial 0, 1 every row, or nearly, got the same answer" in run.out
         assert "Warning: the best trial is one of them" in run.out
 
     def test_optuna_goes_on(self, given, work, monkeypatch):

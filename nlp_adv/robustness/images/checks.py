@@ -17,6 +17,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.images import FGM, PGD, Attack
 from nlp_adv.images.pixels import Classifier
 from nlp_adv.perturbation import Ball
+from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import FACTORS, SOFT
 from nlp_adv.robustness.images.checks_compared import (
@@ -129,7 +130,9 @@ def image_checks(
         longer = attack.step_size * attack.steps / fewer
         halved = run(replace(climbing, steps=fewer, step_size=longer))
         noise = run(PixelNoise(attack.ball, draws, attack.seed))
+        labels = torch.cat([look.y for look in data])
         return [
+            check_answers(Answers.of(logits.argmax(1).tolist(), labels.tolist())),
             check_probabilities(logits),
             check_repeatable(model, data[0].x),
             check_large_radius(at_large, large),

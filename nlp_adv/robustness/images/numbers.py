@@ -11,6 +11,7 @@ import torch
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball
+from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.images.records import ImageRecord
 from nlp_adv.robustness.statistics import Share
 
@@ -159,6 +160,12 @@ class ImageRobustness:
     def worst_case(self) -> Share:
         """Right under every attack: at most the accuracy under any of them."""
         return Share(sum(self.standing().values()), self.examples)
+
+    @property
+    def answers(self) -> Answers:
+        """The most frequent answer without attack, and the most frequent label."""
+        images = self.of(self.attacks[0])
+        return Answers.of([r.clean_answer for r in images], [r.label for r in images])
 
     @property
     def is_constant(self) -> bool:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from nlp_adv.robustness.curve import AccuracyCurve
 from nlp_adv.robustness.images.numbers import radius_of
 from nlp_adv.robustness.images.report.content import NORMS, ImageReport
-from nlp_adv.robustness.report.cells import MISSING, Cell, Table, facts, interval, number, percent
+from nlp_adv.robustness.report.cells import (
+    MISSING,
+    Cell,
+    Table,
+    Tone,
+    facts,
+    interval,
+    number,
+    percent,
+)
 from nlp_adv.robustness.report.chart import Chart, Line, Point
 from nlp_adv.robustness.report.content import ModelResult, Report
 from nlp_adv.robustness.report.layout import check_table
@@ -32,7 +41,9 @@ def summary(report: ImageReport) -> str:
             f"“{report.label(report.target)}” by {under}"
         )
     said += f", {clean} % without attack"
-    if any(check.passed is False for check in report.checks):
+    if found.answers.constant:
+        said += "; but every image gets the same answer, so the number is the share of one class"
+    elif any(check.passed is False for check in report.checks):
         said += "; but a check fails, so the number may not be robustness"
     return f"{said}."
 
@@ -68,13 +79,19 @@ def checks(report: ImageReport, *verdicts: bool | None) -> Table:
 
 
 def accuracy_table(report: ImageReport) -> Table:
-    """A row without attack, one an attack, and the worst case."""
+    """A row without attack, one an attack, the worst case, and the most frequent answer."""
     found = report.found
     shares = {"without attack": found.clean}
     shares |= {name: one.under_attack for name, one in found.summaries.items()}
     if len(found.attacks) > 1:
         shares["worst case"] = found.worst_case
     rows = [(Cell(name), _share(share), Cell(str(share.count))) for name, share in shares.items()]
+    answers = found.answers
+    of_labels = (f"of the labels {percent(answers.label.value)}",)
+    tone: Tone = "bad" if answers.constant else ""
+    name = f"largest answer without attack, “{report.label(answers.answer)}”"
+    largest = Cell(percent(answers.largest.value), of_labels, tone)
+    rows.append((Cell(name, (), tone), largest, Cell(str(answers.largest.count))))
     return Table(("attack", "accuracy, %", f"of {found.examples} images"), tuple(rows))
 
 

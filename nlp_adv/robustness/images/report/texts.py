@@ -65,6 +65,7 @@ def json_text(report: ImageReport) -> str:
         "labels": list(report.labels),
         "clean": report.found.clean,
         "worst_case": report.found.worst_case,
+        "answers": report.found.answers,
         "attacks": report.found.summaries,
         "curves": {
             name: {

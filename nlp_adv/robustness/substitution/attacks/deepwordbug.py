@@ -32,6 +32,11 @@ class DeepWordBug:
     edits: Source = field(default_factory=DeepWordBugEdits)
 
     name: ClassVar[str] = "deepwordbug"
+    draws: ClassVar[bool] = True  # letters and places: its number depends on the seed
+    spread: ClassVar[str] = (
+        "Measured on 200 texts, its accuracy varied by about 3 points either way with the seed, "
+        "and on fewer texts it varies more."
+    )
 
     def search(self, example: Example) -> Steps[Answer]:
         """Greedy search."""

@@ -30,6 +30,7 @@ class TextBugger:
     bugs: Source
 
     name: ClassVar[str] = "textbugger"
+    draws: ClassVar[bool] = True  # letters and places: its number depends on the seed
 
     def search(self, example: Example) -> Steps[Answer]:
         """Greedy search."""
