@@ -54,7 +54,7 @@ def test_the_demo_ends_in_a_table(demo):
     _, run = demo
     assert run.code == 0, run.err
     header, plain, pgd = table(run)
-    assert header == ["training", "clean", "PGD-4", "ε=0.1", "seconds"]
+    assert header == ["training", "clean", "PGD-4", "ε=0.1", "largest", "answer", "seconds"]
     assert (plain[0], pgd[0]) == ("plain", "pgd")
     assert "scikit-learn's 8×8 digits" in run.out
     assert "epsilon 0.1" in run.err
