@@ -170,7 +170,8 @@ def share_of_a_token(found: EmbeddingRobustness, epsilon: float) -> float:
 
 
 def _header(result: RunResult, report: ReportArguments) -> list[str]:
-    scores = [name.removeprefix(f"{result.split}_").replace("_", " ") for name in _scores(result)]
+    scores = [name.removeprefix(f"{result.split}_") for name in _scores(result)]
+    scores = ["largest answer" if name == "largest_answer" else name for name in scores]
     attacks = []
     if result.robustness is not None:
         attacks = [f"clean, first {result.robustness.examples}"]

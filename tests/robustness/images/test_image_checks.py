@@ -43,7 +43,7 @@ def checked(model, epsilon: float = EPSILON) -> dict[str, bool | None]:
 def test_an_ordinary_model_passes_every_check():
     found = checked(small.trained())
     assert set(found.values()) == {True}, found
-    assert len(found) == 15
+    assert len(found) == 16
 
 
 @pytest.mark.parametrize(
