@@ -11,7 +11,7 @@ from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.records import Record, changes_text
 from nlp_adv.robustness.report.content import Curve
-from nlp_adv.robustness.saved import Evaluation
+from nlp_adv.robustness.saved import Evaluation, identity
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.statistics import Share
 from nlp_adv.robustness.white_box import record_checks
@@ -31,10 +31,12 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     shards = _all_there(parts)
     first = parts[0]
     for part in parts:
-        if (part.model, dict(part.hashes)) != (first.model, dict(first.hashes)):
+        mine, theirs = identity(first), identity(part)
+        other = next((what for what in mine if mine[what] != theirs[what]), None)
+        if other is not None:
             raise UserError(
-                "The shards are not of one run: they attack different models, or with different "
-                "attacks."
+                f"The shards are not of one run: {shards[parts.index(part)]} has another {other} "
+                f"({theirs[other]}, not {mine[other]})."
             )
     records = _records(parts)
     names = list(dict.fromkeys(r.attack for r in records if changes_text(r.attack)))

@@ -141,6 +141,7 @@ class TestThreat:
         head = Page(files["report.html"]).tables[0][0]
         assert f"{attack} (up to {share:.2g} % of a token)" in head
         assert "in a text of 20.5 tokens, the median here" in files["report.md"]
+        assert ("a longer text is attacked harder" in files["report.md"]) == (power > 0)
 
     @pytest.mark.parametrize("unit", ["absolute", "per_coordinate"])
     def test_other_units_have_no_such_share(self, unit, tmp_path):

@@ -9,7 +9,7 @@ from nlp_adv.robustness.report.cells import Tone, percent, points
 from nlp_adv.robustness.report.content import ModelResult, Report
 from nlp_adv.robustness.report.numbers import MARKED_FROM, MethodNumbers, Numbers, Score
 from nlp_adv.robustness.report.standing import WORST, combined
-from nlp_adv.robustness.report.unlike import median_tokens, share_of_a_token
+from nlp_adv.robustness.report.unlike import grows, median_tokens, share_of_a_token
 
 
 def summary(numbers: Numbers) -> str:
@@ -150,10 +150,15 @@ def threat(numbers: Numbers) -> str:
     attack, share = max(known.items(), key=lambda item: item[1])
     tokens = median_tokens(first.records, attack)
     return (
-        f"ε is a share of the norm of a whole text's embeddings, of which one token may get all: "
+        f"ε is a share of the norm of the embeddings, and all that it allows may go to one token: "
         f"{attack} may move a token by {100 * share:.2g} % of one token's norm in a text of "
-        f"{tokens:g} tokens, the median here. At the same ε a longer text is attacked harder: "
-        f"numbers of texts of other lengths do not compare."
+        f"{tokens:g} tokens, the median here."
+        + (
+            " At the same ε a longer text is attacked harder: numbers of texts of other lengths "
+            "do not compare."
+            if grows(attack)
+            else ""
+        )
     )
 
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation import Per
 from nlp_adv.perturbation.units import token_share
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.report.content import ModelResult
@@ -43,8 +44,7 @@ def check_same_threat(models: Sequence[ModelResult]) -> None:
     first: dict[str, tuple[float, str]] = {}
     for model in models:
         for attack in dict.fromkeys(record.attack for record in model.records):
-            named = _TITLE.fullmatch(attack)
-            if not named or named[1] == "linf" or named[2] or named[3] == "-absolute":
+            if not grows(attack):
                 continue
             length = median_tokens(model.records, attack)
             other, name = first.setdefault(attack, (length, model.name))
@@ -56,6 +56,12 @@ def check_same_threat(models: Sequence[ModelResult]) -> None:
                 )
 
 
+def grows(attack: str) -> bool:
+    """Whether the same ε allows more in a longer text, as the attack's name says."""
+    named = _TITLE.fullmatch(attack)
+    return bool(named and named[1] != "linf" and not named[2] and named[3] != "-absolute")
+
+
 def share_of_a_token(records: Sequence[Record], attack: str) -> float | None:
     """How far the attack may move one token, as a share of a token's norm, at the median length.
 
@@ -65,7 +71,7 @@ def share_of_a_token(records: Sequence[Record], attack: str) -> float | None:
     if not named or named[3]:
         return None
     tokens = median_tokens(records, attack)
-    per = "token" if named[2] else "example"
+    per: Per = "token" if named[2] else "example"
     return token_share(float(named[4]), tokens, norm=named[1], per=per)
 
 
