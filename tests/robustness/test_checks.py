@@ -403,7 +403,7 @@ class TestControl:
 
     def test_a_plain_model_passes(self, plain):
         assert {name: check.passed for name, check in plain.items()} == dict.fromkeys(plain, True)
-        assert len(plain) == 11
+        assert len(plain) == 12
 
     def test_a_sharpened_one_fails_where_the_softmax_is_asked(self, sharp):
         failed = {name for name, check in sharp.items() if check.passed is False}
