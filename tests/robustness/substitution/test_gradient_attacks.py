@@ -29,7 +29,7 @@ from nlp_adv.robustness.substitution.words import in_the_case_of
 
 TWO = BagOfTokens(200, classes=2)  # the margin of two classes is linear where the model is
 # Few words of the sentences are one token, most of those stop words.
-ANY = Protocol(name="any word", stop_words=True)
+ANY = Protocol(name="any word", stop_words="none")
 ONE = replace(ANY, max_changed=0.01)
 
 
@@ -136,16 +136,6 @@ class TestOrder:
         for record in attacked(engine_of(), A2T(type(neighbours())({})), texts):
             assert (record.queries, record.forwards) == (2, 2)
             assert record.outcome == "failed"
-
-    def test_words_behind_the_cut_come_last(self):
-        engine = engine_of(max_length=7)
-        example = example_of(engine, right_texts()[5])
-        places = list(range(len(example.words)))
-        order = finished(engine, by_gradient(example, places))
-        spans = example.template.spans(example.words)
-        cut = [place for place in places if not spans[place]]
-        assert len(cut) > 2
-        assert order[-len(cut) :] == cut
 
 
 def single_flips(attack, text: str) -> dict[str, tuple[int, str]]:

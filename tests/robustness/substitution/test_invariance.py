@@ -32,8 +32,8 @@ from nlp_adv.robustness.substitution.engine import Engine, Text
 from nlp_adv.robustness.substitution.example import Example
 from nlp_adv.robustness.substitution.importance import by_deletion
 
-PROTOCOL = Protocol(name="some", candidates=4, queries=60, max_changed=0.25, stop_words=True)
-ANY = replace(FREE, candidates=5, stop_words=True)
+PROTOCOL = Protocol(name="some", candidates=4, queries=60, max_changed=0.25, stop_words="none")
+ANY = replace(FREE, candidates=5, stop_words="none")
 
 
 @functools.cache

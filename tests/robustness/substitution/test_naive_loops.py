@@ -39,7 +39,7 @@ PROTOCOLS = {
     "free": FREE,
     "few words": Protocol(name="few", max_changed=0.2, candidates=3),
     "few queries": Protocol(name="queries", queries=17),
-    "queries per word": Protocol(name="per word", queries_per_word=3, stop_words=True),
+    "queries per word": Protocol(name="per word", queries_per_word=3, stop_words="none"),
 }
 
 
