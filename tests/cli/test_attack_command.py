@@ -201,17 +201,42 @@ def test_bad_rows_are_named(given, work, rows, words):
 
 
 def test_texts_without_words_are_kept_as_failed(given, work):
-    rows = [
-        {"text": text, "label": label} for text in ("", "...", "[SEP] [PAD]") for label in (0, 1)
-    ]
+    rows = [{"text": text, "label": label} for text in ("...", "[SEP] [PAD]") for label in (0, 1)]
     settings = {**given, "test_file": write(work / "rows.jsonl", rows), "output_dir": "out"}
     assert call("attack", **settings).code == 0
     found = records(work / "out")
-    empty = [r for r in found if r.words == 0]
-    assert len(empty) == 4 * len(ATTACKS)
-    assert {r.outcome for r in empty} == {"skipped", "failed"}
-    assert all(r.adversarial == r.original and r.words_changed == 0 for r in empty)
-    assert len(found) == 6 * len(ATTACKS)
+    wordless = [r for r in found if r.words == 0]
+    assert len(wordless) == 2 * len(ATTACKS)
+    assert {r.outcome for r in wordless} == {"skipped", "failed"}
+    assert all(r.adversarial == r.original and r.words_changed == 0 for r in wordless)
+    assert len(found) == 4 * len(ATTACKS)
+
+
+# Nothing, white space, a zero-width space and a byte-order mark, and what BERT's tokenizer drops.
+BLANK = ["", " ", "\n\t\u00a0", "\u200b\ufeff", "\ufffd\ufffd"]
+
+
+@pytest.mark.fault("U9")
+def test_texts_without_anything_to_read_are_left_out_and_counted(given, work):
+    rows = [{"text": text, "label": n % 2} for n, text in enumerate([*BLANK, "the end is dull"])]
+    settings = {**given, "test_file": write(work / "rows.jsonl", rows), "epsilons": 0.1}
+    settings |= {"checks": False, "embedding_steps": 2, "output_dir": "out"}
+    run = call("evaluate", **settings)
+    assert run.code == 0, run
+    assert {r.id for r in records(work / "out")} == {5}
+    assert "5 of 6 texts hold nothing to read (row 1, 2, 3, 4, 5)" in run.out
+    saved = json.loads((work / "out" / "evaluation.json").read_text())["found"]
+    assert saved["clean"][1] == 1
+    assert any("hold nothing to read" in note for note in saved["notes"])
+    assert "hold nothing to read" in (work / "out" / "report.md").read_text()
+
+
+@pytest.mark.fault("U9")
+def test_only_texts_without_anything_to_read_are_refused(given, work):
+    rows = [{"text": text, "label": 0} for text in BLANK]
+    settings = {**given, "test_file": write(work / "rows.jsonl", rows), "output_dir": "out"}
+    refused_last(call("attack", **settings), "nothing to attack", "rows.jsonl")
+    assert not (work / "out").exists()
 
 
 def test_another_run_does_not_write_into_the_folder(given, straight, tmp_path):

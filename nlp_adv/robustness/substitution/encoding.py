@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import Part
 from nlp_adv.robustness.substitution.words import Words
+from nlp_adv.text.data import is_blank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,6 +75,11 @@ class Splicer:
         lengths = iter(self._encoded(long, truncation=False)["input_ids"] if long else [])
         return [is_full and len(next(lengths)) > self.max_length for is_full in full]
 
+    def blank(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts hold nothing that the model could read: no visible character, or no token."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [is_blank(text) or not tokens for text, tokens in zip(texts, ids, strict=True)]
+
     def read(self, words: Words, context: str | None) -> range:
         """The places whose words the model reads, a part of them at least."""
         places = range(len(words))
@@ -99,7 +106,17 @@ class Splicer:
         return bool(getattr(self.tokenizer, "is_fast", False))
 
     def offsets(self, text: Pair) -> list[tuple[int, int] | None]:
-        """For each token, its characters in the attacked text; None for all other tokens."""
+        """For each token, its characters in the attacked text; None for all other tokens.
+
+        Raises:
+            UserError: the tokenizer does not say.
+        """
+        if not self.is_fast:
+            raise UserError(
+                f"{type(self.tokenizer).__name__} does not say which token came from which word, "
+                f"and a2t, hotflip, bae and bert-attack need to know it; load a fast tokenizer "
+                f"(use_fast=True), or choose another attack."
+            )
         encoded = self._encoded([text], return_offsets_mapping=True)
         mine = self._sequence(text[1])
         spans = zip(encoded["offset_mapping"][0], encoded.sequence_ids(0), strict=True)
