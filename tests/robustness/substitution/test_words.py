@@ -121,7 +121,7 @@ def test_emoji_are_no_words():
 @pytest.mark.fault("E2")
 @given(TEXTS, st.sampled_from(["\u0301", "\u093f", "\u05b0", "\u0e31", "\u200d"]))
 def test_a_mark_inside_a_word_parts_nothing(text, mark):
-    marked = [word[0] + mark + word[1:] for word in Words.of(text).words if len(word) > 1]
+    marked = [word[0] + mark + word[1:] for word in Words.of(text).words if word[1:].isalnum()]
     assert Words.of(" ".join(marked)).words == tuple(marked)
 
 
@@ -133,7 +133,7 @@ def test_a_mark_inside_a_word_parts_nothing(text, mark):
         ("ภาพยนตร์เรื่องนี้ดีมาก", True),
         ("ရုပ်ရှင်က ကောင်းတယ်", True),
         ("ខ្សែភាពយន្តនេះល្អ", True),
-        ("iPhone 手机很好用", True),
+        ("iPhone 手机真的很好用", True),
         ("이 영화는 정말 좋다", False),
         ("यह फिल्म बहुत अच्छी है", False),
         ("the film 東京 is good", False),
@@ -164,7 +164,7 @@ class TestSegmenter:
 
     @given(TEXTS)
     def test_characters_leave_other_texts_alone(self, text):
-        if "日" not in text:
+        if "_" not in text and not any(map(runs_on, text)):
             assert Words.of(text, characters) == Words.of(text)
 
     @pytest.mark.fault("E2")
