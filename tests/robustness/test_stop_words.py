@@ -6,6 +6,7 @@ import pytest
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import PROTOCOLS, Protocol
+from nlp_adv.robustness.saved import Evaluation, load, save
 from nlp_adv.robustness.stop_words import ENGLISH_STOP_WORDS
 from nlp_adv.robustness.substitution.constraints import Constraints
 from nlp_adv.robustness.substitution.words import Words
@@ -127,6 +128,21 @@ class TestSetting:
             assert protocol.stop_words == "english"
             assert protocol.version == 2
         assert "instead of its 266" in PROTOCOLS["textfooler2020"].source
+
+
+@pytest.mark.fault("E4")
+def test_an_evaluation_of_the_first_version_keeps_its_list(tmp_path):
+    """Its header says false where the one list of then was meant."""
+    evaluation = Evaluation(
+        protocol=Protocol(name="x"), hashes={}, model="0a", data="1b", description="", seed=0
+    )
+    save(tmp_path, evaluation)
+    (tmp_path / "records.jsonl").touch()
+    assert load(tmp_path).protocol == evaluation.protocol
+    header = json.loads((tmp_path / "evaluation.json").read_text())
+    header["protocol"]["stop_words"] = False
+    (tmp_path / "evaluation.json").write_text(json.dumps(header))
+    assert load(tmp_path).protocol.stop_words == "scikit-learn"
 
 
 def test_the_list_is_closed():

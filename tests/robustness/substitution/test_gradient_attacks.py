@@ -131,6 +131,21 @@ class TestOrder:
                 at += len(word)
             assert order == sorted(places, key=lambda place: -means[place])
 
+    @pytest.mark.fault("E6")
+    def test_it_is_not_the_norm_of_the_released_code(self):
+        """The L1 norm of a word's mean gradient ranks otherwise, as A2T's docstring says."""
+        engine, differ = engine_of(), 0
+        for text in right_texts():
+            example = example_of(engine, text)
+            places = example.constraints.places(example.words)
+            grad = by_hand(light(), example.template.original, text.label)
+            spans = example.template.spans(example.words)
+            theirs = {p: grad[list(spans[p])].mean(0).norm(p=1).item() for p in places}
+            order = finished(engine, by_gradient(example, places))
+            differ += order != sorted(places, key=lambda place: -theirs[place])
+        assert differ > 2
+        assert "L1 norm of the mean" in A2T.__doc__
+
     def test_one_query_for_all_words(self):
         texts = right_texts()
         for record in attacked(engine_of(), A2T(type(neighbours())({})), texts):
