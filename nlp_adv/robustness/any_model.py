@@ -25,15 +25,15 @@ def torch_model(model: Any) -> nn.Module:
     if not isinstance(model, nn.Module):
         from transformers import Pipeline
 
-        inner = model.model if isinstance(model, Pipeline) else None
-        if not isinstance(inner, nn.Module):
+        kind = type(model).__name__
+        model = model.model if isinstance(model, Pipeline) else None
+        if not isinstance(model, nn.Module):
             raise UserError(
-                f"A {type(model).__name__} cannot be attacked: attacks run a model on token ids of "
+                f"A {kind} cannot be attacked: attacks run a model on token ids of "
                 f"their own; give a torch.nn.Module whose forward takes input_ids and "
                 f"attention_mask and returns logits, such as "
                 f"AutoModelForSequenceClassification.from_pretrained(NAME)."
             )
-        model = inner
     taken = _taken(model)
     missing = [name for name in _NEEDED if taken is not None and name not in taken]
     if missing:
@@ -41,7 +41,8 @@ def torch_model(model: Any) -> nn.Module:
             f"The forward of {type(model).__name__} takes no {' and no '.join(missing)}; attacks "
             f"run padded batches, so write it as forward(input_ids, attention_mask, …)."
         )
-    return model
+    module: nn.Module = model
+    return module
 
 
 def a_tensor_of(model: nn.Module) -> Tensor:

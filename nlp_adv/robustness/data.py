@@ -115,9 +115,9 @@ def _read(data: Dataset, column: str, config: Any) -> tuple[list[int], ClassRead
     numbers: list[int] = []
     for row, value in enumerate(values, 1):
         if isinstance(value, bool) or value not in reading.numbers:
-            # ClassLabel holds numbers; people know its classes by their names.
-            named = declared is not None and value in range(len(declared))
-            raise UserError(_refused(row, column, declared[value] if named else value, classes))
+            if declared is not None and value in range(len(declared)):
+                value = declared[value]  # people know it by its name
+            raise UserError(_refused(row, column, value, classes))
         numbers.append(reading.numbers[value])
     return numbers, reading
 
