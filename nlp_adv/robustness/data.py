@@ -114,7 +114,8 @@ def _read(data: Dataset, column: str, config: Any) -> tuple[list[int], ClassRead
     reading = read_values(values, classes) if declared is None else read_declared(declared, classes)
     numbers: list[int] = []
     for row, value in enumerate(values, 1):
-        if isinstance(value, bool) or value not in reading.numbers:
+        readable = isinstance(value, int | float | str) and not isinstance(value, bool)
+        if not readable or value not in reading.numbers:
             if declared is not None and value in range(len(declared)):
                 value = declared[value]  # people know it by its name
             raise UserError(_refused(row, column, value, classes))

@@ -131,7 +131,7 @@ def read_declared(declared: Sequence[str], classes: Sequence[str]) -> ClassReadi
 
 def read_values(values: Iterable[Any], classes: Sequence[str]) -> ClassReading:
     """Of a column of names or numbers; what is no class of the model is left out."""
-    distinct = list(dict.fromkeys(values))
+    distinct = list(dict.fromkeys(v for v in values if isinstance(v, int | float | str)))
     numbers: dict[Any, int] = dict(matched([v for v in distinct if isinstance(v, str)], classes))
     known = {number_in(name): place for place, name in enumerate(classes)}
     if None in known:  # classes have names, so that numbers mean their places

@@ -179,6 +179,9 @@ def test_the_fingerprint_is_of_texts_and_labels(change):
         ([{"text": "a", "label": -1}], "none of the model's"),
         ([{"text": "a", "label": "maybe"}], "no class of the model"),
         ([{"text": "a", "label": 0.5}], "no class of the model"),
+        ([{"text": "a", "label": [0, 1]}], "no class of the model"),
+        ([{"text": "a", "label": True}], "no class of the model"),
+        ([{"text": "a", "label": None}], "no class of the model"),
         ([{"text": 3, "label": 0}], "not text"),
     ],
 )

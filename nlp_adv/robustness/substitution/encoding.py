@@ -56,7 +56,8 @@ class Splicer:
     def templates(self, texts: Sequence[tuple[Words, str | None]]) -> list[Template]:
         """What stays the same in all variants of each text, from one call of the tokenizer."""
         pairs = [(words.text, context) for words, context in texts]
-        encoded, cut = self._encoded(pairs), self.cut(pairs)
+        encoded = self._encoded(pairs)
+        cut = self._cut(pairs, [_row(encoded, index) for index in range(len(pairs))])
         whole = zip(texts, cut, strict=True)
         self.learn(chunk for (words, _), is_cut in whole if not is_cut for chunk in _chunks(words))
         return [
@@ -70,7 +71,11 @@ class Splicer:
 
     def cut(self, texts: Sequence[Pair]) -> list[bool]:
         """Which texts are longer than the model's input, so that it does not read them whole."""
-        full = [len(row.ids) >= self.max_length for row in self.whole(texts)]
+        return self._cut(texts, self.whole(texts))
+
+    def _cut(self, texts: Sequence[Pair], rows: Sequence[Row]) -> list[bool]:
+        # A row that has room left was not cut; of the others the whole length is looked at.
+        full = [len(row.ids) >= self.max_length for row in rows]
         long = [text for text, is_full in zip(texts, full, strict=True) if is_full]
         lengths = iter(self._encoded(long, truncation=False)["input_ids"] if long else [])
         return [is_full and len(next(lengths)) > self.max_length for is_full in full]
