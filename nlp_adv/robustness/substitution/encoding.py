@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import Part
+from nlp_adv.robustness.substitution.pieces import chunks_of, spans_of
 from nlp_adv.robustness.substitution.words import Words
 from nlp_adv.text.data import is_blank
 
@@ -59,7 +60,9 @@ class Splicer:
         encoded = self._encoded(pairs)
         cut = self._cut(pairs, [_row(encoded, index) for index in range(len(pairs))])
         whole = zip(texts, cut, strict=True)
-        self.learn(chunk for (words, _), is_cut in whole if not is_cut for chunk in _chunks(words))
+        self.learn(
+            chunk for (words, _), is_cut in whole if not is_cut for chunk in chunks_of(words)
+        )
         return [
             self._template(encoded, index, *text, cut[index]) for index, text in enumerate(texts)
         ]
@@ -168,7 +171,7 @@ class Splicer:
             mine = self._sequence(context)
             sequences = encoded.sequence_ids(index)
             inside = [place for place, sequence in enumerate(sequences) if sequence == mine]
-        body = tuple(token for chunk in _chunks(words) for token in self._known[chunk])
+        body = tuple(token for chunk in chunks_of(words) for token in self._known[chunk])
         start, end = (inside[0], inside[-1] + 1) if inside else (0, 0)
         return Template(
             self,
@@ -205,7 +208,7 @@ class Template:
             return []
         if not self.splices:
             return self.splicer.whole([(words.text, self.context) for words in variants])
-        self.splicer.learn(chunk for words in variants for chunk in _chunks(words))
+        self.splicer.learn(chunk for words in variants for chunk in chunks_of(words))
         rows = [self._spliced(words) for words in variants]
         long = [place for place, row in enumerate(rows) if self._is_cut(row)]
         if long:
@@ -233,7 +236,7 @@ class Template:
         return len(row.ids) >= self.splicer.max_length
 
     def _spliced(self, words: Words) -> Row:
-        body = [token for chunk in _chunks(words) for token in self.splicer.ids(chunk)]
+        body = [token for chunk in chunks_of(words) for token in self.splicer.ids(chunk)]
         ids, types = self.original
         if types:
             types = (
@@ -245,38 +248,6 @@ class Template:
 
     def _is_cut(self, row: Row) -> bool:
         return len(row.ids) > self.splicer.max_length
-
-
-def spans_of(words: Words, offsets: Sequence[tuple[int, int] | None]) -> list[range]:
-    """For each word the places of its tokens, from the characters of each token."""
-    tokens = [(place, *span) for place, span in enumerate(offsets) if span is not None]
-    spans, first, end = [], 0, 0
-    for gap, word in zip(words.gaps, words.words, strict=False):
-        begin = end + len(gap)
-        end = begin + len(word)
-        # A token may begin with the space before its word; one of spaces alone is no part.
-        while first < len(tokens) and tokens[first][2] <= begin:
-            first += 1
-        last = first
-        while last < len(tokens) and tokens[last][1] < end:
-            last += 1
-        spans.append(range(tokens[first][0], tokens[last - 1][0] + 1) if last > first else range(0))
-    return spans
-
-
-def _chunks(words: Words) -> list[str]:
-    """Each word with the gap before it, and the last gap: byte-level tokens begin with a space.
-
-    Where a word was taken out, the gaps on its two sides are one.
-    """
-    chunks, gap = [], ""
-    for before, word in zip(words.gaps, words.words, strict=False):
-        gap += before
-        if word:
-            chunks.append(gap + word)
-            gap = ""
-    last = gap + words.gaps[-1]
-    return [*chunks, last] if last else chunks
 
 
 def _row(encoded: Any, index: int) -> Row:
