@@ -126,7 +126,10 @@ def evaluate_robustness(
         seed=seed,
         name=name,
     )
-    check_vocabulary(tokenizer, (text.text for text in data.texts), "the model")
+    attackable = readable(splicer, data.texts)
+    if not attackable:
+        raise UserError(f"There is nothing to attack: no text of {name} has anything to read.")
+    check_vocabulary(tokenizer, (text.text for text in attackable), "the model")
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
     hashes = {one.name: attack_hash(one, chosen, resources) for one in built}
@@ -143,9 +146,6 @@ def evaluate_robustness(
         labels=data.labels,
         environment=environment(model),
     )
-    attackable = readable(splicer, data.texts)
-    if not attackable:
-        raise UserError(f"There is nothing to attack: no text of {name} has anything to read.")
     texts = [text for text in attackable if shard is None or shard.takes(text.id)]
     with Store(evaluation, output_dir) as store, evaluating(model):
         for one in built:

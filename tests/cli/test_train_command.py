@@ -550,6 +550,7 @@ def test_rows_without_anything_to_read_are_said(files, work):
     said = f"4 of {number + 4} train rows hold nothing to read (the first is row {number + 1}"
     assert said in run.err
     assert run.err.count("nothing to read") == 1
-    settings["train_file"] = write(work / "all.jsonl", [*blank, {"text": "", "label": "bad"}])
+    rows = [*blank[:2], {"text": "", "label": "bad"}]
+    settings["train_file"] = write(work / "all.jsonl", rows)
     refused(call(**{**settings, "output_dir": "other"}), "train split", "nothing to read", "'text'")
     assert not (work / "other").exists()
