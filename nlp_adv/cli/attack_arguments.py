@@ -17,6 +17,8 @@ from nlp_adv.robustness.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.robustness.substitution.attacks.build import ATTACKS
 from nlp_adv.robustness.white_box import WhiteBox
 
+SEGMENTERS = ("characters", "jieba", "pythainlp")
+
 
 def _flag(text: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": text})
@@ -64,6 +66,9 @@ class AttackArguments:
     masked_lm: str | None = _flag("A masked language model: bae, bert-attack.")
     encoder: str | None = _flag("A sentence encoder (mean-pooled), where the protocol has one.")
     tagger: str | None = _flag("nltk: NLTK's tagger, where the protocol compares parts of speech.")
+    segmenter: str | None = _flag(
+        f"What finds words that no spaces part (Chinese, Japanese, Thai): {', '.join(SEGMENTERS)}."
+    )
     target: int | None = _flag("Attack towards this class; any wrong answer without.")
     max_examples: int | None = _flag("Attack a random draw of so many texts.")
     seed: int = _flag("Of the draw and of the attacks.", 0)

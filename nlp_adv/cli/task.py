@@ -17,7 +17,13 @@ from transformers import (
 from nlp_adv.cli.arguments import DataArguments, ModelArguments, TrainArguments
 from nlp_adv.errors import UserError, foreign_code
 from nlp_adv.text import demo
-from nlp_adv.text.data import TextData, count_overlap, load_text_data, tokenized
+from nlp_adv.text.data import (
+    TextData,
+    count_overlap,
+    load_text_data,
+    tokenized,
+    unreadable_rows,
+)
 from nlp_adv.text.files import cause
 from nlp_adv.text.vocabulary import check_vocabulary
 
@@ -62,6 +68,7 @@ def load_task(arguments: TrainArguments) -> Task:
     texts = (text for column in data.text_columns for text in data.splits["train"][column])
     check_vocabulary(tokenizer, texts, str(model.tokenizer_name or model.model_name_or_path))
     splits = tokenized(data, tokenizer, _max_length(arguments.data, tokenizer))
+    _say_what_is_unreadable(unreadable_rows(data, splits, tokenizer), data)
     task = arguments.data.task_name
     return Task(data, splits, tokenizer, task, lambda: _pretrained(model, data, tokenizer))
 
@@ -95,6 +102,24 @@ def _say_what_is_odd(data: TextData) -> None:
             )
     for name in data.unlabelled:
         print(f"Note: the {name} split has no labels and is left out.", file=sys.stderr)
+
+
+def _say_what_is_unreadable(rows: dict[str, list[int]], data: TextData) -> None:
+    """Rows without a text are trained on, as elsewhere; a split of nothing else is a mistake."""
+    for name, found in rows.items():
+        count = len(data.splits[name])
+        if len(found) == count:
+            raise UserError(
+                f"There is nothing to read in any row of the {name} split; check "
+                f"{' and '.join(map(repr, data.text_columns))}, or name other --text_columns."
+            )
+        if found:
+            print(
+                f"Warning: {len(found)} of {count} {name} rows hold nothing to read (the first is "
+                f"row {found[0] + 1} of those in use); a model can learn no more from them than "
+                f"which label is frequent, so remove them.",
+                file=sys.stderr,
+            )
 
 
 def _tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:

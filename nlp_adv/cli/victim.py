@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.attack_arguments import SEGMENTERS, AttackArguments, VictimArguments
 from nlp_adv.cli.task import not_found
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.fingerprint import fingerprint
@@ -28,6 +29,7 @@ from nlp_adv.robustness.substitution.language_models import (
     MeanPooledEncoder,
     Similarity,
 )
+from nlp_adv.robustness.substitution.words import Segmenter, characters
 from nlp_adv.text.data import DataSource, check_rows, find_columns
 from nlp_adv.text.files import read_file
 from nlp_adv.text.sources import read_splits
@@ -110,7 +112,9 @@ def load_resources(attack: AttackArguments, victim: VictimArguments) -> Resource
         masked_lm=_masked_lm(attack.masked_lm, victim) if attack.masked_lm else None,
         encoder=_encoder(attack.encoder, victim) if attack.encoder else None,
         tagger=_tagger(attack.tagger) if attack.tagger else None,
+        segmenter=_segmenter(attack.segmenter) if attack.segmenter else None,
         tagger_name=attack.tagger or "",
+        segmenter_name=attack.segmenter or "",
     )
 
 
@@ -160,6 +164,24 @@ def _tagger(name: str) -> Tagger:
         return [tag for _, tag in nltk.pos_tag(words, tagset="universal")]
 
     return tags
+
+
+def _segmenter(name: str) -> Segmenter:
+    """Known ones only: a name from a recipe must not decide which code is run."""
+    if name not in SEGMENTERS:
+        raise UserError(
+            f"There is no segmenter {name!r}; --segmenter can be {', '.join(SEGMENTERS)}."
+        )
+    if name == "characters":
+        return characters
+    try:
+        if name == "jieba":
+            found: Segmenter = import_module("jieba").lcut
+        else:
+            found = import_module("pythainlp.tokenize").word_tokenize
+    except ImportError as error:
+        raise UserError(f"--segmenter {name} needs its package: pip install {name}.") from error
+    return found
 
 
 def _loaded(kind: Any, what: str, name: str, arguments: VictimArguments) -> PreTrainedModel:

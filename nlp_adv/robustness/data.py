@@ -14,6 +14,15 @@ from datasets import ClassLabel, Dataset
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import Part
 from nlp_adv.robustness.substitution.engine import Text
+from nlp_adv.text.class_names import (
+    ClassReading,
+    are_placeholders,
+    classes_of,
+    contradiction,
+    number_in,
+    read_declared,
+    read_values,
+)
 from nlp_adv.text.data import DataSource, check_rows, find_columns
 
 
@@ -27,6 +36,7 @@ class AttackData:
         columns: one text column, or two for pairs.
         labels: names of the classes.
         description: for the report.
+        notes: what a reader must know of the labels, a sentence each.
     """
 
     texts: tuple[Text, ...]
@@ -34,6 +44,7 @@ class AttackData:
     columns: tuple[str, ...]
     labels: tuple[str, ...]
     description: str
+    notes: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -56,8 +67,9 @@ def attack_data(
     """Check a data set, number its labels and draw the texts to attack.
 
     Args:
-        dataset: rows with one or two text columns and a label: a class number, or a name that the
-            model's configuration knows.
+        dataset: rows with one or two text columns and a label: a name of one of the model's
+            classes, in whatever case, or a class number. Where neither names agree, numbers are
+            taken, and `notes` says which class was taken for which.
         config: of the model, for its classes.
         text_columns, label_column: found by their usual names where not given.
         part: the attacked text of a pair.
@@ -76,7 +88,7 @@ def attack_data(
         raise UserError(f"There is nothing to attack: {name} is empty.")
     columns, label = find_columns(data.column_names, source)
     check_rows(name, data, (*columns, label), columns, is_split=False)
-    labels = _numbered(data, label, config)
+    labels, reading = _read(data, label, config)
     ids = list(range(len(data)))
     if max_examples is not None and max_examples < len(ids):
         ids = sorted(random.Random(seed).sample(ids, max_examples))
@@ -89,31 +101,38 @@ def attack_data(
         tuple(texts[n] for n in ids),
         tuple(text for text in texts if text.id not in chosen),
         columns,
-        tuple(str(config.id2label[n]) for n in range(config.num_labels)),
+        reading.names,
         f"{len(ids)} of {len(data)} rows of {name}",
+        tuple(note for note in (reading.assumed, contradiction(config)) if note),
     )
 
 
-def _numbered(data: Dataset, column: str, config: Any) -> list[int]:
-    feature = data.features[column]
-    values = list(data[column][:])
-    if isinstance(feature, ClassLabel) and set(feature.names) <= set(config.label2id):
-        values = [feature.names[value] for value in values]
-    known = {str(name): int(number) for name, number in config.label2id.items()}
+def _read(data: Dataset, column: str, config: Any) -> tuple[list[int], ClassReading]:
+    """The class number of each row, and how it was found."""
+    classes, feature, values = classes_of(config), data.features[column], list(data[column][:])
+    declared = feature.names if isinstance(feature, ClassLabel) else None
+    reading = read_values(values, classes) if declared is None else read_declared(declared, classes)
     numbers: list[int] = []
     for row, value in enumerate(values, 1):
-        number = known.get(value) if isinstance(value, str) else value
-        if number is None and isinstance(value, str) and value.isdecimal():
-            number = int(value)  # tables without types hold numbers as text
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise UserError(
-                f"Row {row} of the column {column!r}: the label {value!r} is no class of the model "
-                f"({', '.join(known)}); give class numbers or these names."
-            )
-        if not 0 <= number < config.num_labels:
-            raise UserError(
-                f"Row {row} of the column {column!r}: the label {number} is none of the model's "
-                f"{config.num_labels} classes, 0 to {config.num_labels - 1}."
-            )
-        numbers.append(number)
-    return numbers
+        readable = isinstance(value, int | float | str) and not isinstance(value, bool)
+        if not readable or value not in reading.numbers:
+            if declared is not None and value in range(len(declared)):
+                value = declared[value]  # people know it by its name
+            raise UserError(_refused(row, column, value, classes))
+        numbers.append(reading.numbers[value])
+    return numbers, reading
+
+
+def _refused(row: int, column: str, value: Any, classes: list[str]) -> str:
+    where = f"Row {row} of the column {column!r}: the label {value!r} is"
+    number = number_in(value)
+    if number is None or number in range(len(classes)) or not number.is_integer():
+        return (
+            f"{where} no class of the model ({', '.join(classes)}); give class numbers or these "
+            f"names."
+        )
+    names = "" if are_placeholders(classes) else f" ({', '.join(classes)})"
+    return (
+        f"{where} none of the model's {len(classes)} classes, 0 to {len(classes) - 1}{names}; "
+        f"mend it or remove the row."
+    )

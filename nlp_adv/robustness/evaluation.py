@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import Answers, check_answers
+from nlp_adv.robustness.any_model import a_tensor_of, torch_model
 from nlp_adv.robustness.checks import check_overlap
 from nlp_adv.robustness.data import attack_data
 from nlp_adv.robustness.fingerprint import fingerprint
@@ -32,20 +34,21 @@ from nlp_adv.robustness.substitution.attacks.build import (
     build_engine,
 )
 from nlp_adv.robustness.substitution.encoding import Splicer
-from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
+from nlp_adv.robustness.substitution.engine import Attack, Text
 from nlp_adv.robustness.substitution.victim import Victim
+from nlp_adv.robustness.what_is_read import notes_on, readable
 from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
 from nlp_adv.text.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import Pipeline, PreTrainedTokenizerBase
 
 
 def evaluate_robustness(
-    model: nn.Module,
+    model: nn.Module | Pipeline,
     tokenizer: PreTrainedTokenizerBase,
     dataset: Dataset | Sequence[Mapping[str, Any]],
-    attacks: Sequence[str | Attack] = ("deepwordbug",),
+    attacks: str | Sequence[str | Attack] = ("deepwordbug",),
     *,
     protocol: str | Protocol = "default",
     resources: Resources | None = None,
@@ -61,6 +64,7 @@ def evaluate_robustness(
     target: int | None = None,
     shard: Shard | None = None,
     tokens_per_batch: int | None = None,
+    embedding: str | None = None,
     output_dir: str | Path | None = None,
     name: str = "the data",
     progress: bool = True,
@@ -69,10 +73,13 @@ def evaluate_robustness(
 
     The model is attacked in eval mode on the device where it is, and left as it was. With an
     `output_dir`, finished examples are written to `records.jsonl` there at once, and a run that
-    was killed goes on where it stopped.
+    was killed goes on where it stopped. Texts in which there is nothing to read are left out, and
+    counted in `notes`, where everything stands that a reader must know of these numbers.
 
     Args:
-        model: a Hugging Face sequence classifier that returns logits.
+        model: a Hugging Face sequence classifier, or any module whose forward takes input_ids and
+            attention_mask and returns logits: a tensor, a tuple or a mapping. Of a pipeline its
+            model is attacked.
         tokenizer: its own.
         dataset: rows with one or two text columns and a label.
         attacks: names, or attacks.
@@ -89,6 +96,7 @@ def evaluate_robustness(
         target: attack towards this class; None for any wrong answer.
         shard: attack only the examples of one part.
         tokens_per_batch: of the model, padding included; None chooses by its device.
+        embedding: the word embedding's name, for models that do not say (a2t, hotflip, white_box).
         output_dir: where records are kept.
         name: of the data.
         progress: whether to show bars.
@@ -99,17 +107,20 @@ def evaluate_robustness(
     """
     chosen = protocol_named(protocol) if isinstance(protocol, str) else protocol
     resources = resources or Resources()
-    victim = Victim(model, tokenizer, tokens_per_batch)
+    model = torch_model(model)
+    victim = Victim(model, tokenizer, tokens_per_batch, embedding=embedding)
     length = min(max_length, tokenizer.model_max_length)
     splicer = Splicer(tokenizer, length, chosen.part)
     engine = build_engine(victim, splicer, chosen, resources, target=target, seed=seed)
     built = [
         build_attack(one, resources, victim, splicer) if isinstance(one, str) else one
-        for one in attacks
+        for one in ([attacks] if isinstance(attacks, str) else attacks)
     ]
+    if white_box is not None:
+        victim.word_embedding()  # refused here, and not when all else is done
     data = attack_data(
         dataset,
-        model.config,
+        _configuration(victim, splicer),
         text_columns=text_columns,
         label_column=label_column,
         part=chosen.part,
@@ -117,7 +128,10 @@ def evaluate_robustness(
         seed=seed,
         name=name,
     )
-    check_vocabulary(tokenizer, (text.text for text in data.texts), "the model")
+    attackable = readable(splicer, data.texts)
+    if not attackable:
+        raise UserError(f"There is nothing to attack: no text of {name} has anything to read.")
+    check_vocabulary(tokenizer, (text.text for text in attackable), "the model")
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
     hashes = {one.name: attack_hash(one, chosen, resources) for one in built}
@@ -134,11 +148,11 @@ def evaluate_robustness(
         labels=data.labels,
         environment=environment(model),
         shard=None if shard is None else str(shard),
-        texts=len(data.texts),
+        texts=len(attackable),
     )
-    texts = [text for text in data.texts if shard is None or shard.takes(text.id)]
+    texts = [text for text in attackable if shard is None or shard.takes(text.id)]
     # Of the same texts as without shards: those of all of them that come first.
-    few = {text.id for text in data.texts[: white_box.examples]} if white_box is not None else ()
+    few = {text.id for text in attackable[: white_box.examples]} if white_box is not None else ()
     on_embeddings = [text for text in texts if text.id in few]
     with Store(evaluation, output_dir) as store, evaluating(model):
         for one in built:
@@ -162,7 +176,8 @@ def evaluate_robustness(
         checks += transfer_checks(victim, splicer, records, transfer)
         if trained_on:
             checks.append(check_overlap(trained_on, [_both(text) for text in texts]))
-        clean = _clean(victim, splicer, [*data.texts, *data.rest]) if clean_on_all else None
+        everything = [*attackable, *readable(splicer, data.rest)] if clean_on_all else []
+        clean = _clean(victim, splicer, everything) if clean_on_all else None
         if white_box is not None and white_box.checks:
             found = white_box.found_checks(victim, splicer, texts, progress=progress)
             checks += [check for check in found if check.name != ANSWERS]
@@ -174,7 +189,11 @@ def evaluate_robustness(
         checks=checks,
         curves=[] if white_box is None else [white_box.curve(records)],
         cost=cost,
-        notes=[*_notes(engine), *_randomness(built, seed)],
+        notes=[
+            *data.notes,
+            *notes_on(engine, data.texts, attackable),
+            *_randomness(built, seed),
+        ],
     )
 
 
@@ -209,7 +228,7 @@ def _both(text: Text) -> str | tuple[str, str]:
 
 def environment(model: nn.Module) -> dict[str, str]:
     """Versions and hardware that a number was made with."""
-    parameter = next(model.parameters())
+    parameter = a_tensor_of(model)
     device = parameter.device
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -232,11 +251,11 @@ def _randomness(attacks: Sequence[Attack], seed: int) -> list[str]:
     ]
 
 
-def _notes(engine: Engine) -> list[str]:
-    notes = []
-    if engine.unspliced:
-        notes.append(
-            f"{engine.unspliced} texts were tokenized whole for every variant: their words do not "
-            f"splice with this tokenizer, or they are longer than the longest input."
-        )
-    return notes
+def _configuration(victim: Victim, splicer: Splicer) -> Any:
+    """What the model says of its classes; of one that says nothing, how many there are."""
+    config = getattr(victim.model, "config", None)
+    if hasattr(config, "id2label") and hasattr(config, "num_labels"):
+        return config
+    with evaluating(victim.model):
+        (logits,) = victim.logits(splicer.whole([("a text", None)]))
+    return SimpleNamespace(num_labels=len(logits), id2label={}, label2id={})

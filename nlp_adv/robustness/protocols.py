@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.stop_words import StopWords, settled
 
 Part = Literal["first", "second"]
 
@@ -25,14 +26,17 @@ class Protocol:
     Args:
         name, version: a change of any number is a new version.
         max_changed: ρ, the largest share of a text's words that may differ, rounded to the nearest
-            number of words; 1 is no limit.
+            number of words; 1 is no limit. Here and below, a text's words are those that the model
+            reads: what lies behind its longest input is neither counted nor changed.
         min_changed: words that may differ in any text, however short, where ρ would allow fewer.
         queries: the most queries an example, or None.
         queries_per_word: the same, times the number of words of the text, or None.
         candidates: the most candidates a word.
         min_words: shorter texts are left as they are (and count as failed).
         min_length: shorter words are not touched, in characters.
-        stop_words: whether stop words may be touched.
+        stop_words: words that are not touched: the name of a list ("english" of this package,
+            "scikit-learn", "none"), words, or a file with a word a line, which is kept as its
+            words. True and False mean "none" and "english".
         repeat: whether a changed word may be changed again.
         same_part_of_speech: whether a candidate must have the word's part of speech in its place.
         nouns_for_verbs: whether nouns and verbs count as one part of speech then.
@@ -45,7 +49,7 @@ class Protocol:
             "eager" tests all before the model sees any. They differ in the queries counted, and
             where the best candidate overall is refused.
         count: "asked" counts every candidate that the model is asked about; "uncached" only those
-            that are not asked twice.
+            that are not asked twice, as always in a text that is cut.
         part: the attacked text of a pair.
         source: where the numbers come from.
     """
@@ -59,7 +63,7 @@ class Protocol:
     candidates: int = 50
     min_words: int = 1
     min_length: int = 2
-    stop_words: bool = False
+    stop_words: StopWords = "english"
     repeat: bool = False
     same_part_of_speech: bool = False
     nouns_for_verbs: bool = False
@@ -80,6 +84,7 @@ class Protocol:
         for budget in (self.queries, self.queries_per_word):
             if budget is not None and budget < 1:
                 raise UserError(f"A query budget of {budget} leaves nothing to ask.")
+        object.__setattr__(self, "stop_words", settled(self.stop_words))
 
     def budget(self, words: int) -> float:
         """The most queries for a text of so many words; inf without a limit."""
@@ -121,12 +126,14 @@ PROTOCOLS = {
     for protocol in (
         Protocol(
             name="default",
+            version=2,
             max_changed=0.3,
             queries_per_word=50,
             source="needs no encoder and no tagger: a budget, a limit on words, stop words kept",
         ),
         Protocol(
             name="textfooler2020",
+            version=2,
             candidates=50,
             same_part_of_speech=True,
             nouns_for_verbs=True,
@@ -136,10 +143,12 @@ PROTOCOLS = {
             min_similarity_short=round(math.cos(0.9), 6),
             similarity_window=15,
             similarity="eager",
-            source="jind11/TextFooler at 6a56cb1, its defaults on the command line",
+            source="jind11/TextFooler at 6a56cb1, its defaults on the command line, but with this "
+            "package's own stop words instead of its 266 (give them as a file: stop_words)",
         ),
         Protocol(
             name="li2021",
+            version=2,
             max_changed=0.3,
             queries_per_word=50,
             candidates=50,
@@ -149,16 +158,19 @@ PROTOCOLS = {
             short=15,  # shorter texts are not compared
             similarity_window=15,
             similarity="eager",
-            source="Li et al., EMNLP 2021, as RockyLzy/TextDefender at 06a5068 has it for AG News",
+            source="Li et al., EMNLP 2021, as RockyLzy/TextDefender at 06a5068 has it for AG News, "
+            "but with this package's own stop words",
         ),
         Protocol(
             name="a2t",
+            version=2,
             max_changed=0.1,
             min_changed=4,
             candidates=20,
             same_part_of_speech=True,
             min_similarity=0.9,
-            source="Yoo and Qi, Findings of EMNLP 2021, as QData/TextAttack-A2T documents it",
+            source="Yoo and Qi, Findings of EMNLP 2021, as QData/TextAttack-A2T documents it, but "
+            "with this package's own stop words",
         ),
     )
 }

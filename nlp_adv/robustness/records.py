@@ -41,7 +41,7 @@ class Record:
         queries: asked of the model, counted as the protocol counts them, the original included.
         forwards: texts that the model was really run on, backward passes not counted.
         tokens: in those texts, without padding.
-        words: of the original.
+        words: of the original, as many as the model reads.
         words_changed: of those, in `adversarial`.
         confidence, adversarial_confidence: softmax probability of the two predictions.
         budget_stopped: whether the attack ended because its query budget was spent.

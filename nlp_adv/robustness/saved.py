@@ -284,7 +284,7 @@ def load(folder: Path) -> Evaluation:
             for curve in found["curves"]
         ]
         return Evaluation(
-            protocol=Protocol(**saved["protocol"]),
+            protocol=Protocol(**_settings(saved["protocol"])),
             hashes=saved["hashes"],
             model=saved["model"],
             data=saved["data"],
@@ -307,6 +307,12 @@ def load(folder: Path) -> Evaluation:
         raise UserError(
             f"{header} is damaged ({error}); remove its folder and run again."
         ) from error
+
+
+def _settings(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol's fields as they are now; at first the one list of stop words was another."""
+    stops = protocol["stop_words"]
+    return {**protocol, "stop_words": "scikit-learn" if stops is False else stops}
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nlp_adv.robustness.any_model import answering
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import (
     check_records,
@@ -61,7 +62,10 @@ class WhiteBox:
         chosen = _by_length(splicer, texts[: self.examples])
         title = f"Attacking with {self.attack.title}" if progress else None
         batches = list(_batches(victim, splicer, chosen))
-        found = embedding_robustness(victim.model, batches, self.attack, progress=title)
+        with answering(victim.model):
+            found = embedding_robustness(
+                victim.model, batches, self.attack, embedding=victim.embedding, progress=title
+            )
         contexts = [text.context for text in chosen]
         return found.records(
             [text.text for text in chosen],
@@ -92,17 +96,19 @@ class WhiteBox:
         """The masking checks at the middle radius."""
         chosen = _by_length(splicer, texts[: self.check_examples])
         radii = sorted(epsilon for epsilon in self.attack.epsilons if epsilon > 0)
-        return embedding_checks(
-            victim.model,
-            list(_batches(victim, splicer, chosen)),
-            epsilon=radii[len(radii) // 2],
-            steps=self.attack.steps,
-            norm=self.attack.norm,
-            per=self.attack.per,
-            unit=self.attack.unit,
-            seed=self.attack.seed,
-            progress="Checking for masking" if progress else None,
-        )
+        with answering(victim.model):
+            return embedding_checks(
+                victim.model,
+                list(_batches(victim, splicer, chosen)),
+                epsilon=radii[len(radii) // 2],
+                steps=self.attack.steps,
+                norm=self.attack.norm,
+                per=self.attack.per,
+                unit=self.attack.unit,
+                seed=self.attack.seed,
+                embedding=victim.embedding,
+                progress="Checking for masking" if progress else None,
+            )
 
 
 def record_checks(records: Sequence[Record], attacks: Iterable[str]) -> list[Check]:

@@ -22,8 +22,10 @@ __all__ = [
     "check_rows",
     "count_overlap",
     "find_columns",
+    "is_blank",
     "load_text_data",
     "tokenized",
+    "unreadable_rows",
 ]
 
 _PAIRS = (
@@ -182,6 +184,39 @@ def check_rows(
                 )
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text holds no character that can be seen."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
+
+
+def unreadable_rows(
+    data: TextData, encoded: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, list[int]]:
+    """Per split the rows, from 0, in which there is nothing to read.
+
+    All their texts are blank, or the tokenizer makes no token of them. They are kept, as an
+    ordinary training run keeps them, and whoever trains on them should know.
+
+    Args:
+        data: What `load_text_data` returned.
+        encoded: What `tokenized` made of it.
+        tokenizer: The same.
+    """
+    special = _special_tokens(data, tokenizer)
+    found = {}
+    for name, split in data.splits.items():
+        texts = zip(*(split[column][:] for column in data.text_columns), strict=True)
+        rows = enumerate(zip(texts, encoded[name]["input_ids"], strict=True))
+        found[name] = [
+            row for row, (parts, ids) in rows if len(ids) <= special or all(map(is_blank, parts))
+        ]
+    return found
+
+
+def _special_tokens(data: TextData, tokenizer: PreTrainedTokenizerBase) -> int:
+    return int(tokenizer.num_special_tokens_to_add(pair=len(data.text_columns) == 2))
+
+
 def tokenized(
     data: TextData, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> dict[str, Dataset]:
@@ -194,7 +229,16 @@ def tokenized(
 
     Returns:
         Per split, the tokenizer's columns (``input_ids``, …) and ``labels``.
+
+    Raises:
+        UserError: the special tokens alone are as many.
     """
+    special = _special_tokens(data, tokenizer)
+    if max_length <= special:
+        raise UserError(
+            f"Texts are cut to {max_length} tokens, and {special} of them are special ones; allow "
+            f"more (--max_seq_length)."
+        )
 
     def encode(batch: Mapping[str, list[str]]) -> dict[str, Any]:
         texts = [batch[column] for column in data.text_columns]

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset
 
 from nlp_adv.errors import UserError
+from nlp_adv.text.class_names import number_in
 from nlp_adv.text.sources import DataSource
 
 
@@ -18,8 +19,8 @@ def is_unlabelled(name: str, raw: Mapping[str, Dataset], label: str) -> bool:
         return False
     if label not in raw[name].column_names:
         return True
-    values = set(map(_number, raw[name][label][:]))
-    return values == {-1} and -1 not in map(_number, raw["train"][label][:])
+    values = set(map(number_in, raw[name][label][:]))
+    return values == {-1} and -1 not in map(number_in, raw["train"][label][:])
 
 
 def encode_labels(
@@ -29,7 +30,7 @@ def encode_labels(
     values = {name: _label_values(name, split, column) for name, split in splits.items()}
     feature = splits["train"].features[column]
     declared = feature.names if isinstance(feature, ClassLabel) else None
-    numbers = [_number(value) for value in values["train"]]
+    numbers = [number_in(value) for value in values["train"]]
     numeric = declared is None and None not in numbers
     regression = source.regression
     if regression is None:
@@ -66,7 +67,7 @@ def _label_values(name: str, split: Dataset, column: str) -> list[int | float | 
 def _as_scores(name: str, values: Iterable[int | float | str]) -> list[float]:
     scores = []
     for row, value in enumerate(values, 1):
-        number = _number(value)
+        number = number_in(value)
         if number is None or not math.isfinite(number):
             raise UserError(
                 f"Row {row} of the {name} split: the label {value!r} is no finite number; mend it, "
@@ -87,18 +88,8 @@ def _as_classes(name: str, values: Iterable[str], names: Sequence[str]) -> list[
     return [ids[value] for value in values]
 
 
-def _number(value: object) -> float | None:
-    # float() would also read the class name "1_0", as ten.
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or "_" in str(value):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
 def _class_name(value: int | float | str, numeric: bool) -> str:
-    number = _number(value) if numeric else None
+    number = number_in(value) if numeric else None
     if number is None:
         return str(value)
     return str(int(number)) if number.is_integer() else repr(number)

@@ -1,8 +1,11 @@
 """`nlp-adv attack`, `evaluate` and `report`: records, resuming, shards, and what is refused."""
 
 import json
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -171,6 +174,8 @@ def test_evaluate_adds_radii_checks_and_clean_accuracy(given, tmp_path):
         ({"test_file": "nowhere.jsonl"}, ["nowhere.jsonl"]),
         ({"neighbours": "nowhere.json", "attacks": ["textfooler"]}, ["nowhere.json"]),
         ({"device": "nonsense"}, ["nonsense"]),
+        ({"segmenter": "os:system"}, ["os:system", "characters, jieba"]),
+        ({"segmenter": "jieba"}, ["pip install jieba"]),
     ],
     ids=str,
 )
@@ -201,17 +206,88 @@ def test_bad_rows_are_named(given, work, rows, words):
 
 
 def test_texts_without_words_are_kept_as_failed(given, work):
-    rows = [
-        {"text": text, "label": label} for text in ("", "...", "[SEP] [PAD]") for label in (0, 1)
-    ]
+    rows = [{"text": text, "label": label} for text in ("...", "[SEP] [PAD]") for label in (0, 1)]
     settings = {**given, "test_file": write(work / "rows.jsonl", rows), "output_dir": "out"}
     assert call("attack", **settings).code == 0
     found = records(work / "out")
-    empty = [r for r in found if r.words == 0]
-    assert len(empty) == 4 * len(ATTACKS)
-    assert {r.outcome for r in empty} == {"skipped", "failed"}
-    assert all(r.adversarial == r.original and r.words_changed == 0 for r in empty)
-    assert len(found) == 6 * len(ATTACKS)
+    wordless = [r for r in found if r.words == 0]
+    assert len(wordless) == 2 * len(ATTACKS)
+    assert {r.outcome for r in wordless} == {"skipped", "failed"}
+    assert all(r.adversarial == r.original and r.words_changed == 0 for r in wordless)
+    assert len(found) == 4 * len(ATTACKS)
+
+
+# Nothing, white space, a zero-width space and a byte-order mark, and what BERT's tokenizer drops.
+BLANK = ["", " ", "\n\t\u00a0", "\u200b\ufeff", "\ufffd\ufffd"]
+
+
+@pytest.mark.fault("U9")
+def test_texts_without_anything_to_read_are_left_out_and_counted(given, work):
+    rows = [{"text": text, "label": n % 2} for n, text in enumerate([*BLANK, "the end is dull"])]
+    settings = {**given, "test_file": write(work / "rows.jsonl", rows), "epsilons": 0.1}
+    settings |= {"checks": False, "embedding_steps": 2, "output_dir": "out"}
+    run = call("evaluate", **settings)
+    assert run.code == 0, run
+    assert {r.id for r in records(work / "out")} == {5}
+    assert "5 of 6 texts hold nothing to read (row 1, 2, 3, 4, 5)" in run.out
+    saved = json.loads((work / "out" / "evaluation.json").read_text())["found"]
+    assert saved["clean"][1] == 1
+    assert any("hold nothing to read" in note for note in saved["notes"])
+    assert "hold nothing to read" in (work / "out" / "report.md").read_text()
+
+
+@pytest.mark.fault("U9")
+def test_only_texts_without_anything_to_read_are_refused(given, work):
+    rows = [{"text": text, "label": 0} for text in BLANK]
+    settings = {**given, "test_file": write(work / "rows.jsonl", rows), "output_dir": "out"}
+    refused_last(call("attack", **settings), "nothing to attack", "rows.jsonl")
+    assert not (work / "out").exists()
+
+
+@pytest.mark.fault("E2")
+def test_texts_without_spaces_are_said_and_segmented(given, work, monkeypatch):
+    rows = [{"text": text, "label": 0} for text in ("这部电影很好看", "the end is dull")]
+    settings = {**given, "attacks": "static", "test_file": write(work / "rows.jsonl", rows)}
+    run = call("attack", **settings, output_dir="plain")
+    assert "1 of 2 texts are in a script that does not part words by spaces" in run.out
+    monkeypatch.setitem(
+        sys.modules, "jieba", SimpleNamespace(lcut=lambda text: re.findall(r"\w\w?| ", text))
+    )
+    for name, count in (("characters", 7), ("jieba", 4)):
+        run = call("attack", **settings, segmenter=name, output_dir=name)
+        assert run.code == 0, run
+        assert "script" not in run.out
+        assert records(work / name)[0].words == count
+
+
+@pytest.mark.fault("E4")
+def test_stop_words_of_a_protocol_file(given, work):
+    """A file in a file: its words are what the evaluation keeps."""
+    (work / "stops.txt").write_text("dull\nwarm\n")
+    (work / "mine.json").write_text('{"name": "mine", "stop_words": "stops.txt"}')
+    assert call("attack", **{**given, "protocol": "mine.json"}, output_dir="out").code == 0
+    saved = json.loads((work / "out" / "evaluation.json").read_text())
+    assert saved["protocol"]["stop_words"] == ["dull", "warm"]
+    for record in records(work / "out"):
+        assert ("dull" in record.original) == ("dull" in record.adversarial)
+    (work / "mine.json").write_text('{"name": "mine", "stop_words": "no.txt"}')
+    run = call("attack", **{**given, "protocol": "mine.json"}, output_dir="other")
+    refused_last(run, "no.txt", "english")
+
+
+@pytest.mark.fault("E1")
+def test_classes_are_matched_by_name(given, work):
+    """The same run from labels in other case, and an assumed order that is said."""
+    rows = [{**row, "label": row["label"].upper()} for row in TEXTS]
+    settings = {**given, "attacks": "static", "test_file": write(work / "rows.jsonl", rows)}
+    run = call("attack", **settings, output_dir="named")
+    assert "Note" not in run.out
+    numbers = [{**row, "label": int(row["label"] == "good")} for row in TEXTS]
+    settings["test_file"] = write(work / "numbers.jsonl", numbers)
+    run = call("attack", **settings, output_dir="numbered")
+    assert "were read as the model numbers its classes: 0 bad, 1 good" in run.out
+    labels = [[r.label for r in records(work / name)] for name in ("named", "numbered")]
+    assert labels[0] == labels[1] == [row["label"] for row in numbers]
 
 
 def test_another_run_does_not_write_into_the_folder(given, straight, tmp_path):

@@ -537,3 +537,21 @@ class TestProcess:
         shown = capsys.readouterr().out
         for flag in ("--adv", "--adv_epsilon", "--train_file", "--attack_epsilons"):
             assert f"{flag} " in shown
+
+
+@pytest.mark.fault("U9")
+def test_rows_without_anything_to_read_are_said(files, work):
+    """Empty, white space, and what the tokenizer makes no token of."""
+    blank = [{"text": text, "label": "good"} for text in ("", " \t", "\u200b", "\ufffd")]
+    settings = {**files, **BRIEF, "output_dir": "out", "adv": "none"}
+    settings["train_file"] = write(work / "some.jsonl", [*SPLITS["train"], *blank])
+    run = call(**settings)
+    assert run.code == 0, run
+    number = len(SPLITS["train"])
+    said = f"4 of {number + 4} train rows hold nothing to read (the first is row {number + 1}"
+    assert said in run.err
+    assert run.err.count("nothing to read") == 1
+    rows = [*blank[:2], {"text": "", "label": "bad"}]
+    settings["train_file"] = write(work / "all.jsonl", rows)
+    refused(call(**{**settings, "output_dir": "other"}), "train split", "nothing to read", "'text'")
+    assert not (work / "other").exists()

@@ -33,16 +33,124 @@ def test_labels_are_numbers_or_the_models_names(values):
     assert [text.label for text in attack_data(rows, CONFIG).texts] == [0, 1]
 
 
-def test_names_of_the_data_set_win_over_its_numbers():
-    features = Features({"text": Value("string"), "label": ClassLabel(names=["yes", "no"])})
-    data = Dataset.from_list([{"text": "a", "label": 0}], features=features)
-    assert attack_data(data, CONFIG).texts[0].label == 1
+def config_of(*names: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        num_labels=len(names),
+        id2label=dict(enumerate(names)),
+        label2id={name: number for number, name in enumerate(names)},
+    )
 
 
-def test_names_that_the_model_does_not_know_leave_the_numbers():
-    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
-    data = Dataset.from_list([{"text": "a", "label": 0}], features=features)
-    assert attack_data(data, CONFIG).texts[0].label == 0
+def declared(names: list[str], values: list[int]) -> Dataset:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    return Dataset.from_list([{"text": "a", "label": value} for value in values], features=features)
+
+
+def undeclared(values: list) -> list[dict]:
+    return [{"text": "a", "label": value} for value in values]
+
+
+NLI = ["entailment", "neutral", "contradiction"]
+SWAPPED = config_of("CONTRADICTION", "NEUTRAL", "ENTAILMENT")
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.parametrize(
+    ("names", "config", "numbers"),
+    [
+        (NLI, SWAPPED, [2, 1, 0]),
+        (NLI, config_of("Contradiction", "Entailment", "Neutral"), [1, 2, 0]),
+        (["yes", "no"], CONFIG, [1, 0]),
+        (["entailment", "not_entailment"], config_of("not entailment", "Entailment"), [1, 0]),
+        (["not-entailment", "entailment"], config_of("ENTAILMENT", "NOT_ENTAILMENT"), [1, 0]),
+        (["Sci_Tech", "world"], config_of("World", "Sports", "Business", "Sci/Tech"), [3, 0]),
+        (["LABEL_1", "LABEL_0"], config_of("LABEL_0", "LABEL_1"), [1, 0]),
+        (["1", "-1"], config_of("-1", "0", "1"), [2, 0]),
+        # Two classes that are one without regard to case keep theirs.
+        (["us", "US", "Us"], config_of("US", "Us", "us"), [2, 0, 1]),
+    ],
+    ids=str,
+)
+def test_classes_are_matched_by_name(names, config, numbers):
+    data = attack_data(declared(names, list(range(len(names)))), config)
+    assert [text.label for text in data.texts] == numbers
+    assert data.notes == ()
+    assert data.labels == tuple(config.id2label.values())
+    # The same names as plain strings.
+    assert [text.label for text in attack_data(undeclared(names), config).texts] == numbers
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.parametrize(
+    ("data", "config", "numbers", "said"),
+    [
+        (declared(["bad", "good"], [0, 1]), CONFIG, [0, 1], ["bad as no", "good as yes"]),
+        (declared(NLI, [2, 0]), config_of("LABEL_0", "LABEL_1", "LABEL_2"), [2, 0], NLI),
+        (declared(["0", "1", "3"], [2]), config_of("a", "b", "c", "d"), [3], ["3 as d"]),
+        (declared(["LABEL_0", "LABEL_1"], [1]), CONFIG, [1], ["LABEL_1 as yes"]),
+        (undeclared([0, 2, 1]), SWAPPED, [0, 2, 1], ["0 CONTRADICTION", "2 ENTAILMENT"]),
+        (undeclared(["1", "0"]), CONFIG, [1, 0], ["0 no", "1 yes"]),
+        (undeclared(["1.0", "LABEL_0"]), CONFIG, [1, 0], ["0 no", "1 yes"]),
+    ],
+    ids=str,
+)
+def test_an_order_that_was_assumed_is_said(data, config, numbers, said):
+    found = attack_data(data, config)
+    assert [text.label for text in found.texts] == numbers
+    (note,) = found.notes
+    assert all(part in note for part in said)
+
+
+@pytest.mark.fault("E1")
+def test_nothing_is_said_where_there_is_no_name_to_swap():
+    for names in (["LABEL_0", "LABEL_1"], ["0", "1"]):
+        found = attack_data(undeclared([1, 0]), config_of(*names))
+        assert [text.label for text in found.texts] == [1, 0]
+        assert found.notes == ()
+
+
+@pytest.mark.fault("E1")
+def test_numbers_that_are_names_are_matched_by_name():
+    """As of a model trained on the ratings 1 to 5, or on -1 and 1."""
+    stars = config_of("1", "2", "3", "4", "5")
+    assert [text.label for text in attack_data(undeclared([5, 1, 2]), stars).texts] == [4, 0, 1]
+    signs = config_of("-1", "1")
+    assert [text.label for text in attack_data(undeclared([1, -1]), signs).texts] == [1, 0]
+    with pytest.raises(UserError, match=r"no class of the model \(1, 2, 3, 4, 5\)"):
+        attack_data(undeclared([0]), stars)
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.parametrize(
+    ("data", "config", "words"),
+    [
+        (
+            declared(["neg", "pos"], [0]),
+            config_of("NEGATIVE", "NEUTRAL", "POSITIVE"),
+            "not as many",
+        ),
+        (declared(["entailment", "not_entailment"], [0, 1]), SWAPPED, "Row 2.*'not_entailment'"),
+        (declared(["no", "yes"], [1, -1]), CONFIG, "Row 2.*none of the model's 2 classes"),
+    ],
+    ids=str,
+)
+def test_names_that_cannot_be_read_are_refused(data, config, words):
+    with pytest.raises(UserError, match=words):
+        attack_data(data, config)
+
+
+@pytest.mark.fault("E1")
+def test_two_tables_of_names():
+    """id2label is what a logit means; label2id is looked at where that names nothing."""
+    config = config_of("no", "yes")
+    config.label2id = {"no": 1, "yes": 0}
+    found = attack_data(undeclared(["yes", "no"]), config)
+    assert [text.label for text in found.texts] == [1, 0]
+    assert "id2label was followed" in found.notes[0]
+    config.id2label = {0: "LABEL_0", 1: "LABEL_1"}
+    found = attack_data(undeclared(["yes", "no"]), config)
+    assert ([text.label for text in found.texts], found.notes) == ([0, 1], ())
+    assert found.labels == ("yes", "no")
 
 
 def test_the_draw_depends_on_the_seed_alone():
@@ -71,6 +179,9 @@ def test_the_fingerprint_is_of_texts_and_labels(change):
         ([{"text": "a", "label": -1}], "none of the model's"),
         ([{"text": "a", "label": "maybe"}], "no class of the model"),
         ([{"text": "a", "label": 0.5}], "no class of the model"),
+        ([{"text": "a", "label": [0, 1]}], "no class of the model"),
+        ([{"text": "a", "label": True}], "no class of the model"),
+        ([{"text": "a", "label": None}], "no class of the model"),
         ([{"text": 3, "label": 0}], "not text"),
     ],
 )

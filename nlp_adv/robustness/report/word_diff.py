@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from itertools import groupby
 from typing import Literal
 
-from nlp_adv.robustness.substitution.words import Words
+from nlp_adv.robustness.substitution.words import Words, characters, runs_on
 
 Kind = Literal["same", "removed", "added", "cut"]
 
@@ -35,7 +35,8 @@ def word_diff(first: str, second: str) -> list[Piece]:
     **Cost:** linear for texts of as many words, as substitutions leave them; otherwise that of
     difflib, quadratic at worst.
     """
-    one, two = Words.of(first), Words.of(second)
+    segmenter = characters if runs_on(first) else None
+    one, two = Words.of(first, segmenter), Words.of(second, segmenter)
     pieces = _in_place(one, two) if len(one) == len(two) else _aligned(one, two)
     merged = []
     for kind, run in groupby((piece for piece in pieces if piece.text), lambda piece: piece.kind):

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import Protocol
+from nlp_adv.robustness.stop_words import is_stop_word, words_of
 from nlp_adv.robustness.substitution.words import Words
 
 Tagger = Callable[[list[str]], list[str]]  # words of a text → their parts of speech
@@ -23,7 +22,6 @@ class Constraints:
     Args:
         protocol: the numbers.
         tagger: parts of speech, as universal tags (NOUN, VERB, …).
-        stop_words: what counts as one, in lower case; scikit-learn's English list by default.
 
     Raises:
         UserError: the protocol asks for a tagger and there is none.
@@ -31,8 +29,8 @@ class Constraints:
 
     protocol: Protocol
     tagger: Tagger | None = None
-    stop_words: frozenset[str] = ENGLISH_STOP_WORDS
     _tag: Callable[[tuple[str, ...], int], str] = field(init=False)
+    _stop_words: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.protocol.same_part_of_speech and self.tagger is None:
@@ -40,13 +38,14 @@ class Constraints:
                 f"The protocol {self.protocol.name} compares parts of speech: give a tagger "
                 f"(--tagger nltk), or choose another protocol."
             )
+        self._stop_words = words_of(self.protocol.stop_words)  # type: ignore[arg-type]
         self._tag = lru_cache(maxsize=100_000)(self._tagged)
 
     def places(self, words: Words) -> list[int]:
         """Where a text may be changed: words of letters, long enough, no stop words."""
         if len(words) < self.protocol.min_words:
             return []
-        return [place for place, word in enumerate(words.words) if self._is_free(word)]
+        return [place for place in range(len(words)) if self._is_free(words, place)]
 
     def allowed(
         self, original: Words, current: Words, place: int, candidates: Sequence[str]
@@ -78,10 +77,11 @@ class Constraints:
         end = start + width
         return Words(words.words[start:end], ("", *words.gaps[start + 1 : end], "")).text
 
-    def _is_free(self, word: str) -> bool:
+    def _is_free(self, words: Words, place: int) -> bool:
+        word = words.words[place]
         if len(word) < self.protocol.min_length or not any(c.isalpha() for c in word):
             return False
-        return self.protocol.stop_words or word.lower() not in self.stop_words
+        return not is_stop_word(words, place, self._stop_words)
 
     def _tagged(self, words: tuple[str, ...], place: int) -> str:
         assert self.tagger is not None

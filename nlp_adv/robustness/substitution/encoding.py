@@ -8,12 +8,16 @@ whole.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nlp_adv.errors import UserError
 from nlp_adv.robustness.protocols import Part
+from nlp_adv.robustness.substitution.pieces import chunks_of, spans_of
 from nlp_adv.robustness.substitution.words import Words
+from nlp_adv.text.data import is_blank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,17 +56,75 @@ class Splicer:
 
     def templates(self, texts: Sequence[tuple[Words, str | None]]) -> list[Template]:
         """What stays the same in all variants of each text, from one call of the tokenizer."""
-        encoded = self._encoded([(words.text, context) for words, context in texts])
-        self.learn(chunk for words, _ in texts for chunk in _chunks(words))
-        return [self._template(encoded, index, *text) for index, text in enumerate(texts)]
+        pairs = [(words.text, context) for words, context in texts]
+        encoded = self._encoded(pairs)
+        cut = self._cut(pairs, [_row(encoded, index) for index in range(len(pairs))])
+        whole = zip(texts, cut, strict=True)
+        self.learn(
+            chunk for (words, _), is_cut in whole if not is_cut for chunk in chunks_of(words)
+        )
+        return [
+            self._template(encoded, index, *text, cut[index]) for index, text in enumerate(texts)
+        ]
 
     def whole(self, texts: Sequence[Pair]) -> list[Row]:
         """Texts as the tokenizer itself encodes them."""
         encoded = self._encoded(texts)
         return [_row(encoded, index) for index in range(len(texts))]
 
+    def cut(self, texts: Sequence[Pair]) -> list[bool]:
+        """Which texts are longer than the model's input, so that it does not read them whole."""
+        return self._cut(texts, self.whole(texts))
+
+    def _cut(self, texts: Sequence[Pair], rows: Sequence[Row]) -> list[bool]:
+        # A row that has room left was not cut; of the others the whole length is looked at.
+        full = [len(row.ids) >= self.max_length for row in rows]
+        long = [text for text, is_full in zip(texts, full, strict=True) if is_full]
+        lengths = iter(self._encoded(long, truncation=False)["input_ids"] if long else [])
+        return [is_full and len(next(lengths)) > self.max_length for is_full in full]
+
+    def blank(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts hold nothing that the model could read: no visible character, or no token."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        return [is_blank(text) or not tokens for text, tokens in zip(texts, ids, strict=True)]
+
+    def read(self, words: Words, context: str | None) -> range:
+        """The places whose words the model reads, a part of them at least."""
+        places = range(len(words))
+        if self.is_fast:
+            spans = spans_of(words, self.offsets((words.text, context)))
+            read = [place for place in places if spans[place]]
+            return range(read[0], read[-1] + 1) if read else range(0)
+        (row,) = self.whole([(words.text, context)])
+        from_the_left = self.tokenizer.truncation_side != "left"
+
+        def is_enough(count: int) -> bool:
+            """Whether so many words make the same ids as all of them."""
+            kept = places[:count] if from_the_left else places[len(words) - count :]
+            gaps = words.gaps[kept.start : kept.stop + 1]
+            text = Words(words.words[kept.start : kept.stop], gaps).text
+            return self.whole([(text, context)]) == [row]
+
+        count = bisect_left(range(len(words)), True, key=is_enough)
+        return places[:count] if from_the_left else places[len(words) - count :]
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the tokenizer knows which characters a token came from."""
+        return bool(getattr(self.tokenizer, "is_fast", False))
+
     def offsets(self, text: Pair) -> list[tuple[int, int] | None]:
-        """For each token, its characters in the attacked text; None for all other tokens."""
+        """For each token, its characters in the attacked text; None for all other tokens.
+
+        Raises:
+            UserError: the tokenizer does not say.
+        """
+        if not self.is_fast:
+            raise UserError(
+                f"{type(self.tokenizer).__name__} does not say which token came from which word, "
+                f"and a2t, hotflip, bae and bert-attack need to know it; load a fast tokenizer "
+                f"(use_fast=True), or choose another attack."
+            )
         encoded = self._encoded([text], return_offsets_mapping=True)
         mine = self._sequence(text[1])
         spans = zip(encoded["offset_mapping"][0], encoded.sequence_ids(0), strict=True)
@@ -82,8 +144,10 @@ class Splicer:
             encoded = self.tokenizer(new, add_special_tokens=False, verbose=False)
             self._known |= zip(new, map(tuple, encoded["input_ids"]), strict=True)
 
-    def _encoded(self, texts: Sequence[Pair], **options: Any) -> Any:
-        options |= {"truncation": True, "max_length": self.max_length}
+    def _encoded(self, texts: Sequence[Pair], *, truncation: bool = True, **options: Any) -> Any:
+        options |= {"truncation": truncation, "verbose": False}
+        if truncation:
+            options["max_length"] = self.max_length
         if texts[0][1] is None:
             return self.tokenizer([text for text, _ in texts], **options)
         first, second = zip(*texts, strict=True)
@@ -94,14 +158,20 @@ class Splicer:
     def _sequence(self, context: str | None) -> int:
         return 0 if context is None or self._attacked_first else 1
 
-    def _template(self, encoded: Any, index: int, words: Words, context: str | None) -> Template:
+    def _template(
+        self, encoded: Any, index: int, words: Words, context: str | None, cut: bool
+    ) -> Template:
         row = _row(encoded, index)
+        if cut:
+            # Its ids would be cut elsewhere beside another word, so it is tokenized whole.
+            words = words.only(self.read(words, context))
+            return Template(self, words, context, row, 0, 0, splices=False)
         inside: list[int] = []
-        if getattr(self.tokenizer, "is_fast", False):
+        if self.is_fast:
             mine = self._sequence(context)
             sequences = encoded.sequence_ids(index)
             inside = [place for place, sequence in enumerate(sequences) if sequence == mine]
-        body = tuple(token for chunk in _chunks(words) for token in self._known[chunk])
+        body = tuple(token for chunk in chunks_of(words) for token in self._known[chunk])
         start, end = (inside[0], inside[-1] + 1) if inside else (0, 0)
         return Template(
             self,
@@ -110,10 +180,7 @@ class Splicer:
             row,
             start,
             end,
-            # A context that was cut would be cut elsewhere beside a shorter variant.
-            splices=bool(inside)
-            and row.ids[start:end] == body
-            and (context is None or len(row.ids) < self.max_length),
+            splices=bool(inside) and row.ids[start:end] == body,
         )
 
 
@@ -122,6 +189,7 @@ class Template:
     """One example's text: the ids around the attacked part, which all its variants share.
 
     Args:
+        words: the attacked text; what the model does not read of it is part of the outer gaps.
         splices: whether the ids of its words, put together, are the tokenizer's; set to False
             to have every variant tokenized whole.
     """
@@ -140,7 +208,7 @@ class Template:
             return []
         if not self.splices:
             return self.splicer.whole([(words.text, self.context) for words in variants])
-        self.splicer.learn(chunk for words in variants for chunk in _chunks(words))
+        self.splicer.learn(chunk for words in variants for chunk in chunks_of(words))
         rows = [self._spliced(words) for words in variants]
         long = [place for place, row in enumerate(rows) if self._is_cut(row)]
         if long:
@@ -156,25 +224,19 @@ class Template:
 
     def spans(self, words: Words) -> list[range]:
         """For each word of a variant the places of its tokens in its row; empty where it is cut."""
-        offsets = self.splicer.offsets((words.text, self.context))
-        tokens = [(place, *span) for place, span in enumerate(offsets) if span is not None]
-        spans, first, end = [], 0, 0
-        for gap, word in zip(words.gaps, words.words, strict=False):
-            begin = end + len(gap)
-            end = begin + len(word)
-            # A token may begin with the space before its word; one of spaces alone is no part.
-            while first < len(tokens) and tokens[first][2] <= begin:
-                first += 1
-            last = first
-            while last < len(tokens) and tokens[last][1] < end:
-                last += 1
-            spans.append(
-                range(tokens[first][0], tokens[last - 1][0] + 1) if last > first else range(0)
-            )
-        return spans
+        return spans_of(words, self.splicer.offsets((words.text, self.context)))
+
+    def reads(self, words: Words, place: int) -> bool:
+        """Whether the model reads that word of a variant: longer words push others out."""
+        (row,) = self.rows([words])
+        return not self.fills(row) or place in self.splicer.read(words, self.context)
+
+    def fills(self, row: Row) -> bool:
+        """Whether there is no room for more: what comes behind, if anything, is not read."""
+        return len(row.ids) >= self.splicer.max_length
 
     def _spliced(self, words: Words) -> Row:
-        body = [token for chunk in _chunks(words) for token in self.splicer.ids(chunk)]
+        body = [token for chunk in chunks_of(words) for token in self.splicer.ids(chunk)]
         ids, types = self.original
         if types:
             types = (
@@ -186,21 +248,6 @@ class Template:
 
     def _is_cut(self, row: Row) -> bool:
         return len(row.ids) > self.splicer.max_length
-
-
-def _chunks(words: Words) -> list[str]:
-    """Each word with the gap before it, and the last gap: byte-level tokens begin with a space.
-
-    Where a word was taken out, the gaps on its two sides are one.
-    """
-    chunks, gap = [], ""
-    for before, word in zip(words.gaps, words.words, strict=False):
-        gap += before
-        if word:
-            chunks.append(gap + word)
-            gap = ""
-    last = gap + words.gaps[-1]
-    return [*chunks, last] if last else chunks
 
 
 def _row(encoded: Any, index: int) -> Row:

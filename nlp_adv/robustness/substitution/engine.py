@@ -26,7 +26,7 @@ from nlp_adv.robustness.substitution.example import (
     Steps,
 )
 from nlp_adv.robustness.substitution.victim import Victim
-from nlp_adv.robustness.substitution.words import Words
+from nlp_adv.robustness.substitution.words import Segmenter, Words
 
 LIVE = 256  # examples under attack at once: enough to fill batches, few enough to hold in memory
 
@@ -74,6 +74,7 @@ class Engine:
         constraints: of the protocol.
         oracles: request type → what answers it, besides the victim.
         target: the class of a targeted attack; None for any wrong answer.
+        segmenter: finds the words of texts without spaces; None takes runs of letters.
         seed: of all random numbers.
         live: examples under attack at once.
         unspliced: texts so far that had to be tokenized whole.
@@ -84,6 +85,7 @@ class Engine:
     constraints: Constraints
     oracles: Mapping[type, Oracle] = field(default_factory=dict)
     target: int | None = None
+    segmenter: Segmenter | None = None
     seed: int = 0
     live: int = LIVE
     unspliced: int = 0
@@ -132,7 +134,7 @@ class Engine:
         chosen = list(texts)
         if not chosen:
             return []
-        parts = [(Words.of(text.text), text.context) for text in chosen]
+        parts = [(Words.of(text.text, self.segmenter), text.context) for text in chosen]
         templates = self.splicer.templates(parts)
         self.unspliced += sum(not template.splices for template in templates)
         pairs = zip(chosen, templates, strict=True)

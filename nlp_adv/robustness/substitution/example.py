@@ -144,14 +144,15 @@ class Example:
 
     @property
     def words(self) -> Words:
-        """The original text."""
+        """The original text, of which only those words count that the model reads."""
         return self.template.words
 
     def ask(self, variants: Sequence[Words]) -> Steps[list[Answer]]:
         """Put variants to the model; fewer answers come back when the budget ends.
 
         A variant with the ids of an earlier one is not run again; whether it counts is the
-        protocol's.
+        protocol's, but where the text is cut it never does: what it changes may be what the model
+        does not read.
         """
         rows = self._affordable(self.template.rows(variants))
         new = [row for row in dict.fromkeys(rows) if row not in self._known]
@@ -188,15 +189,15 @@ class Example:
     def _affordable(self, rows: list[Row], *, known: bool = True) -> list[Row]:
         """As many as the budget pays for, counted."""
         budget = self.protocol.budget(len(self.words))
-        free = set(self._known) if known and self.protocol.count == "uncached" else set()
+        asked = set(self._known) if known else set()
         bought: list[Row] = []
         for row in rows:
-            if row not in free:
+            unpaid = self.protocol.count == "uncached" or self.template.fills(row)
+            if row not in asked or not unpaid:
                 if self.queries >= budget:
                     self.spent = True
                     break
                 self.queries += 1
-                if known and self.protocol.count == "uncached":
-                    free.add(row)
+            asked.add(row)
             bought.append(row)
         return bought

@@ -35,7 +35,7 @@ def by_mask(example: Example, places: Sequence[int]) -> Steps[list[int]]:
 
 
 def by_gradient(example: Example, places: Sequence[int]) -> Steps[list[int]]:
-    """L2 norm of the score's gradient, the mean over the word's tokens; one query in all."""
+    """Mean over the word's tokens of ‖∇ score‖₂ at each of them; one query in all."""
     grad = yield from example.gradient(example.words)
     lengths = torch.linalg.vector_norm(grad.double(), dim=-1)
     spans = example.template.spans(example.words)

@@ -50,6 +50,8 @@ def greedy(example: Example, order: Order, propose: Propose) -> Steps[Answer]:
 
 def improved(example: Example, best: Answer, place: int, propose: Propose) -> Steps[Answer]:
     """The best allowed candidate for a place, or what there was before."""
+    if not example.template.reads(best.words, place):
+        return best
     proposed = yield from propose(example, best.words, place)
     candidates = example.constraints.allowed(example.words, best.words, place, proposed)
     variants = [best.words.replaced({place: candidate}) for candidate in candidates]

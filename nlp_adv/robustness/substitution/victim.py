@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Output
 from nlp_adv.perturbation.evaluating import logit_margin
+from nlp_adv.robustness.any_model import a_tensor_of, answering
 from nlp_adv.robustness.substitution.encoding import Row
-from nlp_adv.text.embeddings import EmbeddingTap, embedding_tap
+from nlp_adv.text.embeddings import EmbeddingTap, embedding_tap, find_embedding
 from nlp_adv.text.objective import text_objective
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Runner:
     """Batches under a token budget, like lengths together; the budget halves when memory ends.
 
     Args:
-        model: any Hugging Face model, in eval mode.
+        model: any Hugging Face model, or one that takes and returns what `answering` describes, in
+            eval mode.
         tokenizer: for its padding.
         tokens_per_batch: the budget, padding included; None chooses by the device.
     """
@@ -74,7 +76,7 @@ class Runner:
     @property
     def device(self) -> torch.device:
         """The model's."""
-        return next(self.model.parameters()).device
+        return a_tensor_of(self.model).device
 
     def map(self, rows: Sequence[Row], run: Callable[[list[int]], Iterable[T]]) -> list[T]:
         """`run` on the places of each batch's rows; the results in the order of the rows.
@@ -158,10 +160,20 @@ class Clock:
         work.batches += 1
 
 
+@dataclass
 class Victim(Runner):
-    """A sequence classifier under attack."""
+    """A sequence classifier under attack.
 
-    _checked = False
+    Args:
+        embedding: its word embedding's name, for models that do not say.
+    """
+
+    embedding: str | None = None
+    _checked: bool = field(default=False, init=False)
+
+    def word_embedding(self) -> nn.Module:
+        """The module whose output gradients are taken by."""
+        return find_embedding(self.model, self.embedding)
 
     def logits(self, rows: Sequence[Row]) -> Tensor:
         """(N, C), float32 or wider, on the CPU."""
@@ -169,7 +181,7 @@ class Victim(Runner):
 
     def gradients(self, rows: Sequence[Row], labels: Sequence[int]) -> list[Tensor]:
         """∇ of each row's logit margin by its embeddings, (tokens, width), on the CPU."""
-        tap = embedding_tap(self.model)
+        tap = embedding_tap(self.model, self.embedding)
         return self.map(
             rows,
             lambda places: self._gradients(
@@ -178,7 +190,8 @@ class Victim(Runner):
         )
 
     def _logits(self, rows: Sequence[Row]) -> Iterable[Tensor]:
-        with self.count(rows, backward=False), torch.inference_mode():
+        counted = self.count(rows, backward=False)
+        with counted, torch.inference_mode(), answering(self.model):
             logits = self.model(**self.padded(rows))["logits"]
             wide = torch.promote_types(logits.dtype, torch.float32)
             logits = logits.to("cpu", wide)
@@ -191,7 +204,7 @@ class Victim(Runner):
         self, rows: Sequence[Row], labels: Sequence[int], tap: EmbeddingTap
     ) -> Iterable[Tensor]:
         y = torch.tensor(labels, device=self.device)
-        with self.count(rows, backward=True):
+        with self.count(rows, backward=True), answering(self.model):
             objective = text_objective(
                 self.model, self.padded(rows) | {"labels": y}, tap=tap, seed=0
             )

@@ -11,7 +11,7 @@ from torch import nn
 from toy_victims import tokenizer_of
 
 from nlp_adv.robustness.protocols import Protocol
-from nlp_adv.robustness.substitution.constraints import ENGLISH_STOP_WORDS
+from nlp_adv.robustness.stop_words import ENGLISH_STOP_WORDS
 
 # words, gaps, place → candidates
 Propose = Callable[[list[str], list[str], int], list[str]]
@@ -76,7 +76,7 @@ def attackable(words: list[str], protocol: Protocol) -> list[int]:
         for i, word in enumerate(words)
         if len(word) >= 2
         and any(c.isalpha() for c in word)
-        and (protocol.stop_words or word.lower() not in ENGLISH_STOP_WORDS)
+        and (protocol.stop_words == "none" or word.lower() not in ENGLISH_STOP_WORDS)
     ]
 
 

@@ -15,7 +15,7 @@ from toy_victims import (
 
 from nlp_adv.robustness.protocols import PROTOCOLS, Protocol
 from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.substitution.constraints import ENGLISH_STOP_WORDS
+from nlp_adv.robustness.stop_words import ENGLISH_STOP_WORDS
 from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
 from nlp_adv.robustness.substitution.example import GradientRequest, LogitsRequest
 from nlp_adv.robustness.substitution.words import Words
@@ -112,7 +112,7 @@ class TestQueries:
         for protocol in (
             FREE,
             replace(FREE, min_length=7),
-            replace(FREE, stop_words=True),
+            replace(FREE, stop_words="none"),
             replace(FREE, min_words=9),
         ):
             changed_stop_word = False
@@ -128,9 +128,9 @@ class TestQueries:
                     word = before.words[place]
                     assert len(word) >= protocol.min_length
                     stop = word.lower() in ENGLISH_STOP_WORDS
-                    assert protocol.stop_words or not stop
+                    assert protocol.stop_words == "none" or not stop
                     changed_stop_word = changed_stop_word or stop
-            if protocol.stop_words and name in ("textfooler", "hotflip"):
+            if protocol.stop_words == "none" and name in ("textfooler", "hotflip"):
                 assert changed_stop_word
 
 

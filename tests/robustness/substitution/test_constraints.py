@@ -48,8 +48,8 @@ class TestPlaces:
         ("numbers", "expected"),
         [
             ({}, ["well-made", "film", "dull", "ok"]),  # no stop words, no numbers
-            ({"stop_words": True}, ["It", "is", "well-made", "film", "not", "dull", "ok"]),
-            ({"stop_words": True, "min_length": 1}, list(set(TEXT.words) - {"1990"})),
+            ({"stop_words": "none"}, ["It", "is", "well-made", "film", "not", "dull", "ok"]),
+            ({"stop_words": "none", "min_length": 1}, list(set(TEXT.words) - {"1990"})),
             ({"min_length": 4}, ["well-made", "film", "dull"]),
             ({"min_words": 9}, ["well-made", "film", "dull", "ok"]),
             ({"min_words": 10}, []),
@@ -62,7 +62,7 @@ class TestPlaces:
         assert found == sorted(found)
 
     def test_stop_words_of_ones_own(self):
-        constraints = Constraints(Protocol(name="x"), stop_words=frozenset({"film"}))
+        constraints = Constraints(Protocol(name="x", stop_words=["film"]))
         assert [TEXT.words[p] for p in constraints.places(TEXT)] == [
             *("It", "is", "well-made", "not", "dull", "ok")
         ]
@@ -134,7 +134,7 @@ class TestPartsOfSpeech:
 
     @pytest.mark.parametrize("name", ["textfooler", "pwws", "hotflip", "bae"])
     def test_in_attacks(self, name):
-        engine = engine_of(protocol=replace(self.SAME, stop_words=True), tagger=tags)
+        engine = engine_of(protocol=replace(self.SAME, stop_words="none"), tagger=tags)
         engine.oracles = oracles()
         changed = 0
         for record in attacked(engine, attack_named(name), right_texts(texts=SENTENCES[:6])):
@@ -243,7 +243,7 @@ class TestSimilarity:
             refused = [any(map(strange, Words.of(text).words)) for text in texts]
             return np.array([[not one, one] for one in refused], dtype=float)
 
-        protocol = replace(FREE, min_similarity=0.5, stop_words=True)
+        protocol = replace(FREE, min_similarity=0.5, stop_words="none")
         table = Table({word.lower(): ["xoxo", "xaxa", "xuxu"] for word in WORDS})
         attack = PWWS(table) if name == "pwws" else flips_of(light(), tried=12)
         engine = engine_of(protocol=protocol, oracles={SimilarityRequest: Similarity(encoder)})

@@ -4,7 +4,16 @@ import math
 import random
 
 import pytest
-from naive_search import Asker, from_source, greedy, pwws
+from naive_search import (
+    Asker,
+    distinct,
+    from_source,
+    greedy,
+    put_together,
+    pwws,
+    taken_apart,
+    with_word,
+)
 from torch import nn
 from toy_attacks import Shuffled, Table, neighbours
 from toy_victims import (
@@ -39,7 +48,7 @@ PROTOCOLS = {
     "free": FREE,
     "few words": Protocol(name="few", max_changed=0.2, candidates=3),
     "few queries": Protocol(name="queries", queries=17),
-    "queries per word": Protocol(name="per word", queries_per_word=3, stop_words=True),
+    "queries per word": Protocol(name="per word", queries_per_word=3, stop_words="none"),
 }
 
 
@@ -110,3 +119,23 @@ class TestTies:
             (record,) = attacked(engine_of(model, one), attack, [text])
             assert record.words_changed == 1
             assert record.adversarial.split()[1:] == ["sluggish"] * 2
+
+
+@pytest.mark.fault("E6")
+def test_pwws_chooses_each_word_once():
+    """Choosing again in the text as it is by then, as TextAttack does, finds other texts."""
+    differ = 0
+    for text in right_texts(light(), SENTENCES):
+        asker = Asker(light(), text.label, math.inf)
+        words, gaps = taken_apart(text.text)
+        said = pwws(asker, text.text, from_source(NEIGHBOURS, None), FREE, "[UNK]")
+        changed = [i for i, word in enumerate(taken_apart(said.text)[0]) if word != words[i]]
+        again = list(words)
+        for i in changed:
+            options = distinct(words[i], NEIGHBOURS.candidates(words[i], None), FREE.candidates)
+            again[i] = max(options, key=lambda one: asker(with_word(again, gaps, i, one)).margin)
+        differ += put_together(again, gaps) != said.text
+        (record,) = attacked(engine_of(light(), FREE), PWWS(NEIGHBOURS), [text])
+        assert record.adversarial == said.text
+    assert differ > 0
+    assert "chooses it again" in " ".join(PWWS.__doc__.split())

@@ -16,7 +16,7 @@ from nlp_adv.robustness.substitution.example import FillRequest, SimilarityReque
 from nlp_adv.robustness.substitution.language_models import MaskedLanguageModel, Similarity
 
 PROTOCOL = Protocol(
-    name="all", candidates=5, min_similarity=0.2, same_part_of_speech=True, stop_words=True
+    name="all", candidates=5, min_similarity=0.2, same_part_of_speech=True, stop_words="none"
 )
 
 

@@ -26,7 +26,7 @@ OTHER = {
     "candidates": 9,
     "min_words": 4,
     "min_length": 5,
-    "stop_words": True,
+    "stop_words": "none",
     "repeat": True,
     "same_part_of_speech": True,
     "nouns_for_verbs": True,

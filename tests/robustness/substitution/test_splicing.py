@@ -204,5 +204,6 @@ class TestSpans:
                 assert tokenizer_of(kind).decode(ids).replace(" ", "") == word
 
     def test_words_behind_the_cut_have_no_tokens(self):
-        template = template_of("wordpiece", "it is dull and boring", max_length=4)
-        assert [len(span) for span in template.spans(template.words)] == [1, 1, 0, 0, 0]
+        text = "it is dull and boring"
+        template = template_of("wordpiece", text, max_length=4)
+        assert [len(span) for span in template.spans(Words.of(text))] == [1, 1, 0, 0, 0]

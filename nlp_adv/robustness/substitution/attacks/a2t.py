@@ -23,9 +23,11 @@ class A2T:
     Args:
         neighbours: word → synonyms, nearest first.
 
-    Deviations: the gradient is that of the logit margin at the label, in eval mode; the released
-    code takes it in training mode at the label that a noisy pass predicts, so that its order is
-    partly random.
+    Deviations: a word's importance is the mean over its tokens of the L2 norms of their gradients;
+    the released code (TextAttack) takes the L1 norm of the mean of these gradients, which cancel
+    where they point apart, and hangs on the axes of the embedding. The gradient is that of the
+    logit margin at the label, in eval mode; the released code takes it in training mode at the
+    label that a noisy pass predicts, so that its order is partly random.
 
     Cost: one backward pass a text instead of one forward pass a word for the order.
     """

@@ -23,6 +23,7 @@ from nlp_adv.robustness.substitution.engine import Attack, Engine
 from nlp_adv.robustness.substitution.example import FillRequest, SimilarityRequest
 from nlp_adv.robustness.substitution.language_models import MaskedLanguageModel, Similarity
 from nlp_adv.robustness.substitution.victim import Victim
+from nlp_adv.robustness.substitution.words import Segmenter
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Resources:
         masked_lm: a masked language model (bae, bert-attack).
         encoder: a sentence encoder, for protocols with `min_similarity`.
         tagger: parts of speech, for protocols with `same_part_of_speech`.
-        tagger_name: for the protocol's hash.
+        segmenter: a text → its words, where spaces do not part them (Chinese, Japanese, Thai).
+        tagger_name, segmenter_name: for the protocol's hash.
     """
 
     neighbours: Source | None = None
@@ -43,7 +45,9 @@ class Resources:
     masked_lm: MaskedLanguageModel | None = None
     encoder: Similarity | None = None
     tagger: Tagger | None = None
+    segmenter: Segmenter | None = None
     tagger_name: str = ""
+    segmenter_name: str = ""
 
     def needed(self, field: str, attack: str) -> Any:
         """One of these, which an attack cannot do without.
@@ -56,6 +60,11 @@ class Resources:
             raise UserError(f"{attack} needs {_GIVEN_BY[field]}.")
         return found
 
+
+# What counts as a word, a stop word and a query, beside the protocol's numbers. A change of these
+# is a change of all numbers: 2 since combining marks belong to their word, stop words are function
+# words alone, and what a model does not read is neither changed nor counted.
+RULES = "2"
 
 _GIVEN_BY = {
     "neighbours": "neighbours of words: give a file {word: [candidates]} (--neighbours FILE)",
@@ -91,6 +100,8 @@ def build_attack(name: str, resources: Resources, victim: Victim, splicer: Splic
     """
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
+    if name in ("a2t", "hotflip"):
+        splicer.offsets(("a", None))  # refuses at once what it would refuse at the first text
     return ATTACKS[name](resources, victim, splicer)
 
 
@@ -133,13 +144,14 @@ def build_engine(
         Constraints(protocol, resources.tagger),
         {kind: oracle for kind, oracle in oracles.items() if oracle is not None},
         target=target,
+        segmenter=resources.segmenter,
         seed=seed,
     )
 
 
 def attack_hash(attack: Attack, protocol: Protocol, resources: Resources) -> str:
     """Of all that the attack's numbers depend on but the model, the data and the seed."""
-    used = {"attack": attack.name}
+    used = {"attack": attack.name, "rules": RULES}
     for field in fields(attack):  # type: ignore[arg-type]
         value = getattr(attack, field.name)
         if not isinstance(value, Vocabulary):  # the victim's own
@@ -148,4 +160,7 @@ def attack_hash(attack: Attack, protocol: Protocol, resources: Resources) -> str
         used["encoder"] = resources.encoder.fingerprint
     if protocol.same_part_of_speech:
         used["tagger"] = resources.tagger_name
+    if resources.segmenter is not None:
+        named = getattr(resources.segmenter, "__qualname__", type(resources.segmenter).__name__)
+        used["segmenter"] = resources.segmenter_name or str(named)
     return protocol.hash(used)

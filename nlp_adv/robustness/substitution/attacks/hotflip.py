@@ -20,7 +20,6 @@ from nlp_adv.robustness.substitution.example import Answer, Example, Steps
 from nlp_adv.robustness.substitution.search import similar
 from nlp_adv.robustness.substitution.victim import Victim
 from nlp_adv.robustness.substitution.words import Words, in_the_case_of
-from nlp_adv.text.embeddings import find_embedding
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Vocabulary:
             UserError: its embedding is no matrix with a row a token.
         """
         tokenizer = splicer.tokenizer
-        matrix = getattr(find_embedding(victim.model), "weight", None)
+        matrix = getattr(victim.word_embedding(), "weight", None)
         if not isinstance(matrix, Tensor) or matrix.ndim != 2 or len(matrix) < len(tokenizer):
             raise UserError(
                 "hotflip needs a word embedding with one row a token, which this model does not "

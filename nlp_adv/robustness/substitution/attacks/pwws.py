@@ -33,7 +33,9 @@ class PWWS:
     Deviations: scores are logit margins, not probabilities; the saliencies of a text are divided by
     the largest of them before the softmax, so that its result does not change with the scale of
     the logits. Named entities get no candidates of their own. A candidate that makes a text
-    harder to attack is never chosen.
+    harder to attack is never chosen. Each w*_i is chosen once, in the original text, as in
+    Algorithm 1 and the authors' code; TextAttack's PWWS chooses it again in the text as it is by
+    then, which asks more queries and finds other texts.
     """
 
     synonyms: Source
@@ -53,6 +55,8 @@ class PWWS:
         found = example.original
         limit = example.protocol.changes(len(example.words))
         for place in [place for place in order if place in best][:limit]:
+            if not example.template.reads(found.words, place):
+                continue
             changed = found.words.replaced({place: best[place].words.words[place]})
             answers = yield from example.ask([changed])
             if not answers:
