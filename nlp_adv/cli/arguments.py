@@ -1,8 +1,5 @@
 """The flags of `nlp-adv train`, beside those of TrainingArguments and of adversarial training."""
 
-import argparse
-import difflib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import HfArgumentParser
 
+from nlp_adv.cli.flags import FlagParser, flag_names, method_name
+from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import EmbeddingPGD
 from nlp_adv.text.data import GLUE_TASKS, DataSource
@@ -145,7 +143,7 @@ def parse(
     command: str = "train",
     more: tuple[type, ...] = (),
 ) -> TrainArguments:
-    """Flags, or one .json file of them, as dataclasses.
+    """Flags, or a file of them, as dataclasses.
 
     Args:
         argv: the command line after the command.
@@ -157,13 +155,12 @@ def parse(
     Raises:
         UserError: a value that TrainingArguments or a method refuses, or half of model and data.
     """
-    parser = HfArgumentParser(
-        (*more, ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),  # type: ignore[arg-type]
+    parser = FlagParser(
+        (*more, ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} [flags]   (nlp-adv {command} --help lists them)",
-        allow_abbrev=False,
     )
-    argv = flags_of_file(argv)
+    argv = flags_of(argv)
     named = flag_names(argv)
     demo = not named & {"model_name_or_path", *_DATA_FLAGS}
     meaningless = named & {"text_columns", "label_column", "regression", "tokenizer_name"}
@@ -176,64 +173,16 @@ def parse(
         )
     # argparse lets the last of a repeated flag win, so defaults go first.
     defaults = [] if torch.accelerator.is_available() else ["--dataloader_pin_memory", "false"]
-    try:
-        parsed = parser.parse_args_into_dataclasses(
-            [*defaults, *(demo_flags(method_name(argv)) if demo else []), *argv],
-            look_for_args_file=False,
-            return_remaining_strings=True,
-        )
-    except (ValueError, ImportError) as error:
-        raise UserError(" ".join(str(error).split())) from error
-    model, data, report, training, unknown = parsed[len(more) :]
+    parsed, unknown = parser.read(
+        [*defaults, *(demo_flags(method_name(argv)) if demo else []), *argv]
+    )
     if unknown:
-        raise UserError(unknown_flag(unknown[0], parser))
+        raise parser.unknown(unknown[0])
+    model, data, report, training = parsed[len(more) :]
     if "output_dir" not in named:
         name = "demo" if demo else "run"
         training.output_dir = unused_folder(f"runs/{name}-{training.adv}")
     return TrainArguments(model, data, report, training, demo)
-
-
-def unknown_flag(flag: str, parser: HfArgumentParser) -> str:
-    """What to say of a flag that a parser does not know."""
-    known = [name for action in parser._actions for name in action.option_strings]
-    close = difflib.get_close_matches(flag, known, n=1)
-    return f"There is no flag {flag}; {f'did you mean {close[0]}?' if close else 'see --help.'}"
-
-
-def flag_names(argv: list[str]) -> set[str]:
-    """Names of the flags on a command line, without dashes."""
-    return {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
-
-
-def method_name(argv: list[str]) -> str:
-    """What `--adv` is on a command line."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--adv", default="none")
-    return str(parser.parse_known_args(argv)[0].adv)
-
-
-def flags_of_file(argv: list[str]) -> list[str]:
-    """The command line that one .json file stands for; any other is left as it is.
-
-    Raises:
-        UserError: the file is not there or does not hold flags.
-    """
-    if len(argv) != 1 or not argv[0].endswith(".json"):
-        return argv
-    try:
-        settings = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{argv[0]} cannot be read as JSON: {error}.") from error
-    if not isinstance(settings, dict):
-        raise UserError(f'{argv[0]} must hold flags by name, such as {{"adv": "freelb"}}.')
-    flags = []
-    for key, value in settings.items():
-        values = value if isinstance(value, list) else [value]
-        if any(isinstance(one, dict) for one in values):
-            raise UserError(f"{argv[0]}: {key} holds an object; give a value or a list.")
-        if value is not None:
-            flags += [f"--{key}", *map(str, values)]
-    return flags
 
 
 def unused_folder(stem: str) -> str:

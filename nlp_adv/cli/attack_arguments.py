@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import HfArgumentParser
-
-from nlp_adv.cli.arguments import flags_of_file, unknown_flag
+from nlp_adv.cli.flags import FlagParser
+from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import EmbeddingPGD
 from nlp_adv.robustness.protocols import PROTOCOLS, Protocol, protocol_named
@@ -125,26 +124,20 @@ class EmbeddingArguments:
 
 
 def parse(argv: list[str], command: str, *kinds: type) -> list[Any]:
-    """A command line, or one .json file of flags, as dataclasses.
+    """A command line, or a file of flags, as dataclasses.
 
     Raises:
         UserError: an unknown flag, a value of the wrong type, or a required flag that is missing.
     """
-    parser = HfArgumentParser(
-        kinds,  # type: ignore[arg-type]
+    parser = FlagParser(
+        kinds,
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} --model_name_or_path DIR --test_file FILE [flags]",
         epilog="nlp-adv attack --modality image attacks images: its own --help lists its flags.",
-        allow_abbrev=False,
     )
-    try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(
-            flags_of_file(argv), look_for_args_file=False, return_remaining_strings=True
-        )
-    except ValueError as error:
-        raise UserError(" ".join(str(error).split())) from error
+    parsed, unknown = parser.read(flags_of(argv))
     if unknown:
-        raise UserError(unknown_flag(unknown[0], parser))
+        raise parser.unknown(unknown[0])
     victim, attack = parsed[0], parsed[1]
     if not victim.model_name_or_path:
         raise UserError("Name the attacked model: --model_name_or_path FOLDER_OR_NAME.")

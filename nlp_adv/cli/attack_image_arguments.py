@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import HfArgumentParser
-
-from nlp_adv.cli.arguments import flag_names, flags_of_file, unknown_flag
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.flags import FlagParser, PlainParser, flag_names
 from nlp_adv.cli.modality import with_numbers
+from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.images import PGD
 from nlp_adv.images.losses import check_loss
@@ -98,28 +96,21 @@ class ImageAttackArguments:
 
 
 def parse(argv: list[str]) -> tuple[ImageVictimArguments, ImageAttackArguments]:
-    """Flags, or one .json file of them, as dataclasses.
+    """Flags, or a file of them, as dataclasses.
 
     Raises:
         UserError: an unknown flag, one of text attacks, a value that is refused, or a required
             flag that is missing.
     """
-    parser = HfArgumentParser(
-        (ImageVictimArguments, ImageAttackArguments),  # type: ignore[arg-type]
+    parser = FlagParser(
+        (ImageVictimArguments, ImageAttackArguments),
         prog="nlp-adv attack --modality image",
         usage="nlp-adv attack --modality image --model_name_or_path DIR --dataset_name FOLDER "
         "[flags]",
-        allow_abbrev=False,
     )
-    argv = with_numbers(flags_of_file(argv))
-    try:
-        victim, attack, unknown = parser.parse_args_into_dataclasses(
-            argv, look_for_args_file=False, return_remaining_strings=True
-        )
-    except ValueError as error:
-        raise UserError(" ".join(str(error).split())) from error
+    (victim, attack), unknown = parser.read(with_numbers(flags_of(argv)))
     if unknown:
-        raise UserError(_unknown(unknown[0], parser))
+        raise _unknown(unknown[0], parser)
     for name, value in (("model_name_or_path", "FOLDER_OR_NAME"), ("dataset_name", "FOLDER")):
         if not getattr(victim, name):
             raise UserError(f"Name what is attacked: --{name} {value}.")
@@ -156,20 +147,23 @@ def of_texts(argv: list[str]) -> list[str]:
     Raises:
         UserError: a flag of attacks on images is among the others.
     """
-    argv = flags_of_file(argv)
+    argv = flags_of(argv)
     of_images = {*vars(ImageVictimArguments()), *vars(ImageAttackArguments())} - _text_flags()
     strange = sorted(flag_names(argv) & of_images - {"modality"})
     if strange:
         raise UserError(f"--{strange[0]} belongs to attacks on images: add --modality image.")
-    given = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    given = PlainParser(add_help=False)
     given.add_argument("--modality")
     return given.parse_known_args(argv)[1]
 
 
-def _unknown(flag: str, parser: HfArgumentParser) -> str:
-    if flag_names([flag]) & _text_flags():
-        return f"{flag} belongs to attacks on texts; leave it out, or leave out --modality image."
-    return unknown_flag(flag, parser)
+def _unknown(word: str, parser: FlagParser) -> UserError:
+    if flag_names([word]) & _text_flags():
+        flag = word.split("=")[0]
+        return UserError(
+            f"{flag} belongs to attacks on texts; leave it out, or leave out --modality image."
+        )
+    return parser.unknown(word)
 
 
 def _text_flags() -> set[str]:

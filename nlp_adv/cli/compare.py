@@ -13,6 +13,7 @@ from typing import Any
 from nlp_adv.cli import evaluate, train
 from nlp_adv.cli.cells import Cell, check_cells, needs_model
 from nlp_adv.cli.evaluations import command_line, one_report, summary_table
+from nlp_adv.cli.flags import PlainParser
 from nlp_adv.cli.recipe import Control, Recipe, checked_seeds, read_recipe
 from nlp_adv.cli.report import REPORT_NAME
 from nlp_adv.errors import UserError
@@ -133,9 +134,8 @@ def _training(cell: Cell) -> dict[str, Any]:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    parser = argparse.ArgumentParser(
+    parser = PlainParser(
         prog="nlp-adv compare",
-        allow_abbrev=False,
         description="Train and evaluate the methods of a recipe. All other flags are those of "
         "nlp-adv train and nlp-adv evaluate, and win over the recipe's.",
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from nlp_adv.cli.flags import PlainParser
 from nlp_adv.cli.report import table
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
@@ -21,7 +21,7 @@ from nlp_adv.robustness.statistics import Share, summarise
 
 def main(argv: list[str]) -> None:
     """Put finished evaluations, or shards of one, into one report."""
-    parser = argparse.ArgumentParser(prog="nlp-adv report", allow_abbrev=False)
+    parser = PlainParser(prog="nlp-adv report")
     parser.add_argument(
         "folders",
         nargs="+",

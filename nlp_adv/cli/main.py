@@ -1,11 +1,13 @@
 """`nlp-adv COMMAND …`: find the command, run it, print an error as one sentence."""
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from nlp_adv import __version__
-from nlp_adv.errors import UserError
+from nlp_adv.cli.failures import readers_are_gone, sentence
+from nlp_adv.cli.stopping import Stopping
 
 # command: (module, what it does); a module is imported only when its command is asked for
 COMMANDS = {
@@ -24,12 +26,37 @@ _USAGE = """usage: nlp-adv COMMAND [flags]
 
 {commands}
 
-nlp-adv COMMAND --help lists the flags of a command; nlp-adv --version prints the version."""
+nlp-adv COMMAND --help lists the flags of a command; nlp-adv --version prints the version.
+--debug shows the traceback of an error."""
+
+# What --debug means to transformers, if one of these follows.
+_OF_TRANSFORMERS = ("underflow_overflow", "tpu_metrics_debug")
+_GOES_ON = {
+    "train": "with a checkpoint, --resume_from_checkpoint last goes on from it",
+    "report": "the same command begins anew",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 2 for what the user can mend."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one command.
+
+    Returns:
+        The exit code: 0; 2 for what the user can mend, said in one sentence; 1 for a fault of this
+        package; 130 after Ctrl-C or SIGTERM; 141 where nobody reads the output any more.
+    """
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # so that a reader who has gone is noticed here
+    except BrokenPipeError:
+        if not readers_are_gone():
+            raise
+        return 141
+
+
+def _run(arguments: list[str]) -> int:
+    arguments, debug = _without_debug(arguments)
     if arguments and arguments[0] == "--version":
         print(f"nlp-adv {__version__}")
         return 0
@@ -40,13 +67,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"nlp-adv: there is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
-    try:
-        command: Callable[[list[str]], None] = import_module(COMMANDS[name][0]).main
-        command(rest)
-    except UserError as error:
-        print(f"nlp-adv {name}: error: {error}", file=sys.stderr)
-        return 2
+    with Stopping() as stopping:
+        try:
+            command: Callable[[list[str]], None] = import_module(COMMANDS[name][0]).main
+            command(rest)
+        except BaseException as error:
+            known = isinstance(error, Exception | KeyboardInterrupt) or sentence(error) is not None
+            if not known:  # the end of --help, and what means to end the process
+                raise
+            return _failed(name, error, debug=debug, stopped=stopping.asked)
     return 0
+
+
+def _failed(name: str, error: BaseException, *, debug: bool, stopped: bool) -> int:
+    """Say in one sentence what happened, and return the exit code."""
+    if isinstance(error, BrokenPipeError) and readers_are_gone():
+        return 141
+    if debug:
+        traceback.print_exception(error)
+    # Once it was asked to stop, whatever ends the command is a consequence.
+    if stopped or isinstance(error, KeyboardInterrupt):
+        goes_on = _GOES_ON.get(name, "the same command goes on where it stopped")
+        print(f"nlp-adv {name}: stopped; {goes_on}.", file=sys.stderr)
+        return 130
+    said = sentence(error)
+    if said is not None:
+        print(f"nlp-adv {name}: error: {said}", file=sys.stderr)
+        return 2
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    advice = "report it with the traceback above" if debug else "--debug shows the traceback"
+    print(f"nlp-adv {name}: this is a bug in nlp-adv ({what}); {advice}.", file=sys.stderr)
+    return 1
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The command line without --debug, and whether it was there; transformers' own one stays."""
+    following = [*arguments, ""][1:]
+    ours = [
+        word == "--debug" and after not in _OF_TRANSFORMERS
+        for word, after in zip(arguments, following, strict=True)
+    ]
+    return [word for word, own in zip(arguments, ours, strict=True) if not own], any(ours)
 
 
 def _usage() -> str:

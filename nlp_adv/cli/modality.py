@@ -1,15 +1,15 @@
 """Which kind of input a command is about: `--modality text`, the default, or `--modality image`."""
 
-import argparse
 import re
-from typing import get_args
+from typing import cast, get_args
 
-from nlp_adv.cli.arguments import flags_of_file
+from nlp_adv.cli.flags import value_of
 from nlp_adv.errors import UserError
 from nlp_adv.images.pixels import parse_epsilon
 from nlp_adv.methods import Modality
 
-_FRACTION = re.compile(r"\d+(\.\d*)?/\d+(\.\d*)?")
+# A word, or what follows the = of a flag.
+_FRACTION = re.compile(r"(--[\w-]+=)?(\d+(?:\.\d*)?/\d+(?:\.\d*)?)")
 
 
 def modality(argv: list[str]) -> Modality:
@@ -18,14 +18,16 @@ def modality(argv: list[str]) -> Modality:
     Raises:
         UserError: something else than text or image.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--modality", default="text")
-    found: Modality = parser.parse_known_args(flags_of_file(argv))[0].modality
+    found = value_of("modality", argv, "text")
     if found not in get_args(Modality):
         raise UserError(f"--modality is text or image, not {found!r}.")
-    return found
+    return cast(Modality, found)
 
 
 def with_numbers(argv: list[str]) -> list[str]:
     """The command line with fractions as numbers: 8/255 is how radii in pixels are written."""
-    return [str(parse_epsilon(part)) if _FRACTION.fullmatch(part) else part for part in argv]
+    words = []
+    for word in argv:
+        found = _FRACTION.fullmatch(word)
+        words.append(f"{found[1] or ''}{parse_epsilon(found[2])}" if found else word)
+    return words

@@ -7,11 +7,10 @@ first rows, averaged over the radii.
 """
 
 import os
-import sys
 
 from transformers import set_seed
 
-from nlp_adv.cli.arguments import flags_of_file
+from nlp_adv.cli.settings import flags_of
 from nlp_adv.cli.sweep_records import SweepFolder
 from nlp_adv.cli.sweep_report import report_sweep
 from nlp_adv.cli.sweep_request import SweepRequest
@@ -31,7 +30,7 @@ def main(argv: list[str]) -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("A sweep runs in one process: start it without a launcher.")
-    request = SweepRequest(flags_of_file(argv))
+    request = SweepRequest(flags_of(argv))
     with alone_in(request.output_dir):
         _run(request)
 
@@ -44,12 +43,7 @@ def _run(request: SweepRequest) -> None:
     _check_before_training(request, task)
     run = SweepRun(request, folder, task)
     folder.open(request.settings)
-    try:
-        run.search()
-    except KeyboardInterrupt:
-        done = len(folder.records)
-        print(f"\nStopped after {done} trials; the same command goes on.", file=sys.stderr)
-        raise SystemExit(130) from None
+    run.search()
     best = request.flags_of_best(folder.best.params)
     report_sweep(folder, request.space, request.formula, best)
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
-from transformers import HfArgumentParser
-
 from nlp_adv.cli.arguments import TrainArguments, parse
+from nlp_adv.cli.flags import FlagParser
 from nlp_adv.cli.sweep_space import Hyperparameter, default_space, parse_space
 from nlp_adv.cli.train import demo_flags as demo_flags_of_train
 from nlp_adv.errors import UserError
@@ -205,16 +204,13 @@ class SweepRequest:
 
 def _split(argv: list[str]) -> tuple[SweepArguments, dict[str, list[str]]]:
     """The sweep's own flags, and the others by name."""
-    parser = HfArgumentParser(
-        SweepArguments,  # type: ignore[arg-type]
+    parser = FlagParser(
+        SweepArguments,
         prog="nlp-adv sweep",
         usage="nlp-adv sweep [flags]   (nlp-adv sweep --help lists them)",
         add_help=False,
-        allow_abbrev=False,
     )
-    arguments, rest = parser.parse_args_into_dataclasses(
-        argv, look_for_args_file=False, return_remaining_strings=True
-    )
+    (arguments,), rest = parser.read(argv)
     flags: dict[str, list[str]] = {}
     for word in rest:
         if word.startswith("--"):
@@ -223,7 +219,7 @@ def _split(argv: list[str]) -> tuple[SweepArguments, dict[str, list[str]]]:
         elif flags:
             values.append(word)
         else:
-            raise UserError(f"There is no flag {word}; see --help.")
+            raise parser.unknown(word)
     return arguments, flags
 
 

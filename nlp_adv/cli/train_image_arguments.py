@@ -4,16 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from transformers import HfArgumentParser
 
-from nlp_adv.cli.arguments import (
-    flag_names,
-    flags_of_file,
-    method_name,
-    unknown_flag,
-    unused_folder,
-)
+from nlp_adv.cli.arguments import unused_folder
+from nlp_adv.cli.flags import FlagParser, flag_names, method_name
 from nlp_adv.cli.modality import with_numbers
+from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.images import PGD
 from nlp_adv.methods import all_methods
@@ -157,7 +152,7 @@ _DEMO_BALL = {"adv_epsilon": "0.1", "adv_ramp_steps": "0.3"}
 
 
 def parse(argv: list[str]) -> TrainImageArguments:
-    """Flags, or one .json file of them, as dataclasses.
+    """Flags, or a file of them, as dataclasses.
 
     Raises:
         UserError: an unknown flag, or a value that is refused.
@@ -168,13 +163,12 @@ def parse(argv: list[str]) -> TrainImageArguments:
         ImageReportArguments,
         AdversarialTrainingArguments,
     )
-    parser = HfArgumentParser(
-        groups,  # type: ignore[arg-type]
+    parser = FlagParser(
+        groups,
         prog="nlp-adv train --modality image",
         usage="nlp-adv train --modality image [flags]   (--help lists them)",
-        allow_abbrev=False,
     )
-    argv = with_numbers(flags_of_file(argv))
+    argv = with_numbers(flags_of(argv))
     named = flag_names(argv)
     if {"model_name_or_path", "config_name"} <= named:
         raise UserError(
@@ -185,14 +179,10 @@ def parse(argv: list[str]) -> TrainImageArguments:
     if not torch.accelerator.is_available():
         defaults |= {"dataloader_pin_memory": "false"}
     flags = [part for name, value in defaults.items() for part in (f"--{name}", value)]
-    try:  # argparse lets the last of a repeated flag win, so defaults go first
-        *parsed, unknown = parser.parse_args_into_dataclasses(
-            [*flags, *argv], look_for_args_file=False, return_remaining_strings=True
-        )
-    except (ValueError, ImportError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+    # argparse lets the last of a repeated flag win, so defaults go first
+    parsed, unknown = parser.read([*flags, *argv])
     if unknown:
-        raise UserError(unknown_flag(unknown[0], parser))
+        raise parser.unknown(unknown[0])
     arguments = TrainImageArguments(*parsed)
     if not arguments.report.attack_epsilons:
         arguments.report.attack_epsilons = [_trained_epsilon(arguments.training)]
