@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nlp_adv.cli.flags import FlagParser, flag_names, method_name
+from nlp_adv.cli.numbers import check_numbers
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import EmbeddingPGD
@@ -179,6 +180,7 @@ def parse(
     if unknown:
         raise parser.unknown(unknown[0])
     model, data, report, training = parsed[len(more) :]
+    check_numbers(training)
     if "output_dir" not in named:
         name = "demo" if demo else "run"
         training.output_dir = unused_folder(f"runs/{name}-{training.adv}")

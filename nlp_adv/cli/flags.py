@@ -16,8 +16,8 @@ from nlp_adv.errors import UserError
 class PlainParser(argparse.ArgumentParser):
     """argparse, whose complaints are UserErrors of one sentence."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Refuse a command line.

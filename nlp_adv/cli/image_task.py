@@ -22,6 +22,7 @@ from nlp_adv.images.data import Images, load_images
 from nlp_adv.images.demo import demo_images, small_resnet
 from nlp_adv.images.loading import cannot_load, load_processor
 from nlp_adv.images.pixels import Pixels, processor_statistics
+from nlp_adv.text.labels import in_classes_of
 
 Row = dict[str, Any]
 _AutoModel: Any = AutoModelForImageClassification  # its methods have no types
@@ -116,9 +117,17 @@ def load_image_task(arguments: TrainImageArguments) -> ImageTask:
         split.check(key)
     if processor is None:
         processor = _processor(splits["train"], model.pixel_mean, model.pixel_std)
+    if config is not None:
+        splits = _as_the_model_has_them(splits, config)
     names = splits["train"].label_names
     new_model = _factory(arguments, config, splits["train"])
     return ImageTask(splits, processor, new_model, names)
+
+
+def _as_the_model_has_them(splits: dict[str, Images], config: Any) -> dict[str, Images]:
+    """The images with the model's class numbers and names, where it has classes of that kind."""
+    numbers, names = in_classes_of(config, splits["train"].label_names)
+    return {key: split.in_classes(numbers, names) for key, split in splits.items()}
 
 
 def _held_out(splits: dict[str, Images], count: int, seed: int) -> dict[str, Images]:
@@ -183,7 +192,7 @@ def _config(arguments: TrainImageArguments) -> Any:
         return AutoConfig.from_pretrained(
             name, cache_dir=model.cache_dir, revision=model.model_revision, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files fail in any way
         raise cannot_load("configuration", name, error) from error
 
 
@@ -224,7 +233,7 @@ def _factory(
                 revision=model.model_revision,
                 trust_remote_code=False,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # damaged files fail in any way
             raise cannot_load("image classifier", model.model_name_or_path, error) from error
         return made
 

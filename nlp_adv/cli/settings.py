@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +139,10 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-class Unrepeated(yaml.SafeLoader):
+class Unrepeated(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """YAML in which a key stands once; PyYAML lets the last one win in silence."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """A mapping.
 
         Raises:

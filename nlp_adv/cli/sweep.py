@@ -55,4 +55,6 @@ def _check_before_training(request: SweepRequest, task: Task) -> None:
         raise UserError("A sweep compares accuracies; regression has none.")
     for arguments in request.trials:
         check_length(task, arguments.training)
-    find_embedding(task.new_model(), request.base.training.adv_embedding)
+    model = task.new_model()
+    find_embedding(model, request.base.training.adv_embedding)
+    task.check_fits(model)

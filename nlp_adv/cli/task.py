@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute  # type: ignore[import-untyped]
+import torch
 from datasets import Dataset
 from transformers import (
     AutoConfig,
@@ -16,15 +18,19 @@ from transformers import (
 
 from nlp_adv.cli.arguments import DataArguments, ModelArguments, TrainArguments
 from nlp_adv.errors import UserError, foreign_code
+from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.text import demo
+from nlp_adv.text.class_names import are_placeholders, classes_of
 from nlp_adv.text.data import (
     TextData,
     count_overlap,
+    in_classes,
     load_text_data,
     tokenized,
     unreadable_rows,
 )
 from nlp_adv.text.files import cause
+from nlp_adv.text.labels import in_classes_of
 from nlp_adv.text.vocabulary import check_vocabulary
 
 
@@ -53,6 +59,38 @@ class Task:
         split = self.splits[split_name or str(self.reported)]
         return split.select(range(min(examples, len(split))))
 
+    def check_fits(self, model: PreTrainedModel) -> None:
+        """Make sure that the model has an embedding for each token and each place of a text.
+
+        Raises:
+            UserError: it has not.
+        """
+        check_embeddings(model, self.tokenizer)
+        longest = max((_longest(split) for split in self.splits.values()), key=len)
+        error = self._refusal(model, longest)
+        # A model that takes no text at all here may still take one on its own device.
+        if error is not None and self._refusal(model, longest[:1]) is None:
+            raise UserError(
+                f"The model has no place for a text of {len(longest)} tokens, the longest of the "
+                f"data ({cause(error)}); pass a smaller --max_seq_length."
+            ) from error
+
+    def _refusal(self, model: PreTrainedModel, ids: list[int]) -> Exception | None:
+        batch = self.tokenizer.pad([{"input_ids": ids}], return_tensors="pt")
+        try:
+            with evaluating(model), torch.no_grad():
+                model(**batch.to(model.device))
+        except (IndexError, RuntimeError) as error:
+            return error
+        return None
+
+
+def _longest(split: Dataset) -> list[int]:
+    """The token numbers of the longest row; Arrow looks for it without unpacking the others."""
+    column: Any = split.with_format("arrow")[:]["input_ids"]
+    lengths = pyarrow.compute.list_value_length(column).to_numpy()
+    return list(split[int(lengths.argmax())]["input_ids"])
+
 
 def load_task(arguments: TrainArguments) -> Task:
     """Read or generate the data and load the tokenizer; the model comes with each `new_model()`.
@@ -64,6 +102,8 @@ def load_task(arguments: TrainArguments) -> Task:
         return _load_demo(arguments)
     model, data = arguments.model, load_text_data(arguments.data.source(arguments.training.seed))
     _say_what_is_odd(data)
+    if data.label_names is not None:
+        data = _as_the_model_has_them(data, data.label_names, _config(model))
     tokenizer = _tokenizer(model)
     texts = (text for column in data.text_columns for text in data.splits["train"][column])
     check_vocabulary(tokenizer, texts, str(model.tokenizer_name or model.model_name_or_path))
@@ -122,17 +162,78 @@ def _say_what_is_unreadable(rows: dict[str, list[int]], data: TextData) -> None:
             )
 
 
+def _as_the_model_has_them(data: TextData, names: tuple[str, ...], config: Any) -> TextData:
+    """The data with the model's class numbers and names, where it has classes of that kind."""
+    numbers, own = in_classes_of(config, names)
+    if own == names and not are_placeholders(known := classes_of(config)) and own != tuple(known):
+        print(
+            f"Note: the model's classes {', '.join(known)} become those of the data: "
+            f"{', '.join(names)}.",
+            file=sys.stderr,
+        )
+    return in_classes(data, numbers, own)
+
+
+def _config(model: ModelArguments, **labels: Any) -> Any:
+    name = str(model.config_name or model.model_name_or_path)
+    try:
+        return AutoConfig.from_pretrained(
+            name,
+            cache_dir=model.cache_dir,
+            revision=model.model_revision,
+            trust_remote_code=False,
+            **labels,
+        )
+    except Exception as error:  # damaged files fail in any way
+        raise not_found("configuration", name, error) from error
+
+
 def _tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     name = model.tokenizer_name or model.model_name_or_path
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, cache_dir=model.cache_dir, revision=model.model_revision, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files fail in any way
         raise not_found("tokenizer", name, error) from error
-    if tokenizer.pad_token is None:  # decoder-only models come without one
+    return with_padding(tokenizer)
+
+
+def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer with a padding token; decoder-only models come without one.
+
+    Raises:
+        UserError: there is no token to take for it.
+    """
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise UserError(
+                f"The tokenizer {tokenizer.name_or_path} has neither a padding token nor an end "
+                f"token, so texts of unlike length make no batch; save it with one: "
+                f"tokenizer.pad_token = …"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make sure that the model has an embedding for whatever the tokenizer makes of a text.
+
+    Special tokens that were added and have no role, such as those for images, are left out.
+
+    Raises:
+        UserError: it has not.
+    """
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    used = set(tokenizer.special_tokens_map.values())
+    idle = {n for n, token in added.items() if token.special and str(token) not in used}
+    largest = max(set(tokenizer.get_vocab().values()) - idle, default=0)
+    if rows is not None and largest >= rows:
+        raise UserError(
+            f"The tokenizer has tokens up to number {largest}, and the model has embeddings for "
+            f"{rows}: they do not belong together; give the model's own (--tokenizer_name)."
+        )
 
 
 def _pretrained(
@@ -147,16 +248,17 @@ def _pretrained(
             "label2id": {name: index for index, name in enumerate(names)},
             "problem_type": "single_label_classification",
         }
-    source: dict[str, Any] = {"cache_dir": model.cache_dir, "revision": model.model_revision}
-    source["trust_remote_code"] = False
+    config = _config(model, **labels)
+    name = str(model.model_name_or_path)
     try:
-        name = str(model.config_name or model.model_name_or_path)
-        config = AutoConfig.from_pretrained(name, **source, **labels)
-        name = str(model.model_name_or_path)
         loaded: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, **source
+            name,
+            config=config,
+            cache_dir=model.cache_dir,
+            revision=model.model_revision,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # damaged files fail in any way
         raise not_found("model", name, error) from error
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = tokenizer.pad_token_id

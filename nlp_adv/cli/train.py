@@ -134,11 +134,6 @@ def check_length(task: Task, training: AdversarialTrainingArguments) -> None:
     Raises:
         UserError: not so.
     """
-    sizes = training.per_device_train_batch_size, training.per_device_eval_batch_size
-    if min(*sizes, training.gradient_accumulation_steps) < 1:
-        raise UserError("--per_device_train_batch_size and its like must be at least 1.")
-    if training.max_steps <= 0 and training.num_train_epochs < 0:
-        raise UserError(f"--num_train_epochs is {training.num_train_epochs:g}; give at least 0.")
     try:
         training.adversarial_schedule().over(_steps(task, training))
     except ValueError as error:
@@ -166,7 +161,7 @@ def _train(
     model = task.new_model()
     if report.attack_epsilons or watched or method.name != "none":
         find_embedding(model, training.adv_embedding)  # refused now, not after the training
-    announce(training, method)
+    task.check_fits(model)
     try:
         trainer = AdversarialTrainer(
             model=model,
@@ -179,6 +174,7 @@ def _train(
         )
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
+    announce(training, method)
     if watched:
         rows = task.attacked(report.attack_examples, "validation")
         batches = attack_batches(rows, task.tokenizer)

@@ -8,6 +8,7 @@ import torch
 from nlp_adv.cli.arguments import unused_folder
 from nlp_adv.cli.flags import FlagParser, flag_names, method_name
 from nlp_adv.cli.modality import with_numbers
+from nlp_adv.cli.numbers import check_numbers
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.images import PGD
@@ -184,6 +185,7 @@ def parse(argv: list[str]) -> TrainImageArguments:
     if unknown:
         raise parser.unknown(unknown[0])
     arguments = TrainImageArguments(*parsed)
+    check_numbers(arguments.training)
     if not arguments.report.attack_epsilons:
         arguments.report.attack_epsilons = [_trained_epsilon(arguments.training)]
     if arguments.report.watch_epsilon is None:

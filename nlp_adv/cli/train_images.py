@@ -104,7 +104,6 @@ def _train(
     schedule = training.adversarial_schedule("image")
     set_seed(training.seed)  # the same weights and the same order of batches in every run
     model = task.new_model()
-    announce(training, schedule.method)
     moved = arguments.data.flip_and_shift
     try:
         trainer = AdversarialTrainer(
@@ -117,6 +116,7 @@ def _train(
         )
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
+    announce(training, schedule.method)
     if report.watch_epsilon:
         held_out = task.splits["validation"].head(report.attack_examples)
         watched = report.attack(report.watch_epsilon)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from nlp_adv.cli.attack_arguments import SEGMENTERS, AttackArguments, VictimArguments
-from nlp_adv.cli.task import not_found
+from nlp_adv.cli.task import check_embeddings, not_found, with_padding
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.substitution.attacks.build import Resources
@@ -46,6 +46,7 @@ def load_victim(arguments: VictimArguments) -> tuple[PreTrainedModel, PreTrained
     )
     name = arguments.tokenizer_name or arguments.model_name_or_path
     tokenizer = _tokenizer(name, arguments)
+    check_embeddings(model, tokenizer)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     try:
@@ -195,7 +196,7 @@ def _loaded(kind: Any, what: str, name: str, arguments: VictimArguments) -> PreT
             output_loading_info=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # damaged files fail in any way
         raise not_found(what, name, error) from error
     if own and info["missing_keys"]:
         raise UserError(
@@ -211,11 +212,9 @@ def _tokenizer(name: str, arguments: VictimArguments) -> PreTrainedTokenizerBase
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, cache_dir=arguments.cache_dir, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files fail in any way
         raise not_found("tokenizer", name, error) from error
-    if tokenizer.pad_token is None:  # decoder-only models come without one
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return with_padding(tokenizer)
 
 
 def _accelerator() -> torch.device:

@@ -89,6 +89,10 @@ class Images(torch.utils.data.Dataset[tuple[Tensor, int]]):
                     f"Image {number} of the {what} split: {_of_two_sizes(first, shape)}"
                 )
 
+    def in_classes(self, numbers: Sequence[int], names: Sequence[str]) -> Images:
+        """The same images with the class number `numbers[k]` in place of k, and other names."""
+        return Images(self._read, [numbers[label] for label in self.labels], names)
+
     def named_as(self, names: Sequence[str]) -> Images:
         """The same classes in a model's order: by name where all are known to it, else by number.
 
@@ -97,7 +101,7 @@ class Images(torch.utils.data.Dataset[tuple[Tensor, int]]):
         """
         if set(self.label_names) <= set(names):
             order = [list(names).index(name) for name in self.label_names]
-            return Images(self._read, [order[label] for label in self.labels], names)
+            return self.in_classes(order, names)
         if len(self.label_names) > len(names):
             raise UserError(
                 f"The images have {len(self.label_names)} classes and the model {len(names)}; "

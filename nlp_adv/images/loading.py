@@ -45,7 +45,7 @@ def load_classifier(
     processor = load_processor(name, cache_dir=cache_dir, revision=revision)
     try:
         model = AutoModelForImageClassification.from_pretrained(name, **where)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # damaged files fail in any way
         raise cannot_load("image classifier", name, error) from error
     labels = tuple(label for _, label in sorted(model.config.id2label.items()))
     return LoadedClassifier(Pixels.from_processor(model.eval(), processor), processor, labels)
@@ -60,7 +60,7 @@ def load_processor(name: str, *, cache_dir: str | None = None, revision: str = "
     try:
         load: Any = AutoImageProcessor.from_pretrained
         return load(name, cache_dir=cache_dir, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # damaged files fail in any way
         raise cannot_load("image processor (preprocessor_config.json)", name, error) from error
 
 

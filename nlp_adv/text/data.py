@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from datasets import ClassLabel, Dataset, Value
@@ -22,6 +22,7 @@ __all__ = [
     "check_rows",
     "count_overlap",
     "find_columns",
+    "in_classes",
     "is_blank",
     "load_text_data",
     "tokenized",
@@ -96,6 +97,24 @@ def load_text_data(source: DataSource) -> TextData:
         for name, split in kept.items()
     }
     return TextData(splits, texts, names, unlabelled)
+
+
+def in_classes(data: TextData, numbers: Sequence[int], names: Sequence[str]) -> TextData:
+    """The same data with other class numbers.
+
+    Args:
+        data: with classes.
+        numbers: the new number of each class.
+        names: of the new classes; there may be more than the data has.
+    """
+    feature = ClassLabel(names=list(names))
+    splits = {
+        name: split.remove_columns("label").add_column(
+            "label", [numbers[label] for label in split["label"][:]], feature=feature
+        )
+        for name, split in data.splits.items()
+    }
+    return replace(data, splits=splits, label_names=tuple(names))
 
 
 def count_overlap(data: TextData) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset
 
 from nlp_adv.errors import UserError
-from nlp_adv.text.class_names import number_in
+from nlp_adv.text.class_names import are_placeholders, classes_of, matched, number_in
 from nlp_adv.text.sources import DataSource
 
 
@@ -93,3 +93,28 @@ def _class_name(value: int | float | str, numeric: bool) -> str:
     if number is None:
         return str(value)
     return str(int(number)) if number.is_integer() else repr(number)
+
+
+def in_classes_of(config: Any, names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Number in the model of each class of the data, and the names of the model's classes then.
+
+    A model that was trained before keeps the names and the order of its classes where the data has
+    the same ones, by name, or as many that are only numbered. In any other case, and where the
+    model's names are the placeholders LABEL_0, LABEL_1, …, the data's names and order count.
+
+    Args:
+        config: of the model before it is trained.
+        names: of the data's classes.
+    """
+    known = classes_of(config)
+    found = matched(names, known)
+    if len(found) == len(names):
+        return tuple(found[name] for name in names), tuple(known)
+    own = tuple(range(len(names))), tuple(names)
+    if are_placeholders(known) or len(known) != len(names):
+        return own
+    truth = {"false": 0, "true": 1}
+    numbers = tuple(truth.get(name.lower(), number_in(name)) for name in names)
+    if set(numbers) != set(own[0]):
+        return own
+    return tuple(int(number) for number in numbers if number is not None), tuple(known)
