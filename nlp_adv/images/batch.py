@@ -162,10 +162,32 @@ def image_batch(
         if device != x.device:
             raise UserError(f"The images are on {x.device} and the model is on {device}.")
     with torch.no_grad():
-        logits = batch.logits(x[:1] if y is not None or target is not None else x)
+        logits = _first_logits(batch, x[:1] if y is not None or target is not None else x)
     given = target if target is not None else y
     labels = logits.argmax(1) if given is None else _labels(given, x, logits.shape[1])
     return replace(batch, y=labels)
+
+
+def _first_logits(batch: ImageBatch, x: Tensor) -> Tensor:
+    """What the model says at its first look, where a single image is found out."""
+    try:
+        return batch.logits(x)
+    except Exception as error:  # a model says in its own way that it wants a batch
+        if _is_one_image(batch):
+            shape = tuple(batch.x.shape)
+            raise UserError(
+                f"{shape} is the shape of one image, and the model takes batches: pass x[None], "
+                f"which is x.unsqueeze(0), of shape {(1, *shape)}, and a label of shape (1,)."
+            ) from error
+        raise
+
+
+def _is_one_image(batch: ImageBatch) -> bool:
+    """Whether the model takes x as a batch of one image, which it is not."""
+    try:
+        return batch.logits(batch.x[None]) is not None
+    except Exception:  # then that is not what is wrong
+        return False
 
 
 def _labels(given: Tensor | int, x: Tensor, classes: int) -> Tensor:

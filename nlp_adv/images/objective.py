@@ -73,11 +73,16 @@ def image_objective(
         generators: see `text_objective`.
 
     Raises:
-        UserError: the batch has no images.
+        UserError: the batch has no images, or a single one that is no batch.
     """
     z = batch.get("pixel_values")
     if not isinstance(z, Tensor) or not z.is_floating_point():
         raise UserError("Training on images needs floating-point pixel_values in the batch.")
+    if z.ndim < 4:
+        raise UserError(
+            f"pixel_values of shape {tuple(z.shape)} are no batch (B, C, H, W); one image alone is "
+            f"x[None], which is x.unsqueeze(0), with a label of shape (1,)."
+        )
     wide = torch.promote_types(z.dtype, torch.float32)
     mean, std = (value.to(z.device, wide).reshape(-1, 1, 1) for value in (mean, std))
     x = (z.to(wide) * std + mean).clamp(0, 1)

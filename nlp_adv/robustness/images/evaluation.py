@@ -83,6 +83,11 @@ def evaluate_images(
     bar = tqdm(total=total, desc=progress, unit="image", disable=progress is None)
     with ImageStore(run, output_dir) as store, bar:
         for x, y in batches:
+            if not isinstance(y, Tensor) or y.ndim != 1:
+                raise UserError(
+                    "A batch has images (B, C, H, W) and a tensor of labels (B,); one image alone "
+                    "is x[None], which is x.unsqueeze(0), and its label torch.tensor([y])."
+                )
             chosen = list(islice(numbers, len(x)))
             if len(chosen) < len(x):
                 raise UserError("There are more images than ids; give one an image.")
