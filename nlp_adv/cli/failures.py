@@ -44,7 +44,8 @@ _CAN_BE_MEANT = (ValueError, RuntimeError, NotImplementedError, ImportError, OSE
 def sentence(error: BaseException) -> str | None:
     """The cause and the way out; None for what nobody but this package's authors can mend."""
     if isinstance(error, UserError):
-        return _one_line(error)
+        said = _one_line(error)  # what a library said may be inside, without a full stop
+        return said if said.endswith((".", "?", "!", "…")) else f"{said}."
     if isinstance(error, MemoryError) or _says(error, *_MEMORY):
         return (
             f"The memory is not enough ({_cause(error)}); take smaller batches "
@@ -53,6 +54,8 @@ def sentence(error: BaseException) -> str | None:
         )
     if isinstance(error, ImportError):
         return _missing(error)
+    if isinstance(error, BrokenPipeError):  # of a process, since the readers are still there
+        return None
     if _module(error) in _NETWORK or isinstance(error, ConnectionError | TimeoutError):
         return (
             f"The Hugging Face Hub could not be reached, or refused ({_cause(error)}); check the "

@@ -51,3 +51,5 @@ def check_numbers(training: Any) -> None:
             continue
         below = f" and below {end:g}" if end < math.inf else " and finite"
         raise UserError(f"--{name} is {value:g}; it must be at least {least:g}{below}.")
+    if training.save_strategy == "steps" and training.save_steps == 0:
+        raise UserError("--save_steps is 0; to save nothing, pass --save_strategy no.")

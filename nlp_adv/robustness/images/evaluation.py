@@ -80,8 +80,10 @@ def evaluate_images(
     }
     numbers, seen = count() if ids is None else iter(ids), set[int]()
     total = None if examples is None else examples * len(named)
-    bar = tqdm(total=total, desc=progress, unit="image", disable=progress is None)
-    with ImageStore(run, output_dir) as store, bar:
+    with (
+        ImageStore(run, output_dir) as store,
+        tqdm(total=total, desc=progress, unit="image", disable=progress is None) as bar,
+    ):
         for x, y in batches:
             if not isinstance(y, Tensor) or y.ndim != 1:
                 raise UserError(
