@@ -2,39 +2,40 @@
 
     from nlp_adv import AdversarialTrainer, FreeLB, L2Ball
 
-`import nlp_adv` loads torch alone; transformers comes with the first name that needs it.
+`import nlp_adv` loads neither torch nor transformers; they come with the first name that needs
+them.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nlp_adv.errors import UserError
-from nlp_adv.images.objective import image_objective
-from nlp_adv.methods import (
-    AWP,
-    FGM,
-    FGSM,
-    METHODS,
-    PGD,
-    SMART,
-    TAVAT,
-    TRADES,
-    VAT,
-    YOPO,
-    FGMMatrix,
-    FreeAT,
-    FreeLB,
-    NoAttack,
-    Noise,
-    RDrop,
-    Scaled,
-    WarmUp,
-    build,
-    register,
-)
-from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall, Memory, WithinBox
 
 if TYPE_CHECKING:
+    from nlp_adv.images.objective import image_objective
+    from nlp_adv.methods import (
+        AWP,
+        FGM,
+        FGSM,
+        METHODS,
+        PGD,
+        SMART,
+        TAVAT,
+        TRADES,
+        VAT,
+        YOPO,
+        FGMMatrix,
+        FreeAT,
+        FreeLB,
+        NoAttack,
+        Noise,
+        RDrop,
+        Scaled,
+        WarmUp,
+        build,
+        register,
+    )
+    from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall, Memory, WithinBox
     from nlp_adv.text.objective import text_objective
     from nlp_adv.training.arguments import AdversarialArguments, AdversarialTrainingArguments
     from nlp_adv.training.trainer import AdversarialMixin, AdversarialTrainer
@@ -76,16 +77,42 @@ __all__ = [
     "text_objective",
 ]
 
-_NEEDS_TRANSFORMERS = {
-    "AdversarialArguments": "nlp_adv.training.arguments",
-    "AdversarialTrainingArguments": "nlp_adv.training.arguments",
-    "AdversarialMixin": "nlp_adv.training.trainer",
-    "AdversarialTrainer": "nlp_adv.training.trainer",
-    "text_objective": "nlp_adv.text.objective",
+_HOMES = {
+    "nlp_adv.images.objective": ("image_objective",),
+    "nlp_adv.methods": (
+        "AWP",
+        "FGM",
+        "FGSM",
+        "METHODS",
+        "PGD",
+        "SMART",
+        "TAVAT",
+        "TRADES",
+        "VAT",
+        "YOPO",
+        "FGMMatrix",
+        "FreeAT",
+        "FreeLB",
+        "NoAttack",
+        "Noise",
+        "RDrop",
+        "Scaled",
+        "WarmUp",
+        "build",
+        "register",
+    ),
+    "nlp_adv.perturbation": ("L1Ball", "L2Ball", "LInfBall", "Memory", "WithinBox"),
+    "nlp_adv.text.objective": ("text_objective",),
+    "nlp_adv.training.arguments": ("AdversarialArguments", "AdversarialTrainingArguments"),
+    "nlp_adv.training.trainer": ("AdversarialMixin", "AdversarialTrainer"),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_PARTS = ("images", "methods", "perturbation")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEEDS_TRANSFORMERS:
-        return getattr(import_module(_NEEDS_TRANSFORMERS[name]), name)
+    if name in _PARTS:
+        return import_module(f"nlp_adv.{name}")
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'nlp_adv' has no attribute {name!r}")

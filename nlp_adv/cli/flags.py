@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
 from typing import Any, NoReturn
 
@@ -59,6 +60,10 @@ class FlagParser(HfArgumentParser):
             *parsed, unknown = self.parse_args_into_dataclasses(
                 argv, look_for_args_file=False, return_remaining_strings=True
             )
+        except json.JSONDecodeError as error:  # of a flag that takes an object
+            place = next((n for n, word in enumerate(argv) if word.endswith(error.doc)), 0)
+            flag = argv[place].split("=")[0] if "=" in argv[place] else argv[place - 1]
+            raise UserError(f"{flag}: {error.doc!r} is no JSON ({error.msg}).") from error
         except (ValueError, ImportError) as error:
             raise UserError(" ".join(str(error).split())) from error
         return parsed, unknown

@@ -95,10 +95,12 @@ def command_line(case: str, more: str, given: dict[str, str]) -> list[str]:
     command = second if first == "bare" and second else first
     command = {"demo": "train", "bare": "train"}.get(command, command)
     words = [*GOOD.get(case, "").split(), *more.split()]
-    return [
-        command,
-        *(given.get(word.strip("{}"), word) if "{" in word else word for word in words),
-    ]
+    return [command, *(filled(word, given) for word in words)]
+
+
+def filled(word: str, given: dict[str, str]) -> str:
+    """A name in braces as what it stands for."""
+    return given.get(word[1:-1], word) if word[:1] == "{" else word
 
 
 @pytest.mark.fault("D8")
@@ -116,7 +118,7 @@ def test_a_bad_input(given, work, case, more, says):
     assert run.out == ""
     *notes, sentence = [line for line in run.err.splitlines() if line.strip()]
     assert sentence.startswith(f"nlp-adv {command}: error: "), sentence
-    assert given.get(says.strip("{}"), says) in sentence, sentence
+    assert filled(says, given) in sentence, sentence
     assert sentence.endswith((".", "?", "…")), sentence
     assert all(note.startswith(NOTES) or "%|" in note for note in notes), notes
     assert "Traceback" not in run.err
