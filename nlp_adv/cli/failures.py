@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import select
 import sys
 import zipfile
@@ -170,7 +171,10 @@ def _cause(error: BaseException) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    text = str(error)
+    if "Original Traceback (most recent call last)" in text:  # of a worker of a DataLoader
+        text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])
+    return " ".join(text.split())
 
 
 def readers_are_gone() -> bool:

@@ -121,6 +121,20 @@ class TestWhatLibrariesRaise:
         said = within("nlp_adv.somewhere", "raise ValueError('epsilon is -1.')")
         assert ends(said) == (2, ["nlp-adv train: error: epsilon is -1 (--debug shows where)."])
 
+    def test_what_a_worker_raised_is_said_without_its_traceback(self, ends):
+        class Unreadable(torch.utils.data.Dataset):
+            def __len__(self) -> int:
+                return 1
+
+            def __getitem__(self, index: int) -> int:
+                raise UserError("Image 3 cannot be read.")
+
+        loader = torch.utils.data.DataLoader(Unreadable(), num_workers=1)
+        assert ends(lambda: list(loader)) == (
+            2,
+            ["nlp-adv train: error: Image 3 cannot be read."],
+        )
+
     def test_a_package_of_ours_that_is_missing_is_a_bug(self, ends):
         error = ModuleNotFoundError("No module named 'nlp_adv.x'", name="nlp_adv.x")
         assert ends(raising(error))[0] == 1
