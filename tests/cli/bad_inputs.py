@@ -224,6 +224,14 @@ FILES: dict[str, Callable[[Path, dict], None]] = {
 
 # command line, what is typed after the good line, what the sentence says
 CASES: list[tuple[str, str, str]] = [
+    # what is refused before a folder is made, or leaves none behind
+    ("demo", "--optim adamw_bnb_8bit", "bitsandbytes"),
+    ("demo", "--use_liger_kernel true", "liger"),
+    ("train", "--model_name_or_path notokenizer", "notokenizer"),
+    ("bare compare", "badmethod.yaml --output_dir out", "nosuch"),
+    ("bare compare", "badflag.yaml --output_dir out", "--nosuch"),
+    ("bare compare", "badattack.yaml --output_dir out", "Name the texts"),
+    ("compare", "--learning_rate -1", "--learning_rate is -1"),
     # flags of training
     ("demo", "--adv nosuch", "nosuch"),
     ("demo", "--adv", "--adv: expected one argument"),
