@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from nlp_adv.cli.arguments import flag_names, flags_of_file, unknown_flag
+from nlp_adv.cli.arguments import check_radii, flag_names, flags_of_file, unknown_flag
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.modality import with_numbers
 from nlp_adv.errors import UserError
@@ -140,8 +140,8 @@ def _check_numbers(attack: ImageAttackArguments) -> None:
             f"--norm {attack.norm} needs --epsilon: how long a δ is depends on the number of "
             f"pixels."
         )
-    if not attack.radius > 0:
-        raise UserError("--epsilon must be above 0; without attack is a row of the table anyway.")
+    check_radii("epsilon", [attack.radius])
+    check_radii("epsilons", attack.epsilons)
     try:
         check_loss(attack.loss)
         for epsilon in (attack.radius, *attack.epsilons):

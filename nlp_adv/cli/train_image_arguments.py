@@ -7,6 +7,7 @@ import torch
 from transformers import HfArgumentParser
 
 from nlp_adv.cli.arguments import (
+    check_radii,
     flag_names,
     flags_of_file,
     method_name,
@@ -106,6 +107,9 @@ class ImageReportArguments:
     def __post_init__(self) -> None:
         if self.attack_examples < 1 or self.attack_steps < 1:
             raise UserError("--attack_examples and --attack_steps must be at least 1.")
+        check_radii("attack_epsilons", self.attack_epsilons)
+        if self.watch_epsilon:  # 0 is for none
+            check_radii("watch_epsilon", [self.watch_epsilon])
         for epsilon in [*self.attack_epsilons, self.watch_epsilon or 0.0]:
             self.attack(epsilon)
 
