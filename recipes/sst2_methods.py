@@ -123,7 +123,10 @@ def report_of(
     path = folder(args, method, budget, seed) / "nlp_adv_report.json"
     if not path.exists():
         return published(args.results).get(key(method, budget, seed))
-    run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["runs"][-1]
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    run: dict[str, Any] = report["runs"][-1]
+    if "attack" in report:
+        run["attack"] = report["attack"]
     state = json.loads((path.parent / "trainer_state.json").read_text(encoding="utf-8"))
     return run | {"optimizer_steps": state["global_step"]}
 

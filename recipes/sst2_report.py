@@ -134,6 +134,19 @@ def draw(cells: dict[str, dict[str, Runs]], epsilon: float, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def attack_lengths(runs: list[dict[str, Any]]) -> str:
+    """By which attack the cells were measured: how long its steps were."""
+    sizes = {(run.get("attack") or {}).get("step_size") for run in runs}
+    named = sorted(f"{size}" for size in sizes if size is not None)
+    text = f"The attack's steps, in shares of ε: {'; '.join(named) or 'unknown'}"
+    if any("constant" in size for size in named):
+        text += (
+            ". Constant ones are those of version 0.4.0 and before, which find less "
+            "([attack_steps.md](attack_steps.md)): compare these numbers with each other only"
+        )
+    return f"{text}."
+
+
 def write_results(
     cells: dict[str, dict[str, Runs]],
     epsilons: tuple[float, ...],
@@ -174,7 +187,7 @@ sentence of {TOKENS} tokens, the median, ε = {epsilons[-1]:g} is {share:.0f} % 
 in longer texts more. {note} Cost: passes of the
 whole run ÷ those of plain training (`floor_cost`); cells were trained on machines of different
 speed, in bfloat16 and in float32, so their seconds are not compared:
-[bench_training.md](bench_training.md) measures the cost of a step.
+[bench_training.md](bench_training.md) measures the cost of a step. {attack_lengths(done)}
 
 ![clean accuracy against accuracy under attack](sst2_methods.svg)
 

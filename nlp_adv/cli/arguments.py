@@ -1,7 +1,8 @@
 """The flags of `nlp-adv train`, beside those of TrainingArguments and of adversarial training."""
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,9 +104,13 @@ class ReportArguments:
     def __post_init__(self) -> None:
         if self.attack_examples < 1:
             raise UserError(f"--attack_examples is {self.attack_examples}; give at least 1.")
-        for epsilons in (self.attack_epsilons, [self.watch_epsilon]):
-            if epsilons and epsilons != [None]:
-                self._attack(epsilons)
+        watched = [] if self.watch_epsilon is None else [self.watch_epsilon]
+        for flag, epsilons in (
+            ("attack_epsilons", self.attack_epsilons),
+            ("watch_epsilon", watched),
+        ):
+            check_radii(flag, epsilons)
+        self._attack([*self.attack_epsilons, *watched] or [1.0])  # the steps, also without radii
 
     def attack(self) -> EmbeddingPGD:
         """The attack that the report is about."""
@@ -185,6 +190,23 @@ def parse(
         name = "demo" if demo else "run"
         training.output_dir = unused_folder(f"runs/{name}-{training.adv}")
     return TrainArguments(model, data, report, training, demo)
+
+
+def check_radii(flag: str, epsilons: Sequence[float]) -> None:
+    """Refuse radii that are none.
+
+    Raises:
+        UserError: one is not finite and above 0, or two are written alike.
+    """
+    for epsilon in epsilons:
+        if not 0 < epsilon < math.inf:
+            raise UserError(
+                f"--{flag} is {epsilon:g}: a radius is a finite number above 0; accuracy without "
+                f"attack is measured anyway."
+            )
+    named = [f"{epsilon:g}" for epsilon in epsilons]
+    if len(set(named)) < len(named):
+        raise UserError(f"--{flag} names a radius twice: {', '.join(named)}.")
 
 
 def unused_folder(stem: str) -> str:

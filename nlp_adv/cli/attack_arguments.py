@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nlp_adv.cli.arguments import check_radii
 from nlp_adv.cli.flags import FlagParser
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
@@ -91,6 +92,9 @@ class EmbeddingArguments:
         },
     )
     embedding_steps: int = _flag("Its steps.", 20)
+    embedding_step_size: float = _flag(
+        "Length of the first one, in shares of ε; they shorten to nothing.", EmbeddingPGD.step_size
+    )
     embedding_restarts: int = _flag("Its starts.", 1)
     embedding_norm: str = _flag("l2 or linf.", "l2")
     embedding_per: str = _flag("One constraint an example, or a token.", "example")
@@ -104,7 +108,8 @@ class EmbeddingArguments:
         Raises:
             UserError: a number that is out of range.
         """
-        if not any(epsilon > 0 for epsilon in self.epsilons):
+        check_radii("epsilons", self.epsilons)
+        if not self.epsilons:
             return None
         if min(self.embedding_examples, self.check_examples) < 1:
             raise UserError("--embedding_examples and --check_examples must be at least 1.")
@@ -114,6 +119,7 @@ class EmbeddingArguments:
             attack = EmbeddingPGD(
                 tuple(self.epsilons),
                 steps=self.embedding_steps,
+                step_size=self.embedding_step_size,
                 restarts=self.embedding_restarts,
                 norm=self.embedding_norm,
                 per="token" if self.embedding_per == "token" else "example",

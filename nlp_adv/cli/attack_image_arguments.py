@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlp_adv.cli.arguments import check_radii
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.flags import FlagParser, PlainParser, flag_names
 from nlp_adv.cli.modality import with_numbers
@@ -131,8 +132,8 @@ def _check_numbers(attack: ImageAttackArguments) -> None:
             f"--norm {attack.norm} needs --epsilon: how long a δ is depends on the number of "
             f"pixels."
         )
-    if not attack.radius > 0:
-        raise UserError("--epsilon must be above 0; without attack is a row of the table anyway.")
+    check_radii("epsilon", [attack.radius])
+    check_radii("epsilons", attack.epsilons)
     try:
         check_loss(attack.loss)
         for epsilon in (attack.radius, *attack.epsilons):

@@ -48,7 +48,7 @@ class ImageRun:
 
     def found(self) -> ImageRobustness:
         """Accuracies and records."""
-        return evaluate_images(
+        found = evaluate_images(
             self._model,
             self._batches(),
             self._attacks,
@@ -60,6 +60,12 @@ class ImageRun:
             progress="Attacking",
             examples=len(self._images.ids),
         )
+        if found.unanswered:
+            self.notes.append(
+                f"The model answers {found.unanswered} of {found.examples} images with inf or nan, "
+                f"which count as wrong."
+            )
+        return found
 
     def sweeps(self, found: ImageRobustness) -> dict[str, EpsilonSweep]:
         """Accuracy over ε."""

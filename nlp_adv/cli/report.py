@@ -110,6 +110,8 @@ def print_report(results: list[RunResult], report: ReportArguments, *, demo: boo
                 f"answer: its training collapsed, or has hardly begun. Its accuracy is the share "
                 f"of one class, under attack as well, and no robustness."
             )
+        for doubt in [] if result.robustness is None else result.robustness.doubts:
+            print(f"Warning: {result.name} {doubt}")
 
 
 def table(rows: list[list[str]]) -> str:
@@ -156,6 +158,7 @@ def write_report(
             "per": "example",
             "unit": "relative",
             "steps": report.attack_steps,
+            "step_size": EmbeddingPGD.step_size,
             "epsilons": report.attack_epsilons,
         },
         "runs": runs,
@@ -218,7 +221,8 @@ def _legend(result: RunResult, split: str | None, demo: bool) -> str:
     if result.robustness is not None:
         lines.append(
             f"PGD: accuracy on its first {result.robustness.examples} rows, to be read beside the "
-            f"clean one of these rows, under projected gradient ascent on the word embeddings; ε "
+            f"clean one of these rows, under projected gradient ascent on the word embeddings, in "
+            f"steps from {EmbeddingPGD.step_size:g}·ε down; ε "
             f"is the L2 norm of the perturbation of one sentence, as a share of its embeddings' "
             f"norm. One token may get all of it: {_shares(result.robustness)} of one token's norm "
             f"in a row of {float(result.robustness.tokens.double().median()):g} tokens, the "

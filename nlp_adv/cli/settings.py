@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from nlp_adv.cli.yaml_file import Unrepeated
 from nlp_adv.errors import UserError
 
 _YAML, _ENDINGS = (".yaml", ".yml"), (".json", ".yaml", ".yml")
@@ -137,23 +138,6 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{key} is there twice")
         found[key] = value
     return found
-
-
-class Unrepeated(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """YAML in which a key stands once; PyYAML lets the last one win in silence."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """A mapping.
-
-        Raises:
-            yaml.YAMLError: a key is there twice.
-        """
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
-        if twice is not None:
-            where = node.start_mark
-            raise yaml.constructor.ConstructorError(None, None, f"{twice} is there twice", where)
-        return super().construct_mapping(node, deep)
 
 
 class _AsWritten(Unrepeated):

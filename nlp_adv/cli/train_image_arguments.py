@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nlp_adv.cli.arguments import unused_folder
+from nlp_adv.cli.arguments import check_radii, unused_folder
 from nlp_adv.cli.flags import FlagParser, flag_names, method_name
 from nlp_adv.cli.modality import with_numbers
 from nlp_adv.cli.numbers import check_numbers
@@ -102,6 +102,9 @@ class ImageReportArguments:
     def __post_init__(self) -> None:
         if self.attack_examples < 1 or self.attack_steps < 1:
             raise UserError("--attack_examples and --attack_steps must be at least 1.")
+        check_radii("attack_epsilons", self.attack_epsilons)
+        if self.watch_epsilon:  # 0 is for none
+            check_radii("watch_epsilon", [self.watch_epsilon])
         for epsilon in [*self.attack_epsilons, self.watch_epsilon or 0.0]:
             self.attack(epsilon)
 

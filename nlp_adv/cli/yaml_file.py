@@ -12,8 +12,15 @@ from nlp_adv.errors import UserError
 _MERGE = "tag:yaml.org,2002:merge"  # <<: *other, whose keys may be given again
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+class Unrepeated(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """YAML in which a key stands once; PyYAML lets the last one win in silence."""
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """A mapping.
+
+        Raises:
+            yaml.YAMLError: a key is there twice.
+        """
         seen: set[Any] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.tag == _MERGE or not isinstance(key, yaml.ScalarNode):
@@ -38,7 +45,7 @@ def read_yaml(path: Path, what: str) -> Any:
         UserError: it cannot be read, is no YAML, or has a key twice.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        return yaml.load(path.read_text(encoding="utf-8"), Unrepeated)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The {what} {path} cannot be read: {error}.") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:

@@ -12,6 +12,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.images.losses import RowLoss
 from nlp_adv.images.pixels import Classifier, check_pixels, logits_of
 from nlp_adv.perturbation import Ball, L1Ball, LInfBall, WithinBox
+from nlp_adv.perturbation.evaluating import answers, divergence_found
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,9 @@ class ImageBatch:
         return adv if self.whole else torch.where(self.mask != 0, adv, self.x)
 
     def fooled(self, logits: Tensor) -> Tensor:
-        """(B,): the answer is the target, or is not the right one; nan is no right answer."""
-        answers = logits.argmax(1)
-        if self.towards:
-            return (answers == self.y) & torch.isfinite(logits).all(1)
-        return (answers != self.y) | ~torch.isfinite(logits).all(1)
+        """(B,): the answer is the target, or is not the right one; see `answers` for ties."""
+        says = answers(logits) == self.y
+        return says if self.towards else ~says
 
     def direction(self, grad: Tensor, adv: Tensor, ball: Ball) -> Tensor:
         """The gradient that a step from `adv` goes by: in L1, without what the box holds fast.
@@ -152,8 +151,7 @@ def image_batch(
     Raises:
         UserError: what is wrong, and the way out.
     """
-    check_pixels(x)
-    x = x.detach().clone().to(torch.promote_types(x.dtype, torch.float32))
+    x = check_pixels(x).detach().clone().to(torch.promote_types(x.dtype, torch.float32))
     free = torch.ones_like(x) if mask is None else _mask(mask, x)
     unlabelled = torch.zeros(len(x), dtype=torch.long)
     batch = ImageBatch(model, x, unlabelled, target is not None, free, whole=mask is None)
@@ -161,6 +159,8 @@ def image_batch(
         device = next((p.device for p in model.parameters()), x.device)
         if device != x.device:
             raise UserError(f"The images are on {x.device} and the model is on {device}.")
+        if (refusal := divergence_found(model)) is not None:
+            raise UserError(refusal)
     with torch.no_grad():
         logits = _first_logits(batch, x[:1] if y is not None or target is not None else x)
     given = target if target is not None else y

@@ -15,6 +15,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.images.curves import history_curves, sweep_curves
 from nlp_adv.images.drawing import new_figure, saved
 from nlp_adv.images.result import AttackResult
+from nlp_adv.perturbation.evaluating import NO_CLASS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,5 +97,6 @@ def _answer(answer: Tensor, confidence: Tensor, names: Sequence[str] | None) -> 
 
 def _named(label: Tensor, names: Sequence[str] | None) -> str:
     number = int(label)
-    name = names[number] if names is not None and number < len(names) else str(number)
+    name = names[number] if names is not None and 0 <= number < len(names) else str(number)
+    name = "no class" if number == NO_CLASS else name
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"

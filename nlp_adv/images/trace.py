@@ -8,6 +8,7 @@ from torch import Tensor
 from nlp_adv.images.batch import ImageBatch
 from nlp_adv.images.losses import RowLoss
 from nlp_adv.images.result import AttackResult, to_8_bit
+from nlp_adv.perturbation.evaluating import answers
 
 Rows = Tensor | slice
 
@@ -88,8 +89,8 @@ class Trace:
             towards=batch.towards,
             success=batch.fooled(after),
             survives_8_bit=batch.fooled(rounded),
-            clean_answers=before.argmax(1),
-            answers=after.argmax(1),
+            clean_answers=answers(before),
+            answers=answers(after),
             clean_confidences=p_before.amax(1),
             confidences=p_after.amax(1),
             label_confidences=p_after.gather(1, batch.y[:, None]).squeeze(1),

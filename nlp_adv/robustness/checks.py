@@ -7,6 +7,7 @@ text by what they wrote down.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -29,6 +30,7 @@ from nlp_adv.robustness.checks_embedding import (
     check_radii,
     check_restarts,
     check_softmax_scale,
+    check_step_size,
     check_steps,
     check_zero_gradients,
 )
@@ -45,8 +47,10 @@ from nlp_adv.robustness.embedding import (
     EmbeddingNoise,
     EmbeddingPGD,
     EmbeddingRobustness,
+    attack_batches,
     embedding_robustness,
 )
+from nlp_adv.robustness.repeatable import check_repeatable, repeats
 from nlp_adv.robustness.scaled_logits import scaled_logits, softening_factor
 
 __all__ = [
@@ -60,8 +64,10 @@ __all__ = [
     "check_overlap",
     "check_radii",
     "check_records",
+    "check_repeatable",
     "check_restarts",
     "check_softmax_scale",
+    "check_step_size",
     "check_steps",
     "check_transfer",
     "check_zero_gradients",
@@ -71,7 +77,8 @@ __all__ = [
 
 FACTORS = (0.01, 30.0)  # on logits: 30 lets a usual model pass for robust, 0.01 takes that back
 SOFT = 0.9  # mean confidence of calibrated logits: far from saturation, whatever the accuracy
-_RUNS = 12  # of `embedding_checks`; one less where the logits need no calibration
+CREEPING = 2.5  # ε/K: steps so short that they stop close behind the border of an answer
+_RUNS = 14  # of `embedding_checks`; one less where the logits need no calibration
 
 
 def embedding_checks(
@@ -80,6 +87,7 @@ def embedding_checks(
     *,
     epsilon: float,
     steps: int = 20,
+    step_size: float = EmbeddingPGD.step_size,
     restarts: int = 2,
     draws: int = 10,
     norm: str = "l2",
@@ -93,14 +101,16 @@ def embedding_checks(
     """Checks (a) to (e), (g) and (h) of PGD at one radius.
 
     One run of the attack serves all of them; each adds the runs it compares it with. The
-    confidence is that of the wrong answers at the moment of falling.
+    confidence is that of the wrong answers at the moment of falling, under short steps: long ones
+    end far behind the border. Where the model answers at random, no two accuracies can be
+    compared, and that is all that is said.
 
     Args:
         model: a Hugging Face sequence classifier.
         batches: dicts of tensors with "input_ids" and "labels" (B,). A hundred examples show a
             masked model; to decide differences of one or two points it takes a thousand.
         epsilon: the radius of the numbers to be checked, > 0.
-        steps: K of the attack to be checked.
+        steps, step_size: K of the attack to be checked, and the length of its first step.
         restarts: starts of the run that is compared with one start, ≥ 2.
         draws: of random noise.
         norm, per, unit: what ε means.
@@ -112,16 +122,24 @@ def embedding_checks(
     Raises:
         UserError: no data, ε = 0, a single start, or no single-label classifier.
 
-    Cost: about 9 + restarts times the attack's own, and `draws` forward passes.
+    Cost: about 11 + restarts times the attack's own, and `draws` forward passes.
     """
-    if epsilon <= 0 or restarts < 2:
-        raise UserError("The checks need a radius above 0 and at least 2 restarts to compare.")
+    if not 0 < epsilon < math.inf or restarts < 2:
+        raise UserError(
+            "The checks need a finite radius above 0 and at least 2 restarts to compare."
+        )
     data = [dict(batch) for batch in batches]
-    attack = EmbeddingPGD((epsilon,), steps=steps, norm=norm, per=per, unit=unit, seed=seed)
+    attack = EmbeddingPGD(
+        (epsilon,), steps=steps, norm=norm, per=per, unit=unit, seed=seed, step_size=step_size
+    )
     noise = EmbeddingNoise((epsilon,), draws=draws, norm=norm, per=per, unit=unit, seed=seed)
     ascending = replace(attack, loss="cross_entropy")
+    device = next(model.parameters()).device
 
-    with tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar:
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar,
+    ):
 
         def counted() -> Iterator[dict[str, Any]]:
             for batch in data:
@@ -129,33 +147,50 @@ def embedding_checks(
                 bar.update()
 
         def run(attack: EmbeddingAttack, factor: float = 1.0) -> EmbeddingRobustness:
+            # Each run leaves the random streams as they were; a model that draws in eval mode is to
+            # draw something else in the next.
+            torch.rand(2)
+            torch.rand(2, device=device)
             with nullcontext() if factor == 1 else scaled_logits(model, factor):
-                return embedding_robustness(
+                measured = embedding_robustness if factor == 1 else attack_batches
+                return measured(
                     model, counted(), attack, embedding=embedding, special_ids=special_ids
                 )
 
-        given = run(attack)
+        given, softmax = run(attack), run(ascending)
+        blind = [check_zero_gradients(given), check_zero_gradients(softmax)]
         large = max(LARGE / given.relative(1.0), 2 * epsilon)
         at_large = run(replace(attack, epsilons=(large,)))
         at_half = run(replace(attack, epsilons=(epsilon / 2,)))
-        softmax = run(ascending)
+        halved = run(replace(attack, steps=max(1, steps // 2)))
+        creeping = run(replace(attack, step_size=CREEPING / steps))
+        doubled = run(replace(attack, step_size=2 * step_size))
+        stepping = {CREEPING / steps / step_size: creeping, 2.0: doubled}
+        several, random = run(replace(attack, restarts=restarts)), run(noise)
+        compared = [softmax, at_large, at_half, halved, creeping, doubled, several, random]
+        again = next((one for one in compared if not repeats(given.logits, one.logits)), softmax)
+        repeatable = check_repeatable(given.logits, again.logits)
+        if not (given.repeatable and repeatable.passed):
+            bar.total = bar.n
+            return [replace(repeatable, passed=False), *blind]
         soft = softening_factor(given.logits, SOFT)
         factors = (*FACTORS, soft) if soft < 1 else FACTORS
         bar.total -= (soft >= 1) * len(data)
         labels = torch.cat([torch.as_tensor(batch["labels"]).flatten() for batch in data])
         return [
             check_answers(Answers.of(given.predictions.tolist(), labels.tolist())),
+            repeatable,
             check_large_radius(at_large),
             check_radii([at_half, given, at_large]),
-            check_steps(run(replace(attack, steps=max(1, steps // 2))), given),
-            check_restarts(given, run(replace(attack, restarts=restarts))),
-            check_noise(given, run(noise)),
+            check_steps(halved, given),
+            check_step_size(given, stepping),
+            check_restarts(given, several),
+            check_noise(given, random),
             check_cross_entropy(given, softmax),
             check_softmax_scale(softmax, {one: run(ascending, one) for one in factors}),
             check_margin_scale(given, {one: run(attack, one) for one in FACTORS}),
-            check_zero_gradients(given),
-            check_zero_gradients(softmax),
-            check_confidence(given.clean_confidences.tolist(), _wrong_confidences(given)),
+            *blind,
+            check_confidence(given.clean_confidences.tolist(), _wrong_confidences(creeping)),
         ]
 
 

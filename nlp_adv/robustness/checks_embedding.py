@@ -24,6 +24,7 @@ from nlp_adv.robustness.embedding_result import EmbeddingRobustness
 LARGE = 1.0  # relative ε: δ may be as long as the embeddings and cancel every one of them
 LARGE_ACCURACY = 0.05  # may be left there; a few rows may need more steps than the attack has
 SETTLED = 0.05  # what twice the steps may still gain; past it, twice as many again gain too
+STEP = 0.02  # what other lengths of the steps may gain
 STARTS = 0.05  # what other starts may gain; past it, one start is luck (Mosbach et al., 2018)
 LOSSES = 0.02  # the losses agree on which answers are wrong and differ in how they weigh classes
 SCALE = 0.01  # a factor on the logits changes no answer; rounding may move a row in a hundred
@@ -84,6 +85,32 @@ def check_steps(fewer: EmbeddingRobustness, more: EmbeddingRobustness) -> Check:
         f"{percent(pair.accuracies[1])}; more than {points(SETTLED)} between them would mean that "
         "the number has not settled and the attack needs more steps.",
         meaning="More work finds less: the gradients do not lead to wrong answers.",
+    )
+
+
+def check_step_size(
+    given: EmbeddingRobustness, others: Mapping[float, EmbeddingRobustness]
+) -> Check:
+    """(b) Shorter and longer steps leave hardly less: the attack's own length crosses the ball.
+
+    More steps do not show a step that is too short where they are shortened in proportion.
+
+    Args:
+        given: of the attack itself.
+        others: factor on the length of its steps → of the same attack with it.
+    """
+    pairs = {factor: _pair(given, one) for factor, one in others.items()}
+    shown = ", ".join(
+        f"{percent(pair.accuracies[1])} (×{factor:g})" for factor, pair in sorted(pairs.items())
+    )
+    passed = _all([pair.not_above(STEP) for pair in pairs.values()])
+    return Check(
+        name="step size",
+        passed=_unless_idle(passed, given, *others.values()),
+        finding=f"The attack's own steps leave {percent(given.accuracy(given.radii[-1]))}, others "
+        f"{shown}; at most {points(STEP)} less is expected.",
+        meaning="Steps of this length do not cross the ball, or never settle in it: the accuracy "
+        "is that of a weak attack, whatever the number of its steps.",
     )
 
 

@@ -9,11 +9,13 @@ whose logits are scaled up saturates the softmax and looks robust, while its ans
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation.evaluating import evaluating
+from nlp_adv.images.quiet import quiet
+from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.robustness.embedding_attacks import EmbeddingAttack, EmbeddingNoise, EmbeddingPGD
 from nlp_adv.robustness.embedding_result import EmbeddingRobustness, joined
 from nlp_adv.robustness.embedding_rows import Loss, Rows
@@ -51,13 +53,38 @@ def embedding_robustness(
         progress: the title of a progress bar; none is shown without.
 
     Raises:
-        UserError: no data, or a model or data that is not for single-label classification.
+        UserError: no data, a model or data that is not for single-label classification, or a
+            model whose weights or answers are no finite numbers.
     """
+    if (refusal := divergence_found(model)) is not None:
+        raise UserError(refusal)
+    result = attack_batches(
+        model, batches, attack, embedding=embedding, special_ids=special_ids, progress=progress
+    )
+    if not torch.isfinite(result.logits).all(-1).any():
+        raise UserError(
+            "The model cannot be evaluated: it answers every row with inf or nan. Its training "
+            "has diverged, or its precision is too low: try float32."
+        )
+    return result
+
+
+def attack_batches(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    attack: EmbeddingAttack,
+    *,
+    embedding: str | None = None,
+    special_ids: Sequence[int] = (),
+    progress: str | None = None,
+) -> EmbeddingRobustness:
+    """`embedding_robustness`, of whatever the model answers: scaled logits may overflow."""
     tap = embedding_tap(model, embedding)
     device = next(model.parameters()).device
     measured: list[dict[str, Tensor]] = []
+    repeatable = True
     with (
-        evaluating(model),
+        quiet(model),
         tap.installed(),
         tqdm(batches, desc=progress, disable=progress is None) as bar,
     ):
@@ -78,6 +105,7 @@ def embedding_robustness(
                 attack.attack(rows)
                 rows.leave()
             measured.append(rows.measured())
+            repeatable = repeatable and rows.repeatable
     if not measured:
         raise UserError("There is nothing to attack: the data is empty.")
-    return joined(attack, measured)
+    return joined(attack, measured, repeatable=repeatable)

@@ -11,8 +11,6 @@ import torch
 from nlp_adv.perturbation import BALLS, Per, Unit, advance
 from nlp_adv.robustness.embedding_rows import Loss, Rows
 
-STEP_RATIO = 2.5  # step size = 2.5·ε/steps: long enough to cross the ball, short enough to settle
-
 
 class EmbeddingAttack(Protocol):
     """What tries, at one radius after another, to change a model's right answers."""
@@ -71,6 +69,9 @@ class EmbeddingPGD:
             of what vectors of that size measure in the other norms.
         seed: of the random starts.
         loss: what is ascended.
+        step_size: α, the length of the first step, in shares of ε. The steps shorten to α/K:
+            α_k = α·ε·(1 − (k − 1)/K). A step of 2ε crosses the ball whatever its curvature, as in
+            APGD; one of a constant 2.5·ε/K follows the surface, and makes no more of more steps.
 
     Cost: at most K·restarts·radii passes of ⅔ of a training step, on the rows still standing.
     """
@@ -83,13 +84,21 @@ class EmbeddingPGD:
     unit: Unit = "relative"
     seed: int = 0
     loss: Loss = "margin"
+    step_size: float = 2.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1:
             raise ValueError("steps and restarts must be ≥ 1.")
         if self.loss not in ("margin", "cross_entropy"):
             raise ValueError(f'loss must be "margin" or "cross_entropy", not {self.loss!r}.')
+        if not 0 < self.step_size < math.inf:
+            raise ValueError(f"step_size is a share of ε above 0, not {self.step_size}.")
         _check(self)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The lengths of the K steps, as shares of ε."""
+        return tuple(self.step_size * (1 - step / self.steps) for step in range(self.steps))
 
     @property
     def title(self) -> str:
@@ -104,12 +113,11 @@ class EmbeddingPGD:
             delta = torch.zeros_like(rows.mask)
             if restart > 0:
                 delta = rows.ball.sample(rows.mask, rows.generator)
-            for _ in range(self.steps):
+            for share in self.shares:
                 delta, grad = rows.gradient(delta, self.loss)
                 if not len(rows):
                     return
-                step_size = STEP_RATIO * rows.epsilon / self.steps
-                delta = advance(delta, grad, ball=rows.ball, step_size=step_size)
+                delta = advance(delta, grad, ball=rows.ball, step_size=share * rows.epsilon)
             rows.forward(delta)
 
 
@@ -160,6 +168,8 @@ class EmbeddingNoise:
 def _check(attack: EmbeddingAttack) -> None:
     if attack.norm not in BALLS:
         raise ValueError(f"Unknown norm {attack.norm!r}; choose from {', '.join(BALLS)}.")
+    if isinstance(attack.epsilons, (int, float)):
+        raise ValueError(f"epsilons are several radii; write ({attack.epsilons:g},) for one.")
     if not attack.epsilons or not all(0 <= e < math.inf for e in attack.epsilons):
         raise ValueError("epsilons needs at least one radius; all must be finite and ≥ 0.")
 

@@ -34,6 +34,8 @@ class EmbeddingRobustness:
         tokens: (N,) without padding.
         unit_lengths: (N,) how long the attack's unit is in each example, in absolute terms.
         embedding_lengths: (N,) the same of the unit "relative": the norm of its embeddings.
+        repeatable: the pass of the first gradient, which is at δ = 0, said what the one without
+            attack did; True where none was taken.
     """
 
     attack: EmbeddingAttack
@@ -48,6 +50,7 @@ class EmbeddingRobustness:
     tokens: Tensor
     unit_lengths: Tensor
     embedding_lengths: Tensor
+    repeatable: bool = True
 
     @property
     def examples(self) -> int:
@@ -78,6 +81,28 @@ class EmbeddingRobustness:
     def is_constant(self) -> bool:
         """Whether every answer without attack is the same: then nothing was learnt."""
         return self.examples > 1 and bool((self.predictions == self.predictions[0]).all())
+
+    @property
+    def doubts(self) -> list[str]:
+        """What the accuracies must not be shown without, a sentence each; mostly nothing."""
+        found = []
+        if not self.repeatable:
+            found.append(
+                "answers at random: twice the same rows got different logits, and the longer an "
+                "attack looks, the more wrong answers it sees."
+            )
+        unknown = int((~torch.isfinite(self.logits).all(-1)).sum())
+        if unknown:
+            found.append(
+                f"answers {unknown} of {self.examples} rows with inf or nan, which count as wrong."
+            )
+        seen = self.gradient_norms[~self.gradient_norms.isnan()]
+        if len(seen) and not seen.any():
+            found.append(
+                "shows an attack no gradient of its embeddings: nothing was tried, and the "
+                "accuracy under attack says nothing."
+            )
+        return found
 
     def accuracy(self, epsilon: float) -> float:
         """Share of right answers that stood at the tried radius ε."""
@@ -163,8 +188,9 @@ def _outcome(broken_at: Tensor, stood: Tensor) -> Outcome:
     return "failed" if bool(stood) else "succeeded"
 
 
-def joined(attack: EmbeddingAttack, batches: Sequence[dict[str, Tensor]]) -> EmbeddingRobustness:
+def joined(
+    attack: EmbeddingAttack, batches: Sequence[dict[str, Tensor]], *, repeatable: bool
+) -> EmbeddingRobustness:
     """The result of an attack whose batches were measured one by one."""
-    return EmbeddingRobustness(
-        attack, **{name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-    )
+    columns = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    return EmbeddingRobustness(attack, **columns, repeatable=repeatable)

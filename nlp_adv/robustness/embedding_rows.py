@@ -19,8 +19,9 @@ from nlp_adv.perturbation import (
     Unit,
     unit_length,
 )
-from nlp_adv.perturbation.evaluating import logit_margin
-from nlp_adv.text.embeddings import EmbeddingTap
+from nlp_adv.perturbation.evaluating import answers, logit_margin
+from nlp_adv.robustness.repeatable import repeats
+from nlp_adv.text.embeddings import EmbeddingTap, NoGraphError
 from nlp_adv.text.objective import text_objective
 
 Loss = Literal["margin", "cross_entropy"]
@@ -32,7 +33,10 @@ class Rows:
     """The rows of one batch that still stand, as functions of δ.
 
     Rows that the model has wrong without attack never stand. A row falls in the pass that sees
-    another answer than the right one, or no number.
+    another answer than the right one, or none (see `answers`).
+
+    Attributes:
+        repeatable: the first gradient's pass, which is at δ = 0, said what the clean pass said.
 
     Args:
         model: in eval mode.
@@ -74,10 +78,11 @@ class Rows:
             logits = objective.forward().logits
         if logits is None or logits.ndim != 2 or logits.shape[1] < 2:
             raise UserError(_NO_CLASSES)
+        # Fewer rows than in the first pass may be summed in another order.
+        self._resolution, self.repeatable = 16 * torch.finfo(logits.dtype).eps, True
         logits = _wide(logits)
-        predictions = logits.argmax(-1)
-        # argmax takes nan for the largest: such a row is wrong, whatever its label.
-        right = (predictions == labels) & torch.isfinite(logits).all(-1)
+        predictions = answers(logits)
+        right = predictions == labels
         self._facts = {
             "broken_at": torch.zeros(len(labels), device=labels.device),
             "predictions": predictions,
@@ -121,6 +126,8 @@ class Rows:
     def gradient(self, delta: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
         """δ and ∇δ of the loss there, of those rows that do not fall at δ.
 
+        The gradient is 0 where the model cuts its logits off from the embeddings.
+
         Args:
             delta: (rows, T, D), of the standing rows; 0 in the first call.
             loss: what is summed over them.
@@ -134,22 +141,28 @@ class Rows:
             assert output.logits is not None
             logits = _wide(output.logits)
             seen.append(logits.detach())
+            if not logits.requires_grad:
+                raise _NoGraph
             return _LOSSES[loss](logits, labels)
 
-        grad = self._objective.gradient(delta, summed)
+        try:
+            grad = self._objective.gradient(delta, summed)
+        except (_NoGraph, NoGraphError):
+            grad = torch.zeros_like(delta)
+            if not seen:
+                seen.append(self._logits(delta))
         if self._gradients == 0:
             norms = self._facts["gradient_norms"]
             norms[self._indices] = _norms(grad).to(norms.dtype)
+            clean = self._facts["logits"][self._indices]  # which the first gradient is taken at
+            self.repeatable = repeats(clean, seen[0], self._resolution)
         self._gradients += 1
         stood = self._look(seen[0])
         return (delta, grad) if stood is None else (delta[stood], grad[stood])
 
     def forward(self, delta: Tensor) -> None:
         """Drop the rows that fall at δ."""
-        with torch.no_grad():
-            logits = self._objective.forward(delta).logits
-        assert logits is not None
-        self._look(_wide(logits))
+        self._look(self._logits(delta))
 
     def measured(self) -> dict[str, Tensor]:
         """What is known of all rows of the batch, on the CPU; see `EmbeddingRobustness`."""
@@ -158,10 +171,16 @@ class Rows:
         after = {name: torch.stack(one, 1) for name, one in zip(names, columns, strict=True)}
         return {name: value.cpu() for name, value in (self._facts | after).items()}
 
+    def _logits(self, delta: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = self._objective.forward(delta).logits
+        assert logits is not None
+        return _wide(logits)
+
     def _look(self, logits: Tensor) -> Tensor | None:
         """Take in one more pass; where rows fell, drop them and say which stood."""
         self._passes, self._last = self._passes + 1, logits
-        stood = logit_margin(logits, self._batch["labels"]) < 0  # a nan margin has fallen
+        stood = answers(logits) == self._batch["labels"]
         if stood.all():
             return None
         self._write()
@@ -172,7 +191,7 @@ class Rows:
         return stood
 
     def _write(self) -> None:
-        self._answers[self._indices] = self._last.argmax(-1)
+        self._answers[self._indices] = answers(self._last)
         self._confidences[self._indices] = self._last.softmax(-1).amax(-1)
         self._forwards[self._indices] = self._passes
         self._facts["gradient_passes"][self._indices] = self._gradients
@@ -212,6 +231,10 @@ _LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
         logits, labels, reduction="sum"
     ),
 }
+
+
+class _NoGraph(Exception):
+    """The logits do not depend on δ."""
 
 
 def _wide(logits: Tensor) -> Tensor:

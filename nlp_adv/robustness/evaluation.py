@@ -16,15 +16,16 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation.evaluating import evaluating
-from nlp_adv.robustness.answers import NAME as ANSWERS
+from nlp_adv.perturbation.evaluating import answers, divergence_found, evaluating
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.any_model import a_tensor_of, torch_model
+from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import check_overlap
 from nlp_adv.robustness.data import attack_data
 from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.protocols import Protocol, protocol_named
 from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.repeatable import check_repeatable
 from nlp_adv.robustness.saved import Evaluation, Store
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.substitution.attacks.build import (
@@ -35,13 +36,16 @@ from nlp_adv.robustness.substitution.attacks.build import (
 )
 from nlp_adv.robustness.substitution.encoding import Splicer
 from nlp_adv.robustness.substitution.engine import Attack, Text
-from nlp_adv.robustness.substitution.victim import Victim
+from nlp_adv.robustness.substitution.victim import Victim, Work
 from nlp_adv.robustness.what_is_read import notes_on, readable
 from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
 from nlp_adv.text.vocabulary import check_vocabulary
 
 if TYPE_CHECKING:
     from transformers import Pipeline, PreTrainedTokenizerBase
+
+
+_LOOKED_AT = 32  # texts, to see whether the model says the same twice
 
 
 def evaluate_robustness(
@@ -108,6 +112,8 @@ def evaluate_robustness(
     chosen = protocol_named(protocol) if isinstance(protocol, str) else protocol
     resources = resources or Resources()
     model = torch_model(model)
+    if (refusal := divergence_found(model)) is not None:
+        raise UserError(refusal)
     victim = Victim(model, tokenizer, tokens_per_batch, embedding=embedding)
     length = min(max_length, tokenizer.model_max_length)
     splicer = Splicer(tokenizer, length, chosen.part)
@@ -154,7 +160,11 @@ def evaluate_robustness(
     # Of the same texts as without shards: those of all of them that come first.
     few = {text.id for text in attackable[: white_box.examples]} if white_box is not None else ()
     on_embeddings = [text for text in texts if text.id in few]
+    doubts: list[str] = []
     with Store(evaluation, output_dir) as store, evaluating(model):
+        todo = [text for text in texts if not all(store.has(one.name, text.id) for one in built)]
+        looked_at = texts if white_box is not None else todo  # a finished run runs no model
+        repeatable = _looked_twice(replace(victim, work=Work()), splicer, looked_at)
         for one in built:
             waiting = [text for text in texts if not store.has(one.name, text.id)]
             bar = tqdm(
@@ -169,10 +179,12 @@ def evaluate_robustness(
                 store.add(record)
                 store.cost(asdict(victim.work))
         if white_box is not None:
-            _attack_embeddings(white_box, victim, splicer, on_embeddings, store, progress)
+            doubts = _attack_embeddings(white_box, victim, splicer, on_embeddings, store, progress)
         records = store.records(list(hashes), {text.id for text in texts})
         checks = [check_answers(Answers.of_records(records))] if records else []
         checks += record_checks(records, [one.name for one in built])
+        if repeatable is not None and not repeatable.passed:
+            checks.insert(0, repeatable)
         checks += transfer_checks(victim, splicer, records, transfer)
         if trained_on:
             checks.append(check_overlap(trained_on, [_both(text) for text in texts]))
@@ -180,7 +192,7 @@ def evaluate_robustness(
         clean = _clean(victim, splicer, everything) if clean_on_all else None
         if white_box is not None and white_box.checks:
             found = white_box.found_checks(victim, splicer, texts, progress=progress)
-            checks += [check for check in found if check.name != ANSWERS]
+            checks += [check for check in found if check.name not in {c.name for c in checks}]
         cost = store.cost(asdict(victim.work))
     return replace(
         evaluation,
@@ -193,6 +205,8 @@ def evaluate_robustness(
             *data.notes,
             *notes_on(engine, data.texts, attackable),
             *_randomness(built, seed),
+            *_unanswered(victim),
+            *(f"The model {doubt}" for doubt in doubts),
         ],
     )
 
@@ -204,21 +218,42 @@ def _attack_embeddings(
     texts: Sequence[Text],
     store: Store,
     progress: bool,
-) -> None:
+) -> list[str]:
+    """What speaks against the numbers, where they were measured now."""
     chosen = texts[: white_box.examples]
     done = [store.has(name, text.id) for name in white_box.names() for text in chosen]
     if all(done):
-        return
-    for record in white_box.records(victim, splicer, texts, progress=progress):
+        return []
+    records, doubts = white_box.records(victim, splicer, texts, progress=progress)
+    for record in records:
         if not store.has(record.attack, record.id):
             store.add(record)
+    return doubts
+
+
+def _looked_twice(victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> Check | None:
+    """Whether the model says the same of the first texts in two passes; None without texts.
+
+    Raises:
+        UserError: it answers none of them with numbers.
+    """
+    if not texts:
+        return None
+    rows = splicer.whole([(text.text, text.context) for text in texts[:_LOOKED_AT]])
+    first, second = victim.logits(rows), victim.logits(rows)
+    if not torch.isfinite(first).all(1).any():
+        raise UserError(
+            "The model cannot be evaluated: it answers with inf or nan. Its training has "
+            "diverged, or its precision is too low: try float32."
+        )
+    return check_repeatable(first, second)
 
 
 def _clean(victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> tuple[int, int]:
     """Right answers and texts."""
     rows = splicer.whole([(text.text, text.context) for text in texts])
-    answers = victim.logits(rows).argmax(1).tolist()
-    right = sum(answer == text.label for text, answer in zip(texts, answers, strict=True))
+    said = answers(victim.logits(rows)).tolist()
+    right = sum(answer == text.label for text, answer in zip(texts, said, strict=True))
     return right, len(texts)
 
 
@@ -259,3 +294,10 @@ def _configuration(victim: Victim, splicer: Splicer) -> Any:
     with evaluating(victim.model):
         (logits,) = victim.logits(splicer.whole([("a text", None)]))
     return SimpleNamespace(num_labels=len(logits), id2label={}, label2id={})
+
+
+def _unanswered(victim: Victim) -> list[str]:
+    """What a reader must know of a model whose arithmetic breaks down."""
+    if not victim.unanswered:
+        return []
+    return [f"{victim.unanswered} answers of the model held inf or nan; they count as wrong."]

@@ -15,11 +15,13 @@ from typing import Any
 
 import evaluate
 import numpy as np
+import torch
 from datasets import Features, Value
 from datasets import Sequence as ListOf
 from numpy.typing import NDArray
 
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import answers
 
 BINS = 15  # Guo et al.'s M
 
@@ -98,7 +100,8 @@ class CalibrationError(_Metric):
     Bₘ holds the rows whose largest probability is in ((m − 1)/M, m/M]. Naeini et al., AAAI 2015;
     Guo et al., ICML 2017, eq. (3). `predictions` are the probabilities (or logits) of all classes,
     `references` the right classes; the result is `calibration_error`, 0.0 of no rows. A row that
-    holds a nan counts as wrong with confidence 1.
+    holds a nan or an inf counts as wrong with confidence 1, and one whose largest numbers are equal
+    as wrong with theirs.
 
     Args:
         bins: M, of equal width.
@@ -126,12 +129,12 @@ class CalibrationError(_Metric):
         if not len(references):
             return {"calibration_error": 0.0}
         rows = np.asarray(predictions, dtype=np.float64)
-        unknown = np.isnan(rows).any(1)
+        unknown = ~np.isfinite(rows).all(1)
         probabilities = _softmax(rows) if self.logits else rows
         if not self.logits:
             _check_probabilities(rows[~unknown])
         confidence = np.where(unknown, 1.0, probabilities.max(1))
-        right = ~unknown & (probabilities.argmax(1) == np.asarray(references))
+        right = answers(torch.from_numpy(rows)).numpy() == np.asarray(references)
         # The edges as fractions m/M: the same numbers that a bin's definition compares with.
         edges = np.arange(1, self.bins) / self.bins
         places = np.digitize(confidence, edges, right=True)
@@ -140,10 +143,8 @@ class CalibrationError(_Metric):
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    # With an infinite logit nothing else counts: exp(−inf) = 0, and the ties among them share.
-    largest = logits.max(1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # inf − inf, of rows that do not need it
-        powers = np.exp(np.where(logits == largest, 0.0, logits - largest))
+    with np.errstate(invalid="ignore"):  # inf − inf, of rows that count as wrong anyway
+        powers = np.exp(logits - logits.max(1, keepdims=True))
     shares: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
     return shares
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.any_model import answering
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import (
@@ -38,12 +40,24 @@ class WhiteBox:
         examples: of the attacked texts, the first so many.
         checks: whether to run the masking checks as well, at the middle one of the radii.
         check_examples: with so many of them.
+
+    Raises:
+        UserError: no radius above 0, or two that are written alike.
     """
 
     attack: EmbeddingPGD
     examples: int = 200
     checks: bool = True
     check_examples: int = 100
+
+    def __post_init__(self) -> None:
+        if not any(epsilon > 0 for epsilon in self.attack.epsilons):
+            raise UserError(
+                f"The attack on embeddings needs a radius above 0, not only "
+                f"{', '.join(f'{epsilon:g}' for epsilon in self.attack.epsilons)}."
+            )
+        if len(set(self.names())) < len(self.names()):
+            raise UserError(f"Two radii are written alike: {', '.join(self.names())}.")
 
     @property
     def hash(self) -> str:
@@ -57,8 +71,8 @@ class WhiteBox:
 
     def records(
         self, victim: Victim, splicer: Splicer, texts: Sequence[Text], *, progress: bool
-    ) -> list[Record]:
-        """Attack the texts."""
+    ) -> tuple[list[Record], list[str]]:
+        """Attack the texts; with the records comes what they must not be shown without."""
         chosen = _by_length(splicer, texts[: self.examples])
         title = f"Attacking with {self.attack.title}" if progress else None
         batches = list(_batches(victim, splicer, chosen))
@@ -67,12 +81,13 @@ class WhiteBox:
                 victim.model, batches, self.attack, embedding=victim.embedding, progress=title
             )
         contexts = [text.context for text in chosen]
-        return found.records(
+        records = found.records(
             [text.text for text in chosen],
             [text.label for text in chosen],
             contexts=None if None in contexts else [str(one) for one in contexts],
             ids=[text.id for text in chosen],
         )
+        return records, found.doubts
 
     def curve(self, records: Iterable[Record]) -> Curve:
         """Accuracy by radius, from the records of all attacks."""
@@ -85,7 +100,8 @@ class WhiteBox:
         norm = {"l2": "L2", "linf": "L∞", "l1": "L1"}[self.attack.norm]
         unit = {"relative": "share of the embedding norm"}.get(self.attack.unit, self.attack.unit)
         return Curve(
-            title=f"PGD-{self.attack.steps} on the embeddings, {norm} per {self.attack.per}",
+            title=f"PGD-{self.attack.steps} (α = {self.attack.step_size:g}·ε) on the embeddings, "
+            f"{norm} per {self.attack.per}",
             x_label=f"ε, {unit}",
             points=points,
         )
@@ -102,6 +118,7 @@ class WhiteBox:
                 list(_batches(victim, splicer, chosen)),
                 epsilon=radii[len(radii) // 2],
                 steps=self.attack.steps,
+                step_size=self.attack.step_size,
                 norm=self.attack.norm,
                 per=self.attack.per,
                 unit=self.attack.unit,
@@ -136,8 +153,8 @@ def transfer_checks(
         if not theirs:
             continue
         rows = splicer.whole([(record.adversarial, record.context) for record in theirs])
-        answers = victim.logits(rows).argmax(1).tolist()
-        stood = {r.id: answer == r.label for r, answer in zip(theirs, answers, strict=True)}
+        said = answers(victim.logits(rows)).tolist()
+        stood = {r.id: answer == r.label for r, answer in zip(theirs, said, strict=True)}
         direct = standing(record for record in records if record.attack == attack)
         check = check_transfer(direct, stood)
         checks.append(replace(check, name=f"{check.name} ({attack})"))

@@ -124,6 +124,8 @@ class EmbeddingTap:
         self._with_graph = True
         self._looking = False
         self._seen: tuple[Tensor, Tensor] | None = None
+        self._glimpsed: tuple[Tensor, Tensor] | None = None  # the same, of a call without a graph
+        self._passed_by = 0  # calls without a graph, in a pass that has one
         self._inside = within is None
         self._handles: list[Any] = []
 
@@ -162,9 +164,10 @@ class EmbeddingTap:
 
         Raises:
             EmbeddingError: the embedding ran no time, or more than once, so that δ was not applied
-                as the method thinks it was.
+                as the method thinks it was; `NoGraphError` where it ran without a graph alone.
         """
-        self.delta, self._fired, self._inside = delta, 0, self.within is None
+        self.delta, self._fired, self._passed_by = delta, 0, 0
+        self._inside = self.within is None
         self._with_graph = torch.is_grad_enabled()
         try:
             with self.installed():
@@ -174,6 +177,11 @@ class EmbeddingTap:
         if self._fired == 1:
             return
         times, kind = self._fired, type(self.module).__name__
+        if times == 0 and self._passed_by:
+            raise NoGraphError(
+                f"The model runs its embedding ({kind}) without gradients (torch.no_grad), so no "
+                f"perturbation of it can be trained on or climbed."
+            )
         if times == 0:
             raise EmbeddingError(
                 f"The hooked embedding ({kind}) did not run in a forward pass, so the perturbation "
@@ -197,7 +205,7 @@ class EmbeddingTap:
 
         Cost: one embedding look-up.
         """
-        self._looking, self._with_graph, self._seen = True, True, None
+        self._looking, self._with_graph, self._seen, self._glimpsed = True, True, None, None
         self._inside = self.within is None
         try:
             # Nobody comes for what is saved here: hooks around the step would keep it for ever.
@@ -212,6 +220,7 @@ class EmbeddingTap:
             # A bare `except:` caught the stop, and something went wrong for want of an output.
         finally:
             self._looking, seen, self._seen = False, self._seen, None
+        seen = seen or self._glimpsed  # of a model that works without gradients
         if seen is not None:
             return seen
         raise EmbeddingError(
@@ -224,15 +233,22 @@ class EmbeddingTap:
             return None
         if self._looking:
             self._look(args[0] if args else next(iter(kwargs.values())), output)
-        if self.delta is None or torch.is_grad_enabled() != self._with_graph:
+        if self.delta is None:
+            return None
+        if torch.is_grad_enabled() != self._with_graph:
+            self._passed_by += 1
             return None
         self._fired += 1
         return output + self.delta.to(output.dtype)
 
     def _look(self, ids: Tensor, embedding: Any) -> None:
-        if not torch.is_grad_enabled() or self._seen is not None:
+        if self._seen is not None:
             return
-        self._seen = ids, embedding.detach() if isinstance(embedding, Tensor) else embedding
+        found = ids, embedding.detach() if isinstance(embedding, Tensor) else embedding
+        if not torch.is_grad_enabled():
+            self._glimpsed = found
+            return
+        self._seen = found
         raise _Seen
 
     def _enter(self, *args: Any) -> None:
@@ -240,6 +256,10 @@ class EmbeddingTap:
 
     def _leave(self, *args: Any) -> None:
         self._inside = False
+
+
+class NoGraphError(EmbeddingError):
+    """The model runs its embedding without a graph, and nowhere else."""
 
 
 class _Seen(BaseException):

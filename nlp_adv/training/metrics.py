@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import evaluate
 import numpy as np
+import torch
 from datasets import Features, Value
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
+
+from nlp_adv.perturbation.evaluating import NO_CLASS, answers
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
 
 logger = logging.getLogger(__name__)
-
-# The class of a row whose logits are not numbers; it equals no label, so the row counts as wrong.
-_NO_CLASS = -1
 
 
 class _Metric(evaluate.Metric):  # type: ignore[misc]
@@ -59,7 +59,7 @@ class MacroF1(_Metric):
     """The mean F1 score of the classes that are predicted or present."""
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        classes = sorted({*predictions, *references} - {_NO_CLASS})
+        classes = sorted({*predictions, *references} - {NO_CLASS})
         score = f1_score(
             references, predictions, labels=classes, average="macro", zero_division=0.0
         )
@@ -189,14 +189,14 @@ def _metrics_of(
 
 
 def _classes(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # argmax takes NaN for the greatest: a diverged model would pass for one that says 0.
-    return np.where(np.isnan(logits).any(axis=-1), _NO_CLASS, logits.argmax(axis=-1))
+    found: np.ndarray[Any, Any] = answers(torch.from_numpy(logits)).numpy()
+    return found
 
 
 def _warn_of_nan(logits: np.ndarray[Any, Any]) -> None:
-    rows = int(np.isnan(logits).reshape(len(logits), -1).any(axis=1).sum())
+    rows = int((~np.isfinite(logits)).reshape(len(logits), -1).any(axis=1).sum())
     if rows:
-        logger.warning("%d of %d predictions are NaN and count as wrong.", rows, len(logits))
+        logger.warning("%d of %d predictions are NaN or inf and count as wrong.", rows, len(logits))
 
 
 def _is_constant(values: Sequence[float]) -> bool:

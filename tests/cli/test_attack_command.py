@@ -14,7 +14,11 @@ from filelock import FileLock
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from nlp_adv.cli.main import main
+from nlp_adv.errors import UserError
+from nlp_adv.robustness import evaluate_robustness
+from nlp_adv.robustness.embedding import EmbeddingPGD
 from nlp_adv.robustness.records import read_records
+from nlp_adv.robustness.white_box import WhiteBox
 
 TEXTS = [row for rows in SPLITS.values() for row in rows]
 ATTACKS = ["deepwordbug", "textfooler", "hotflip"]
@@ -314,3 +318,113 @@ def refused_last(run: Run, *words: str) -> None:
     assert run.code == 2, run
     last = run.err.strip().splitlines()[-1]
     assert all(word in last for word in words), last
+
+
+@pytest.mark.fault("U3")
+@pytest.mark.parametrize("epsilons", [0, -1, "nan", "inf", [0.1, -1], [0, 0.1], [0.1, 0.1]])
+def test_radii_that_are_none_are_refused(given, work, epsilons):
+    settings = {**given, "attacks": ["deepwordbug"], "epsilons": epsilons, "output_dir": "out"}
+    refused_last(call("evaluate", **settings), "--epsilons")
+    assert not (work / "out").exists()
+
+
+@pytest.mark.fault("S4")
+def test_the_first_step_is_a_flag_and_belongs_to_the_numbers(given, tmp_path):
+    settings = {**given, "attacks": ["static"], "epsilons": 0.1, "embedding_steps": 2}
+    settings |= {"max_examples": 6, "checks": False}
+    hashes = []
+    for step_size in (0.5, 2.0):
+        folder = tmp_path / str(step_size)
+        run = call("evaluate", **settings, embedding_step_size=step_size, output_dir=folder)
+        assert run.code == 0, run.err
+        hashes.append(json.loads((folder / "evaluation.json").read_text())["hashes"])
+    assert hashes[0]["static"] == hashes[1]["static"]
+    assert hashes[0]["embedding-pgd-l2"] != hashes[1]["embedding-pgd-l2"]
+    both = [tmp_path / "0.5", tmp_path / "2.0"]
+    assert main(["report", *map(str, both), "--output_dir", str(tmp_path / "report")]) == 2
+    refused_last(call("evaluate", **settings, embedding_step_size=0, output_dir="x"), "step_size")
+
+
+@pytest.mark.fault("D5")
+@pytest.mark.parametrize("command", ["attack", "evaluate"])
+def test_a_model_that_diverged_is_refused(given, work, command):
+    model = BertForSequenceClassification.from_pretrained(given["model_name_or_path"])
+    model.bert.pooler.dense.weight.data[0, 0] = torch.nan
+    model.save_pretrained(work / "model")
+    AutoTokenizer.from_pretrained(given["model_name_or_path"]).save_pretrained(work / "model")
+    settings = {**given, "attacks": ["deepwordbug"], "model_name_or_path": work / "model"}
+    run = call(command, **settings, output_dir=work / "out")
+    refused_last(run, "bert.pooler.dense.weight holds inf or nan", "diverged")
+    assert not (work / "out").exists()
+
+
+class TestModelsNoFolderHolds:
+    """A model's code may do what its weights do not show."""
+
+    @pytest.fixture
+    def evaluated(self, given):
+        def run(change, **settings):
+            tokenizer = AutoTokenizer.from_pretrained(given["model_name_or_path"])
+            model = BertForSequenceClassification.from_pretrained(given["model_name_or_path"])
+            model.register_forward_hook(lambda module, args, output: change(output))
+            rows = [{"text": r["text"], "label": int(r["label"] == "good")} for r in TEXTS]
+            return evaluate_robustness(
+                model.eval(), tokenizer, rows, progress=False, max_examples=20, **settings
+            )
+
+        return run
+
+    @pytest.mark.fault("S5")
+    def test_one_that_answers_at_random_fails_a_check(self, evaluated):
+        def shaken(output):
+            output.logits = output.logits * (1 + torch.rand(()))
+            return output
+
+        white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), check_examples=10)
+        for settings in ({}, {"white_box": white_box}):
+            found = evaluated(shaken, **settings)
+            failed = [check.name for check in found.checks if check.passed is False]
+            assert failed.count("repeatable") == 1
+        assert any("at random" in note for note in found.notes)
+
+    @pytest.mark.fault("S6")
+    def test_one_without_gradient_is_marked(self, evaluated):
+        def cut(output):
+            output.logits = output.logits.detach()
+            return output
+
+        found = evaluated(cut, white_box=WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False))
+        assert any("no gradient" in note for note in found.notes)
+        with pytest.raises(UserError, match="no gradient of its word embeddings"):
+            evaluated(cut, attacks=["hotflip"])
+
+    @pytest.mark.fault("D5")
+    def test_answers_that_are_no_numbers(self, evaluated):
+        def some(output):
+            output.logits = output.logits.where(output.logits[:, :1] > 0, torch.nan)
+            return output
+
+        found = evaluated(some)
+        assert any("inf or nan" in note for note in found.notes)
+        wrong = [record for record in found.records if record.prediction == -1]
+        assert wrong
+        assert {record.outcome for record in wrong} == {"skipped"}
+
+        def none(output):
+            output.logits = output.logits * torch.inf
+            return output
+
+        with pytest.raises(UserError, match="inf or nan"):
+            evaluated(none)
+
+    @pytest.mark.fault("E10")
+    def test_a_tie_is_not_right(self, evaluated):
+        def level(output):
+            output.logits = output.logits * 0
+            return output
+
+        white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False)
+        found = evaluated(level, white_box=white_box, clean_on_all=True)
+        assert found.clean[0] == 0
+        assert {record.outcome for record in found.records} == {"skipped"}
+        assert {record.prediction for record in found.records} == {-1}

@@ -225,6 +225,12 @@ BAD = [
     ({"epsilon": 8}, ["8.0/255"]),
     ({"epsilon": -0.1}, ["above 0"]),
     ({"epsilons": [0.1, 8]}, ["8.0/255"]),
+    *(
+        pytest.param({flag: value}, [f"--{flag} is", "above 0"], marks=pytest.mark.fault("U3"))
+        for flag in ("epsilon", "epsilons")
+        for value in (0, -1, "nan", "inf")
+    ),
+    pytest.param({"epsilons": [0.1, 0.1]}, ["twice: 0.1"], marks=pytest.mark.fault("U3")),
     ({"norm": "l3"}, ["linf", "l3"]),
     ({"norm": "l2"}, ["--norm l2 needs --epsilon"]),
     ({"norm": "l2", "epsilon": 1.0}, ["fgsm", "name fgm"]),

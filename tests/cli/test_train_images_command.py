@@ -141,7 +141,12 @@ def test_a_configuration_begins_from_random_weights(tmp_path):
     [
         ({"adv": "tavat"}, "perturbs words"),
         ({"attack_epsilons": 8}, "for grey levels write 8.0/255"),
-        ({"watch_epsilon": -1}, "epsilon must be"),
+        *(
+            pytest.param({flag: value}, f"--{flag}", marks=pytest.mark.fault("U3"))
+            for flag in ("attack_epsilons", "watch_epsilon")
+            for value in (-1, "nan", "inf")
+        ),
+        pytest.param({"attack_epsilons": 0}, "above 0", marks=pytest.mark.fault("U3")),
         ({"attack_examples": 0}, "at least 1"),
         ({"max_train_samples": 0}, "give at least 1"),
         ({"validation_examples": 5000}, "leaves nothing"),

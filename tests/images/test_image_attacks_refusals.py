@@ -48,7 +48,10 @@ MODELS = {
     "a tuple": (lambda x: (x.flatten(1),), "returned tuple"),
     "a loss": (lambda x: x.mean(), r"returned \(\)"),
     "other rows": (lambda x: x.flatten(1)[:2], "2 answers to 3 images"),
-    "no gradients": (lambda x: x.detach().flatten(1), "do not depend on the pixels"),
+    "no gradients": (
+        lambda x: x.detach().flatten(1) - torch.arange(64),
+        "do not depend on the pixels",
+    ),
 }
 
 

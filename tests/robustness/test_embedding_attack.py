@@ -567,12 +567,19 @@ class TestStartsAndNumbers:
                 assert not torch.equal(one, other)
 
     def test_a_model_that_answers_nan_is_wrong_and_not_robust(self):
-        model, data = TextModel(), sentences(4)
-        data["labels"] = torch.zeros(4, dtype=torch.long)  # what argmax makes of nan
-        model.head.bias.data.fill_(torch.nan)
-        result = attacked(model, data, EmbeddingPGD((0.1,), steps=2))
-        assert result.broken_at.tolist() == [0.0] * 4
-        assert result.clean_accuracy == result.accuracy(0.1) == 0.0
+        class Half(TextModel):
+            def logits(self, pooled):
+                logits = super().logits(pooled)
+                return torch.where(pooled[:, :1] > 0, logits, torch.nan)
+
+        model, data = Half(), sentences(20)
+        data["labels"] = torch.zeros(20, dtype=torch.long)  # what argmax makes of nan
+        result = attacked(model, data, EmbeddingPGD((1e-9,), steps=2, unit="absolute"))
+        finite = result.logits.isfinite().all(-1)
+        assert 0 < finite.sum() < 20
+        assert torch.equal(result.broken_at > 0, finite & (result.logits.argmax(-1) == 0))
+        assert result.clean_accuracy == result.accuracy(1e-9)
+        assert result.predictions[~finite].tolist() == [-1] * int((~finite).sum())
 
     def test_a_model_that_turns_nan_under_attack_has_fallen(self):
         class Brittle(TextModel):

@@ -55,7 +55,7 @@ class TestCrossEntropy:
         assert torch.equal(attacked(model, data, attack).broken_at, want.float())
 
     def test_a_transcription_with_autograd_breaks_the_same(self):
-        """δ ← Π(δ + α·g/‖g‖), g the gradient of −log softmax over three classes, row by row."""
+        """δ ← Π(δ + 2ε·(1 − k/K)·g/‖g‖), g that of −log softmax over three classes, row by row."""
         model, epsilon, steps = three_classes(), 0.3, 4
         data = answered(model, sentences(10, columns=7))
 
@@ -71,7 +71,8 @@ class TestCrossEntropy:
                     return bool(logits.argmax() != row["labels"])
                 loss = -logits.log_softmax(-1)[0, row["labels"]].sum()
                 (grad,) = torch.autograd.grad(loss, delta)
-                delta = (delta + 2.5 * epsilon / steps * grad / grad.norm()).detach()
+                length = 2 * epsilon * (1 - step / steps)
+                delta = (delta + length * grad / grad.norm()).detach()
                 delta = delta * min(1.0, epsilon / float(delta.norm()))
             raise AssertionError
 

@@ -156,3 +156,13 @@ def test_processes_side_by_side_do_not_disturb_each_other(tmp_path):
     env = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     running = [subprocess.Popen([sys.executable, "-c", code, str(n)], env=env) for n in (3, 8)]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
+
+
+@pytest.mark.fault("E10")
+@pytest.mark.parametrize(
+    "row", [[0.0, 0.0], [3.0, 3.0], [np.inf, 0.0], [0.0, -np.inf], [np.nan, 0.0]]
+)
+@pytest.mark.parametrize("label", [0, 1])
+def test_logits_that_name_no_class_are_right_for_none(row, label):
+    line = scores(None, ("a", "b"), np.array([row, [1.0, 0.0]]), [label, 0])
+    assert line["accuracy"] == 0.5

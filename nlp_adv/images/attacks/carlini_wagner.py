@@ -46,8 +46,10 @@ class CarliniWagner(Attack):
         search_steps: values of c that are tried.
         initial_constant: the first c.
         confidence: κ, by how much the wrong class must lead, in logits.
-        abort_early: an image leaves Adam when the lowest of its losses, that of x aside, has fallen
-            by less than a ten-thousandth in a tenth of the steps.
+        abort_early: an image that has not succeeded with its c leaves Adam when the lowest of its
+            losses, that of x aside, has fallen by less than a ten-thousandth in a tenth of the
+            steps. One that has makes all of them: its loss stands still for many steps on end
+            while δ still shortens, and leaving then lengthened δ by 2 % (5·100 steps).
 
     Deviations: each image has its own c and leaves Adam on its own, by its lowest loss, as that of
     one image goes up and down; the authors' code watches the sum over the batch. An image whose
@@ -86,7 +88,7 @@ class CarliniWagner(Attack):
             clean_logits = batch.logits(batch.x)
         trace = Trace(batch, margin, clean_logits)
         search = _Search(batch, self.initial_constant)
-        search.done = self._reached(margin(clean_logits, batch.y, batch.towards))
+        search.done = self._reached(batch, clean_logits)
         for _ in range(self.search_steps):
             rows = (~search.done).nonzero().squeeze(1)
             if not len(rows):
@@ -104,17 +106,17 @@ class CarliniWagner(Attack):
         for step in range(1, self.steps + 1):
             tanh = w.tanh()
             at = live.held((tanh + 1) / 2)
-            grad, margins, _ = live.gradient(at, margin)
+            grad, margins, logits = live.gradient(at, margin)
             trace.add(at, margins, grad, rows)
             away, short = at - live.x, self.confidence - margins
             distances = away.square().flatten(1).sum(1)
-            search.look(rows, at, distances, self._reached(margins))
+            search.look(rows, at, distances, self._reached(live, logits))
             pull = _column(torch.where(short > 0, c, 0.0), w).to(w.dtype)
             grad = (2 * away - pull * grad) * (1 - tanh.square()) / 2
             if step > 1:  # x itself does not count: Adam's first steps may lead above, then below
                 lowest = torch.minimum(lowest, distances + c * short.clamp_min(0))
             if self.abort_early and step > 1 and (step - 1) % tenth == 0:
-                falls = lowest <= _PROGRESS * checked
+                falls = (lowest <= _PROGRESS * checked) | search.came_through[rows]
                 if not falls.all():
                     live, rows, c, lowest = live.rows(falls), rows[falls], c[falls], lowest[falls]
                     w, grad, mean, square = w[falls], grad[falls], mean[falls], square[falls]
@@ -129,9 +131,9 @@ class CarliniWagner(Attack):
             moved = w.addcdiv(mean, scale, value=-self.step_size / (1 - _BETA1**step))
             w = torch.where(usable, moved, w)
 
-    def _reached(self, margins: Tensor) -> Tensor:
-        """(B,): fooled, and by κ; nan is neither."""
-        return (margins > 0) & (margins >= self.confidence)
+    def _reached(self, batch: ImageBatch, logits: Tensor) -> Tensor:
+        """(B,): fooled, and by κ; a margin of nan is not κ."""
+        return batch.fooled(logits) & (margin(logits, batch.y, batch.towards) >= self.confidence)
 
 
 class _Search:

@@ -6,6 +6,7 @@ down.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.images import FGM, PGD, Attack
 from nlp_adv.images.pixels import Classifier
 from nlp_adv.perturbation import Ball
+from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import FACTORS, SOFT
@@ -34,10 +36,12 @@ from nlp_adv.robustness.images.checks_single import (
     check_ascent,
     check_fallen_confidence,
     check_image_records,
+    check_no_gradient,
     check_probabilities,
     check_repeatable,
     check_rounding,
     check_zero_gradients,
+    shows_gradient,
 )
 from nlp_adv.robustness.images.noise import PixelNoise
 from nlp_adv.robustness.images.numbers import radius_of
@@ -81,7 +85,8 @@ def image_checks(
     """What may speak against the accuracies under PGD and its kin in one ball.
 
     The attack is run on the margin, from the image itself, until it fools; each check adds the run
-    that it compares with that one.
+    that it compares with that one. A model that shows no gradient has failed
+    before any attack.
 
     Args:
         model: pixels → logits.
@@ -99,8 +104,12 @@ def image_checks(
     """
     data = [clean_look(model, x, y) for x, y in batches]
     epsilon = radius_of(attack.ball)
-    if not data or epsilon == 0:
-        raise UserError("The checks need images, and a radius above 0.")
+    if not data or not 0 < epsilon < math.inf:
+        raise UserError("The checks need images, and a radius above 0 that is finite.")
+    logits = torch.cat([look.logits for look in data])
+    alone = [check_probabilities(logits), check_repeatable(model, data[0].x)]
+    if not shows_gradient(model, data[0].x):
+        return [*alone, check_no_gradient(int(sum(look.right.sum() for look in data)))]
     climbing = replace(attack, loss="margin", random_start=False, until_fooled=True)
     ascending = replace(climbing, loss="cross_entropy")
     with tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar:
@@ -118,7 +127,6 @@ def image_checks(
             return found
 
         given, softmax = run(climbing), run(ascending)
-        logits = torch.cat([look.logits for look in data])
         soft = softening_factor(logits, SOFT)
         factors = (*FACTORS, soft) if soft < 1 else FACTORS
         bar.total -= (soft >= 1) * len(data)
@@ -132,9 +140,8 @@ def image_checks(
         noise = run(PixelNoise(attack.ball, draws, attack.seed))
         labels = torch.cat([look.y for look in data])
         return [
-            check_answers(Answers.of(logits.argmax(1).tolist(), labels.tolist())),
-            check_probabilities(logits),
-            check_repeatable(model, data[0].x),
+            check_answers(Answers.of(answers(logits).tolist(), labels.tolist())),
+            *alone,
             check_large_radius(at_large, large),
             check_radii({epsilon / 2: at_half, epsilon: given, large: at_large}),
             check_steps(halved, given, (fewer, attack.steps)),

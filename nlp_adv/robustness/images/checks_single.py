@@ -12,6 +12,7 @@ from torch import Tensor
 from nlp_adv.images.batch import image_batch
 from nlp_adv.images.pixels import Classifier
 from nlp_adv.images.quiet import quiet
+from nlp_adv.robustness import repeatable
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_embedding import ZERO_GRADIENTS
 from nlp_adv.robustness.checks_paired import percent
@@ -20,7 +21,6 @@ from nlp_adv.robustness.images.records import ImageRecord
 
 FALLING = 0.05  # of the images may lose at the end what the attack climbed
 UNDONE = 0.2  # of the successes may be undone by rounding: those at the border often are
-NOISE = 1e-3  # of the logits' spread, by which two passes may differ: devices add in any order
 PROBABILITY = 1e-3  # from a sum of 1
 
 
@@ -49,6 +49,32 @@ def check_zero_gradients(records: Sequence[ImageRecord]) -> Check:
         finding=f"{blind} of {len(attacked)} right answers ({percent(share)}) show the attack no "
         f"gradient where it begins; at most {percent(ZERO_GRADIENTS)} may.",
         meaning="The attack stands still on these images and counts them as robust.",
+    )
+
+
+def shows_gradient(model: Classifier, x: Tensor) -> bool:
+    """Whether logits have a graph to the pixels.
+
+    Cost: two forward passes, of one image.
+    """
+    with quiet(model):
+        batch = image_batch(model, x[:1], None, None, None)
+        return batch.logits(batch.x.requires_grad_()).requires_grad
+
+
+def check_no_gradient(right: int) -> Check:
+    """The verdict on a model that shows no gradient to any image.
+
+    Args:
+        right: how many images it answers rightly.
+    """
+    return Check(
+        name="zero gradients",
+        passed=False,
+        finding=f"The logits do not depend on the pixels in a way that can be differentiated: "
+        f"{right} right answers, all that there are, show an attack no gradient.",
+        meaning="The model cuts its gradients off, or works without: no attack that climbs was "
+        "tried, and accuracies under attack say nothing.",
     )
 
 
@@ -130,13 +156,4 @@ def check_repeatable(model: Classifier, x: Tensor) -> Check:
         batch = image_batch(model, x, None, None, None)
         with torch.no_grad():
             first, second = batch.logits(batch.x), batch.logits(batch.x)
-    spread = float(first.std().nan_to_num(0.0))
-    apart = float((first - second).abs().max())
-    return Check(
-        name="repeatable",
-        passed=apart <= NOISE * spread,
-        finding=f"Two passes over the same images differ by {apart:.2g}; the logits' standard "
-        f"deviation is {spread:.2g}.",
-        meaning="The model answers at random: one gradient is not its gradient, and one answer "
-        "not its answer. Average over its randomness before reading a number.",
-    )
+    return repeatable.check_repeatable(first, second)

@@ -105,7 +105,13 @@ def evaluate_images(
         found = store.of(list(named), seen)
     if not found:
         raise UserError("There are no images to attack; give images of other classes, or more.")
-    return ImageRobustness(found, within)
+    robustness = ImageRobustness(found, within)
+    if robustness.unanswered == robustness.examples:
+        raise UserError(
+            "The model cannot be evaluated: it answers every image with inf or nan. Its training "
+            "has diverged, or its precision is too low: try float32."
+        )
+    return robustness
 
 
 def _attack_batch(

@@ -173,6 +173,11 @@ class ImageRobustness:
         answers = {record.clean_answer for record in self.records}
         return self.examples > 1 and len(answers) == 1
 
+    @property
+    def unanswered(self) -> int:
+        """Images whose logits without attack are no finite numbers, which count as wrong."""
+        return len({one.id for one in self.records if math.isnan(one.clean_confidence)})
+
     def standing(self) -> dict[int, bool]:
         """Image id → whether the model stood every attack."""
         stood = {record.id: True for record in self.records}

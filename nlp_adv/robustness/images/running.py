@@ -15,6 +15,7 @@ from nlp_adv.images import Attack, AttackResult
 from nlp_adv.images.batch import image_batch
 from nlp_adv.images.pixels import Classifier
 from nlp_adv.images.quiet import quiet
+from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.images.records import ImageRecord
 
 
@@ -25,7 +26,7 @@ class CleanLook:
     Attributes:
         x, y: images (B, …) and right classes (B,).
         logits: (B, K).
-        right: (B,), the answer is the right class, and all logits are numbers.
+        right: (B,), the answer is the right class.
     """
 
     x: Tensor
@@ -56,8 +57,7 @@ def clean_look(model: Classifier, x: Tensor, y: Tensor) -> CleanLook:
         batch = image_batch(model, x.to(device), y.to(device), None, None)
         with torch.no_grad():
             logits = batch.logits(batch.x)
-    right = (logits.argmax(1) == batch.y) & torch.isfinite(logits).all(1)
-    return CleanLook(batch.x, batch.y, logits, right)
+    return CleanLook(batch.x, batch.y, logits, answers(logits) == batch.y)
 
 
 def device_of(model: Classifier) -> torch.device | None:
@@ -95,7 +95,7 @@ def run_attack(
         ids, pixels: of the images, see `ImageRecord`.
         target: class to reach; None for any wrong answer.
     """
-    answers, sure = look.logits.argmax(1), look.logits.softmax(1).amax(1)
+    said, sure = answers(look.logits), look.logits.softmax(1).amax(1)
     records = [
         ImageRecord(
             id=number,
@@ -109,7 +109,7 @@ def run_attack(
             outcome="skipped",
         )
         for number, digits, label, answer, confidence in zip(
-            ids, pixels, look.y, answers, sure, strict=True
+            ids, pixels, look.y, said, sure, strict=True
         )
     ]
     live = look.right.nonzero().flatten()

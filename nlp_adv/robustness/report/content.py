@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import NO_CLASS
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.statistics import Share
@@ -120,5 +121,7 @@ class Report:
         return {name: [model for model in self.models if model.name == name] for name in names}
 
     def label(self, number: int) -> str:
-        """The name of a class, or its number."""
+        """The name of a class, or its number; “no class” for logits that name none."""
+        if number == NO_CLASS:
+            return "no class"
         return self.labels[number] if 0 <= number < len(self.labels) else str(number)

@@ -161,8 +161,7 @@ class Engine:
             state = example.rng.getstate()
             (original,) = yield from example.ask([example.words])
             example.original = original
-            answered = bool(torch.isfinite(original.logits).all())
-            if original.prediction != example.label or original.succeeded or not answered:
+            if original.prediction != example.label or original.succeeded:
                 return _record(attack, example, original, "skipped")
             found = yield from attack.search(example)
             if example.template.splices and not example.template.holds_for(found.words):
@@ -225,4 +224,4 @@ def _record(attack: Attack, example: Example, found: Answer, outcome: Outcome) -
 
 
 def _confidence(answer: Answer) -> float:
-    return float(answer.logits.softmax(0)[answer.prediction])
+    return float(answer.logits.softmax(0).max())

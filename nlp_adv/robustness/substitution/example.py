@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nlp_adv.perturbation.evaluating import logit_margin
+from nlp_adv.perturbation.evaluating import answers, logit_margin
 from nlp_adv.robustness.protocols import Protocol
 from nlp_adv.robustness.substitution.constraints import Constraints
 from nlp_adv.robustness.substitution.encoding import Row, Template
@@ -70,7 +70,7 @@ class Answer:
     Args:
         words: the variant.
         logits: (C,).
-        score: what the attack raises; above 0 where it has succeeded.
+        score: what the attack raises; 0 at a tie, above it where another class leads.
         succeeded: whether the goal is reached.
     """
 
@@ -81,8 +81,8 @@ class Answer:
 
     @property
     def prediction(self) -> int:
-        """The class answered."""
-        return int(self.logits.argmax())
+        """The class answered; `NO_CLASS` where the logits name none."""
+        return int(answers(self.logits))
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,15 @@ class Goal:
     def judged(self, logits: Tensor, label: int) -> list[tuple[float, bool]]:
         """Score and success of each row.
 
-        Untargeted max_{j≠y} z_j − z_y, targeted z_t − max_{j≠t} z_j. A row that holds a nan is an
-        answer of no class: wrong, and not the target.
+        Untargeted max_{j≠y} z_j − z_y, targeted z_t − max_{j≠t} z_j. Logits that name no class (a
+        tie, an inf or a nan, see `answers`) are wrong, and not the target.
         """
         which = label if self.target is None else self.target
         classes = torch.full((len(logits),), which)
         margins = logit_margin(logits, classes)
-        says = logits.argmax(1) == classes
+        says = answers(logits) == classes
         finite = torch.isfinite(logits).all(1)
-        if self.target is None:
-            scores, reached = margins, ~says | ~finite
-        else:
-            scores, reached = -margins, says & finite
+        scores, reached = (margins, ~says) if self.target is None else (-margins, says)
         scores = torch.where(finite, scores, torch.inf if self.target is None else -torch.inf)
         return list(zip(scores.tolist(), reached.tolist(), strict=True))
 

@@ -166,9 +166,13 @@ class Victim(Runner):
 
     Args:
         embedding: its word embedding's name, for models that do not say.
+
+    Attributes:
+        unanswered: answers so far that held inf or nan.
     """
 
     embedding: str | None = None
+    unanswered: int = field(default=0, init=False)
     _checked: bool = field(default=False, init=False)
 
     def word_embedding(self) -> nn.Module:
@@ -198,6 +202,7 @@ class Victim(Runner):
         if not self._checked:
             _check(logits)
             self._checked = True
+        self.unanswered += int((~torch.isfinite(logits).all(1)).sum())
         return list(logits)
 
     def _gradients(
@@ -217,6 +222,11 @@ class Victim(Runner):
 
 def _total_margin(output: Output, labels: Tensor) -> Tensor:
     assert output.logits is not None
+    if not output.logits.requires_grad:
+        raise UserError(
+            "The model shows no gradient of its word embeddings (it cuts them off, or works "
+            "without gradients); choose an attack that needs none, such as deepwordbug."
+        )
     return logit_margin(output.logits, labels).sum()
 
 

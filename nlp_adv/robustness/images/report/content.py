@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nlp_adv.images import AttackResult
+from nlp_adv.perturbation.evaluating import NO_CLASS
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.images.numbers import ImageRobustness
 from nlp_adv.robustness.images.sweep import EpsilonSweep
@@ -51,5 +52,7 @@ class ImageReport:
     notes: Sequence[str] = ()
 
     def label(self, number: int) -> str:
-        """The name of a class, or its number."""
+        """The name of a class, or its number; “no class” for logits that name none."""
+        if number == NO_CLASS:
+            return "no class"
         return self.labels[number] if 0 <= number < len(self.labels) else str(number)
