@@ -28,7 +28,7 @@ class Unrepeated(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
             name = self.construct_object(key)
             if name in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {name!r} is there twice", key.start_mark
+                    None, None, f"the key {name} is there twice", key.start_mark
                 )
             seen.add(name)
         return super().construct_mapping(node, deep)

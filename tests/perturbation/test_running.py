@@ -31,12 +31,23 @@ LOSS, LOGITS = torch.tensor(1.5), torch.arange(6.0).view(2, 3)
     ],
 )
 def test_loss_and_logits_in_any_form(outputs):
-    assert model_forward(lambda: outputs, {}) == (LOSS, LOGITS)
+    got = model_forward(lambda: outputs, {})
+    assert got.loss is LOSS
+    assert got.logits is LOGITS
+    assert got.labelled
 
 
 @pytest.mark.fault("T14")
-@pytest.mark.parametrize("outputs", [{"logits": LOGITS}, (LOGITS,), LOGITS, SimpleNamespace(), ()])
-def test_no_loss_is_said(outputs):
+@pytest.mark.parametrize("outputs", [{"logits": LOGITS}, (LOGITS,), LOGITS])
+def test_without_labels_there_are_logits_alone(outputs):
+    got = model_forward(lambda: outputs, {})
+    assert not got.labelled
+    assert got.logits is LOGITS
+
+
+@pytest.mark.fault("T14")
+@pytest.mark.parametrize("outputs", [{}, SimpleNamespace(), ()])
+def test_neither_loss_nor_logits_is_said(outputs):
     with pytest.raises(StepError, match="no loss"):
         model_forward(lambda: outputs, {})
 

@@ -35,6 +35,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer
 
 from nlp_adv import AdversarialArguments, AdversarialMixin, AdversarialTrainer, text_objective
 from nlp_adv.methods import FGM, RDrop, WarmUp, bare
+from nlp_adv.methods import build as method_of
 from nlp_adv.perturbation import Memory, Output
 from nlp_adv.training.records import ConstantPredictionAlarm
 
@@ -178,10 +179,10 @@ def test_the_random_stream_continues_as_after_ordinary_training(tmp_path, name):
 # ε = 0.
 
 
-def zero(name):
+def zero(name, **settings):
     """No δ; of the methods that move more than δ, or see batches in another order, not that."""
-    rest = {"awp": {"adv_gamma": 0.0}, "freeat": {"adv_replays": 1}}
-    return {"adv": name, "adv_epsilon": 0.0, **rest.get(name, {})}
+    rest = {"awp": {"gamma": 0.0}, "freeat": {"replays": 1}}
+    return method_of(name, epsilon=0.0, **(rest.get(name, {}) | settings))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def zero(name):
 def test_no_radius_is_ordinary_training(tmp_path, name, accumulation):
     flags = {"max_steps": 3, "gradient_accumulation_steps": accumulation}
     stock = trained(tmp_path, Trainer, **flags)
-    ours = trained(tmp_path, **zero(name), **flags)
+    ours = trained(tmp_path, options={"method": zero(name)}, **flags)
     assert distance(weights(ours), weights(stock)) <= 1e-10
     assert logged(ours, "loss") == pytest.approx(logged(stock, "loss"), abs=1e-6, rel=0)
     assert logged(ours, "grad_norm") == pytest.approx(logged(stock, "grad_norm"), rel=1e-9)
@@ -217,9 +218,10 @@ def test_no_radius_is_ordinary_training_whoever_computes_the_loss(tmp_path, name
         given["data"] = rows(language=True)
     language = kind == "language model"
     models = [tiny("gpt2_lm" if language else "bert", dropout=0.1) for _ in range(2)]
-    extra = {"freelb": {"adv_steps": 2}, "yopo": {"adv_rounds": 2}}.get(name, {})
+    extra = {"freelb": {"steps": 2}, "yopo": {"rounds": 2}}.get(name, {})
     stock = trained(tmp_path, Trainer, model=models[0], **given, **flags)
-    ours = trained(tmp_path, model=models[1], **given, **flags, **zero(name), **extra)
+    given["options"] = given["options"] | {"method": zero(name, **extra)}
+    ours = trained(tmp_path, model=models[1], **given, **flags)
     assert distance(weights(ours), weights(stock)) <= 1e-10
     assert distance(weights(ours), tiny("gpt2_lm" if language else "bert").state_dict()) > 1e-4
     assert logged(ours, "loss") == pytest.approx(logged(stock, "loss"), abs=1e-6, rel=0)
@@ -730,6 +732,8 @@ def test_every_pass_is_in_training_mode_also_after_an_evaluation(tmp_path, name)
     trainer.train()
     runs = 2 * forwards(METHODS[name]) + partial_runs(METHODS[name])
     first, later = ([(True, "train")] * count for count in (runs, runs - (name == "yopo")))
+    if name == "yopo":
+        first[1] = (False, "train")  # the search for the first block, which LayerDrop may hide
     evaluation = [(False, "eval")] * 2
     assert modes == first + evaluation + (later + evaluation) * 2
 
@@ -1034,9 +1038,8 @@ def test_a_loss_that_is_no_number_is_counted(tmp_path, name):
         return output * float("inf") if len(calls) == 1 else output
 
     model.classifier.register_forward_hook(spoil)
-    trainer = trained(
-        tmp_path, model=model, options={"method": METHODS[name]}, max_steps=1, learning_rate=0
-    )
+    flags = {"max_steps": 1, "learning_rate": 0, "adv_nonfinite_steps": 0}
+    trainer = trained(tmp_path, model=model, options={"method": METHODS[name]}, **flags)
     assert logged(trainer, "nonfinite_share") == [1]
 
 
