@@ -377,7 +377,7 @@ class TestModelsNoFolderHolds:
     @pytest.mark.fault("S5")
     def test_one_that_answers_at_random_fails_a_check(self, evaluated):
         def shaken(output):
-            output.logits = output.logits * (1 + torch.rand(()))
+            output["logits"] = output["logits"] * (1 + torch.rand(()))
             return output
 
         white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), check_examples=10)
@@ -390,7 +390,7 @@ class TestModelsNoFolderHolds:
     @pytest.mark.fault("S6")
     def test_one_without_gradient_is_marked(self, evaluated):
         def cut(output):
-            output.logits = output.logits.detach()
+            output["logits"] = output["logits"].detach()
             return output
 
         found = evaluated(cut, white_box=WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False))
@@ -401,7 +401,7 @@ class TestModelsNoFolderHolds:
     @pytest.mark.fault("D5")
     def test_answers_that_are_no_numbers(self, evaluated):
         def some(output):
-            output.logits = output.logits.where(output.logits[:, :1] > 0, torch.nan)
+            output["logits"] = output["logits"].where(output["logits"][:, :1] > 0, torch.nan)
             return output
 
         found = evaluated(some)
@@ -411,7 +411,7 @@ class TestModelsNoFolderHolds:
         assert {record.outcome for record in wrong} == {"skipped"}
 
         def none(output):
-            output.logits = output.logits * torch.inf
+            output["logits"] = output["logits"] * torch.inf
             return output
 
         with pytest.raises(UserError, match="inf or nan"):
@@ -420,7 +420,7 @@ class TestModelsNoFolderHolds:
     @pytest.mark.fault("E10")
     def test_a_tie_is_not_right(self, evaluated):
         def level(output):
-            output.logits = output.logits * 0
+            output["logits"] = output["logits"] * 0
             return output
 
         white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False)
