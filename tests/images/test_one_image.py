@@ -35,7 +35,10 @@ def resnet(channels: int) -> nn.Module:
     return Pixels(small_resnet(4, channels, 0).eval(), 0.5, 0.5)
 
 
-@pytest.fixture(params=[(flat, 3), (pooled, 3), (pooled, 1), (resnet, 3), (resnet, 1)], ids=str)
+@pytest.fixture(
+    params=[(flat, 3), (pooled, 3), (pooled, 1), (resnet, 3), (resnet, 1)],
+    ids=lambda made: f"{made[0].__name__}-{made[1]}",
+)
 def subject(request) -> tuple[nn.Module, torch.Tensor]:
     """A model and one image for it."""
     make, channels = request.param

@@ -144,10 +144,10 @@ class TestAccuracies:
         assert found.clean.count == found.worst_case.count == 0
         assert all(one.outcome == "skipped" for one in found.records)
 
-    def test_a_model_without_numbers_is_wrong(self):
+    def test_a_model_without_numbers_is_refused(self):
         model = small.Changed(after=lambda logits: logits * torch.nan)
-        found = evaluate_images(model, batches(), {"fgsm": ATTACKS["fgsm"]})
-        assert found.clean.count == 0
+        with pytest.raises(UserError, match="inf or nan"):
+            evaluate_images(model, batches(), {"fgsm": ATTACKS["fgsm"]})
 
     def test_the_model_is_left_as_it_was(self):
         model = nn.Sequential(small.trained(), nn.Dropout()).train()

@@ -157,7 +157,7 @@ class IdsOnly(nn.Module):
         (Answering(lambda z: z.softmax(1)), "probabilities"),
         (Answering(lambda z: z[:, :1]), "one label a text"),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 def test_what_cannot_be_attacked_is_refused_before_anything_is_written(model, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
