@@ -105,10 +105,8 @@ def test_going_on_from_a_saved_model_with_other_classes(demo, tmp_path, first, c
     data.mkdir()
     for name, count in (("train", 60), ("t10k", 20)):
         images = numpy.random.default_rng(0).integers(0, 256, (count, 32, 32), dtype=numpy.uint8)
-        for kind, values in (
-            ("images-idx3", images),
-            ("labels-idx1", first + numpy.arange(count) % 3),
-        ):
+        labels = first + numpy.arange(count) % 3
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
             values = values.astype(numpy.uint8)
             header = bytes([0, 0, 8, values.ndim])
             header += b"".join(n.to_bytes(4, "big") for n in values.shape)

@@ -21,6 +21,13 @@ from nlp_adv.robustness.substitution.victim import Victim
 from nlp_adv.robustness.substitution.words import characters
 
 TOKENIZER = tokenizer_of("wordpiece")
+
+
+def own_bert():
+    """Pipelines and configurations change what they are given; the toy is shared."""
+    return copy.deepcopy(bert())
+
+
 ROWS = [{"text": text, "label": n % 3} for n, text in enumerate(SENTENCES[:6])]
 RADII = WhiteBox(EmbeddingPGD((0.1, 0.3), steps=2), checks=False)
 
@@ -35,7 +42,7 @@ class Unnamed(nn.Module):
 
     def __init__(self, form):
         super().__init__()
-        self.inner, self.form = bert(), form
+        self.inner, self.form = own_bert(), form
 
     def forward(self, input_ids, attention_mask):
         return self.form(self.inner(input_ids=input_ids, attention_mask=attention_mask).logits)
@@ -54,21 +61,21 @@ class InTuples(hf.BertForSequenceClassification):
 
 
 def in_tuples():
-    model = InTuples(bert().config).double().eval()
-    model.load_state_dict(bert().state_dict())
+    model = InTuples(own_bert().config).double().eval()
+    model.load_state_dict(own_bert().state_dict())
     return model
 
 
 def without_mappings():
-    config = copy.deepcopy(bert().config)
+    config = copy.deepcopy(own_bert().config)
     config.return_dict = False
     model = hf.BertForSequenceClassification(config).double().eval()
-    model.load_state_dict(bert().state_dict())
+    model.load_state_dict(own_bert().state_dict())
     return model
 
 
 MODELS = {
-    "pipeline": lambda: hf.pipeline("text-classification", model=bert(), tokenizer=TOKENIZER),
+    "pipeline": lambda: hf.pipeline("text-classification", model=own_bert(), tokenizer=TOKENIZER),
     "tuples": in_tuples,
     "return_dict=False": without_mappings,
     "a tensor": lambda: Answering(lambda z: z),
@@ -83,7 +90,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_the_form_of_the_answer_changes_nothing(name):
     """Not a record of the attacks on words, gradients or embeddings."""
-    want, found = evaluated(bert()), evaluated(MODELS[name]())
+    want, found = evaluated(own_bert()), evaluated(MODELS[name]())
     assert without_confidence(found.records) == without_confidence(want.records)
     assert {record.attack.split("@")[0] for record in found.records} == {
         *("deepwordbug", "a2t", "embedding-pgd-l2")
@@ -131,7 +138,7 @@ def test_a_module_without_parameters():
 @pytest.mark.fault("E5")
 def test_an_embedding_by_name():
     name = "inner.bert.embeddings.word_embeddings"
-    want, model = evaluated(bert()), Unnamed(lambda z: z)
+    want, model = evaluated(own_bert()), Unnamed(lambda z: z)
     found = evaluated(model, embedding=name)
     assert without_confidence(found.records) == without_confidence(want.records)
     with pytest.raises(UserError, match="word embedding"):
@@ -193,23 +200,23 @@ CHINESE = [{"text": text, "label": n % 3} for n, text in enumerate(["这部电�
 @pytest.mark.fault("E2")
 def test_texts_without_spaces_are_said_and_segmented():
     rows = [*CHINESE, *ROWS]
-    plain = evaluated(bert(), rows=rows, attacks="deepwordbug", white_box=None)
+    plain = evaluated(own_bert(), rows=rows, attacks="deepwordbug", white_box=None)
     (note,) = [note for note in plain.notes if "script" in note]
     assert note.startswith("2 of 8 texts")
     assert "--segmenter" in note
     assert [record.words for record in plain.records[:2]] == [1, 1]
     given = Resources(segmenter=characters, segmenter_name="characters")
-    found = evaluated(bert(), rows=rows, attacks="deepwordbug", white_box=None, resources=given)
+    found = evaluated(own_bert(), rows=rows, attacks="deepwordbug", white_box=None, resources=given)
     assert not any("script" in note for note in found.notes)
     assert [record.words for record in found.records[:2]] == [7, 3]
     assert found.hashes != plain.hashes
-    assert not any("script" in note for note in evaluated(bert(), white_box=None).notes)
+    assert not any("script" in note for note in evaluated(own_bert(), white_box=None).notes)
 
 
 @pytest.mark.fault("U9")
 def test_blank_texts_are_counted_apart():
     rows = [{"text": text, "label": 0} for text in ("", "  ", "\ufffd")]
-    found = evaluated(bert(), rows=[*rows, *ROWS], attacks="deepwordbug", clean_on_all=True)
+    found = evaluated(own_bert(), rows=[*rows, *ROWS], attacks="deepwordbug", clean_on_all=True)
     assert {record.id for record in found.records} == {3, 4, 5, 6, 7, 8}
     assert found.clean[1] == 6
     assert "3 of 9 texts hold nothing to read (row 1, 2, 3)" in found.notes[0]
