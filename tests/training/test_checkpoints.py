@@ -154,6 +154,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r}); sys.path.insert(0, {training!r})
 import torch
+torch.set_num_threads(1)  # as here: sums in another order end in other bits
 from tiny_training import METHODS, rows, trained
 
 state, calls = torch.save, []
