@@ -132,6 +132,7 @@ class Steps:
         trainer = self._trainer
         if not self._open or not self._acts():
             return
+        self._check_use()
         wanted = getattr(trainer, "current_gradient_accumulation_steps", 1)
         if self._attacked >= wanted:
             return
@@ -146,6 +147,11 @@ class Steps:
 
     def _step_ends(self) -> None:
         self._open = False
+        self._check_use()  # again, for a step without an optimizer
+        self.alarm.step_ends(self._trainer.state.global_step)
+
+    def _check_use(self) -> None:
+        """Did the caller of `compute_loss` do with the losses what the Trainer's own step does?"""
         name = type(self._trainer).__name__
         if len(self._taken) < self._attacked:
             raise UserError(
@@ -162,7 +168,6 @@ class Steps:
                     f"training_step multiplies it by {float(made[0]):.4g}, which would weigh the "
                     f"passes of a step unequally: change the loss in compute_loss."
                 )
-        self.alarm.step_ends(self._trainer.state.global_step)
 
 
 def _after(first: Callable[[], None], event: Callable[..., Any]) -> Callable[..., Any]:

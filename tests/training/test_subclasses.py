@@ -142,9 +142,12 @@ def test_a_loss_put_on_the_trainer_in_mid_run_is_seen(tmp_path):
     ("step", "sentence"), [(weighs, r"by 0\.5 where .* by 1"), (forgets_backward, "call backward")]
 )
 def test_a_loss_that_is_used_otherwise_is_an_error(tmp_path, step, sentence):
+    trainer = build(tmp_path, above(step), **FREELB)
+    before = weights(trainer)
     with pytest.raises(UserError, match=sentence) as caught:
-        trained(tmp_path, above(step), **FREELB)
+        trainer.train()
     assert_one_sentence(caught.value)
+    assert distance(weights(trainer), before) == 0
 
 
 @pytest.mark.fault("T1")
