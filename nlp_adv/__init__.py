@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from nlp_adv.errors import UserError
 
 if TYPE_CHECKING:
-    from nlp_adv.images.objective import image_objective
     from nlp_adv.methods import (
         AWP,
         FGM,
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
         register,
     )
     from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall, Memory, WithinBox
-    from nlp_adv.text.objective import text_objective
+    from nlp_adv.sites.pixels import image_objective
+    from nlp_adv.sites.text import text_objective
     from nlp_adv.training.arguments import AdversarialArguments, AdversarialTrainingArguments
     from nlp_adv.training.trainer import AdversarialMixin, AdversarialTrainer
 
@@ -78,7 +78,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "nlp_adv.images.objective": ("image_objective",),
+    "nlp_adv.sites.pixels": ("image_objective",),
     "nlp_adv.methods": (
         "AWP",
         "FGM",
@@ -102,12 +102,12 @@ _HOMES = {
         "register",
     ),
     "nlp_adv.perturbation": ("L1Ball", "L2Ball", "LInfBall", "Memory", "WithinBox"),
-    "nlp_adv.text.objective": ("text_objective",),
+    "nlp_adv.sites.text": ("text_objective",),
     "nlp_adv.training.arguments": ("AdversarialArguments", "AdversarialTrainingArguments"),
     "nlp_adv.training.trainer": ("AdversarialMixin", "AdversarialTrainer"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_PARTS = ("images", "methods", "perturbation")
+_PARTS = ("attacks", "images", "methods", "perturbation", "sites")
 
 
 def __getattr__(name: str) -> Any:

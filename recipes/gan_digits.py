@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
+from nlp_adv.data.idx import read_idx
 from nlp_adv.errors import UserError
-from nlp_adv.images.idx import read_idx
 
 LATENT, HIDDEN, PIXELS = 100, 128, 784
 SPARSITY = 0.9  # the share of a unit's inputs whose weight is 0

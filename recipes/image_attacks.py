@@ -40,11 +40,10 @@ from torch import Tensor
 
 import nlp_adv
 from nlp_adv.cli.main import main as nlp_adv_command
+from nlp_adv.data.image_loading import LoadedClassifier, load_classifier
+from nlp_adv.data.images import Images, load_images
 from nlp_adv.errors import UserError
-from nlp_adv.images import parse_epsilon
-from nlp_adv.images.data import Images, load_images
-from nlp_adv.images.loading import LoadedClassifier, load_classifier
-from nlp_adv.images.pixels import logits_of
+from nlp_adv.sites.normalisation import logits_of, parse_epsilon
 
 EXPERIMENTS = ("fgsm", "optimizers", "table")
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat")

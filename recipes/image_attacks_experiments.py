@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from nlp_adv.errors import UserError
-from nlp_adv.images import (
+from nlp_adv.attacks import (
     APGD,
     FGM,
     FGSM,
@@ -24,11 +23,12 @@ from nlp_adv.images import (
     OptimizerAttack,
     compare,
 )
-from nlp_adv.images.batch import image_batch
-from nlp_adv.images.pixels import Pixels, logits_of
-from nlp_adv.images.quiet import quiet
+from nlp_adv.attacks.batch import image_batch
+from nlp_adv.attacks.quiet import quiet
+from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, L1Ball, L2Ball, LInfBall
 from nlp_adv.robustness.images import PixelNoise, image_checks
+from nlp_adv.sites.normalisation import Pixels, logits_of
 
 EPSILONS = (0.0, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 32 / 255, 0.2)
 STEPS, TUNED_STEPS = 100, 10  # of the optimizers, free and in a ball

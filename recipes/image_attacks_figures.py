@@ -7,7 +7,7 @@ from image_attacks_experiments import EPSILONS, Made, Subject, signed_steps
 from PIL import Image
 from torch import Tensor
 
-from nlp_adv.images.drawing import band_style, line_style, mark, new_figure, saved, tidy
+from nlp_adv.drawing import band_style, line_style, mark, new_figure, saved, tidy
 from nlp_adv.robustness.statistics import Share
 
 DRAWN = "noise-linf fgsm fgm-l2 pgd-linf pgd-l2 pgd-l1 apgd-linf deepfool-linf deepfool-l2 cw-l2"

@@ -28,10 +28,10 @@ from image_training_report import write_results
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
+from nlp_adv.attacks import FGSM, PGD
 from nlp_adv.cli.image_task import ImageTask, Normalised, load_image_task
 from nlp_adv.cli.train_image_arguments import ImageReportArguments, parse
 from nlp_adv.errors import UserError
-from nlp_adv.images import FGSM, PGD
 from nlp_adv.methods import floor_cost
 from nlp_adv.robustness.images.evaluation import evaluate_images
 from nlp_adv.robustness.images.evaluator import image_evaluator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from nlp_adv.images.drawing import line_style, mark, new_figure, saved, tidy
+from nlp_adv.drawing import line_style, mark, new_figure, saved, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

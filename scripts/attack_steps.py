@@ -23,9 +23,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from nlp_adv.data.files import read_file
+from nlp_adv.data.text_demo import demo_dataset
 from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
-from nlp_adv.text.demo import demo_dataset
-from nlp_adv.text.files import read_file
 
 BATCH = 100
 DECAYS: dict[str, Callable[[float], float]] = {

@@ -28,18 +28,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from nlp_adv.attacks.words.attacks import DeepWordBug, TextFooler
+from nlp_adv.attacks.words.attacks.build import Resources, build_engine
+from nlp_adv.attacks.words.candidates import CandidateTable, Source
+from nlp_adv.attacks.words.constraints import Constraints
+from nlp_adv.attacks.words.encoding import Splicer
+from nlp_adv.attacks.words.engine import Attack, Engine, Text
+from nlp_adv.attacks.words.protocols import protocol_named
+from nlp_adv.attacks.words.victim import Victim
+from nlp_adv.attacks.words.words import Words
+from nlp_adv.data.files import read_file
 from nlp_adv.robustness.data import attack_data
-from nlp_adv.robustness.protocols import protocol_named
 from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.substitution.attacks import DeepWordBug, TextFooler
-from nlp_adv.robustness.substitution.attacks.build import Resources, build_engine
-from nlp_adv.robustness.substitution.candidates import CandidateTable, Source
-from nlp_adv.robustness.substitution.constraints import Constraints
-from nlp_adv.robustness.substitution.encoding import Splicer
-from nlp_adv.robustness.substitution.engine import Attack, Engine, Text
-from nlp_adv.robustness.substitution.victim import Victim
-from nlp_adv.robustness.substitution.words import Words
-from nlp_adv.text.files import read_file
 
 BATCH = 32  # the usual batch size of evaluators; a word has fewer candidates
 

@@ -33,11 +33,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlp_adv.images import FGSM, PGD, AttackResult, CarliniWagner, DeepFool
-from nlp_adv.images.batch import image_batch
-from nlp_adv.images.pixels import logits_of
-from nlp_adv.images.quiet import quiet
+from nlp_adv.attacks import FGSM, PGD, AttackResult, CarliniWagner, DeepFool
+from nlp_adv.attacks.batch import image_batch
+from nlp_adv.attacks.quiet import quiet
 from nlp_adv.perturbation import LInfBall
+from nlp_adv.sites.normalisation import logits_of
 
 RADII = [0.02 * k for k in range(1, 11)]
 CW = {"steps": 200, "search_steps": 9, "step_size": 0.05, "initial_constant": 1e-3}

@@ -48,7 +48,7 @@ from nlp_adv import (
     text_objective,
 )
 from nlp_adv.methods import Method, floor_cost
-from nlp_adv.text.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.sites.embeddings import EmbeddingTap, find_embedding
 
 STEPS = 3
 BLOCKS = 6

@@ -10,16 +10,32 @@ import pytest
 import nlp_adv
 
 ROOT = Path(nlp_adv.__file__).parent
-PARTS = {"perturbation", "methods", "text", "images", "training", "robustness", "cli"}
+PARTS = {
+    "attacks",
+    "cli",
+    "data",
+    "experiments",
+    "images",
+    "methods",
+    "perturbation",
+    "report",
+    "robustness",
+    "sites",
+    "training",
+}
 
 # Each part may import these parts; `errors`, which imports nothing, is open to all but the core.
 MAY_IMPORT = {
     "perturbation": set(),
+    "sites": {"perturbation"},
     "methods": {"perturbation"},
-    "text": {"perturbation"},
-    "images": {"perturbation"},
-    "robustness": {"perturbation", "text", "images"},
-    "training": {"perturbation", "methods", "text", "images"},
+    "data": {"perturbation", "sites"},
+    "attacks": {"perturbation", "sites", "data", "robustness"},
+    "robustness": {"perturbation", "sites", "data", "attacks", "report"},
+    "report": {"perturbation", "sites", "data", "attacks", "robustness"},
+    "training": {"perturbation", "sites", "methods", "data", "attacks"},
+    "experiments": PARTS - {"cli"},
+    "images": {"attacks", "sites"},  # the old address, for one version
     "cli": PARTS,
 }
 # These parts may import these packages and the standard library, nothing else.
@@ -27,7 +43,7 @@ THIRD_PARTY = {
     "errors": set(),
     "perturbation": {"torch"},
     "methods": {"torch"},
-    "text": {"torch", "transformers", "datasets", "tokenizers"},
+    "sites": {"torch", "transformers"},
 }
 
 
@@ -40,7 +56,7 @@ def imported(source: str, package: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
             base = ".".join([*above * (node.level > 0), *filter(None, [node.module])])
-            # `from nlp_adv import text` imports a part by its bare name.
+            # `from nlp_adv import data` imports a part by its bare name.
             inside = {f"{base}.{alias.name}" for alias in node.names}
             names |= inside if base == "nlp_adv" else {base}
     return names
@@ -62,7 +78,7 @@ def files() -> list[Path]:
 def test_imports_are_read_in_every_form():
     source = """
 import os, torch.nn as nn
-from nlp_adv.text.embeddings import EmbeddingTap
+from nlp_adv.sites.embeddings import EmbeddingTap
 from nlp_adv import cli
 def f():
     from ..robustness import x
@@ -71,15 +87,15 @@ if TYPE_CHECKING:
     import nlp_adv.training.trainer
 """
     names = imported(source, "nlp_adv.methods")
-    assert {"os", "torch.nn", "nlp_adv.text.embeddings", "nlp_adv.cli"} <= names
+    assert {"os", "torch.nn", "nlp_adv.sites.embeddings", "nlp_adv.cli"} <= names
     assert {"nlp_adv.robustness", "nlp_adv.methods", "nlp_adv.training.trainer"} <= names
-    assert parts(names) == {"text", "cli", "robustness", "methods", "training"}
+    assert parts(names) == {"sites", "cli", "robustness", "methods", "training"}
 
 
 def test_every_part_is_in_the_table():
     found = {path.relative_to(ROOT).parts[0] for path in files() if path.parent != ROOT}
     assert found <= PARTS
-    assert {"perturbation", "methods", "text"} <= found
+    assert {"perturbation", "methods", "sites"} <= found
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -137,11 +137,11 @@ def test_the_table_of_attacks_is_the_registry():
 
 
 def test_the_table_of_image_attacks_is_what_there_is():
-    import nlp_adv.images
+    import nlp_adv.attacks
 
     names = {name for cell in first_column(section("Images")) for name in re.findall(r"\w+", cell)}
-    attack = nlp_adv.images.Attack
-    exported = [(name, getattr(nlp_adv.images, name)) for name in nlp_adv.images.__all__]
+    attack = nlp_adv.attacks.Attack
+    exported = [(name, getattr(nlp_adv.attacks, name)) for name in nlp_adv.attacks.__all__]
     kinds = [(name, one) for name, one in exported if isinstance(one, type)]
     assert names == {name for name, one in kinds if issubclass(one, attack) and one is not attack}
 

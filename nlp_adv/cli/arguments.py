@@ -12,9 +12,9 @@ import torch
 from nlp_adv.cli.flags import FlagParser, flag_names, method_name
 from nlp_adv.cli.numbers import check_numbers
 from nlp_adv.cli.settings import flags_of
+from nlp_adv.data.text import GLUE_TASKS, DataSource
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import EmbeddingPGD
-from nlp_adv.text.data import GLUE_TASKS, DataSource
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nlp_adv.attacks.words.attacks.build import ATTACKS
+from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.cli.arguments import check_radii
 from nlp_adv.cli.flags import FlagParser
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import EmbeddingPGD
-from nlp_adv.robustness.protocols import PROTOCOLS, Protocol, protocol_named
-from nlp_adv.robustness.substitution.attacks.build import ATTACKS
 from nlp_adv.robustness.white_box import WhiteBox
 
 SEGMENTERS = ("characters", "jieba", "pythainlp")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from nlp_adv.attacks import PGD
+from nlp_adv.attacks.losses import check_loss
+from nlp_adv.attacks.radii import check_ball
 from nlp_adv.cli.arguments import check_radii
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.flags import FlagParser, PlainParser, flag_names
 from nlp_adv.cli.modality import with_numbers
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
-from nlp_adv.images import PGD
-from nlp_adv.images.losses import check_loss
-from nlp_adv.images.radii import check_ball
 from nlp_adv.perturbation import BALLS, Ball
 
 STEP_RATIO = 2.5  # step size = 2.5·ε/steps: long enough to cross the ball, short enough to settle

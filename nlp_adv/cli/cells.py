@@ -14,7 +14,7 @@ from nlp_adv.cli.report import REPORT_NAME
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.saved import HEADER
-from nlp_adv.text.embeddings import find_embedding
+from nlp_adv.sites.embeddings import find_embedding
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nlp_adv.cli.recipe import Control, Recipe, checked_seeds, read_recipe
 from nlp_adv.cli.report import REPORT_NAME
 from nlp_adv.errors import UserError
 from nlp_adv.folders import FolderTaken, alone_in, unusable_as_name
-from nlp_adv.robustness.report import write_report
+from nlp_adv.report import write_report
 from nlp_adv.robustness.saved import load
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nlp_adv.attacks.words.attacks.build import check_attacks
 from nlp_adv.cli.attack import attacked
 from nlp_adv.cli.attack_arguments import (
     AttackArguments,
@@ -18,7 +19,6 @@ from nlp_adv.folders import alone_in
 from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.saved import Evaluation
 from nlp_adv.robustness.shards import Shard
-from nlp_adv.robustness.substitution.attacks.build import check_attacks
 
 
 def main(argv: list[str]) -> None:

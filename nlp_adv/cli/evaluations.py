@@ -11,10 +11,10 @@ from nlp_adv.cli.flags import PlainParser
 from nlp_adv.cli.report import table
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
+from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
+from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.joined import joined
-from nlp_adv.robustness.report import ModelResult, PublishedValue, Report, write_report
-from nlp_adv.robustness.report.unlike import share_of_a_token
 from nlp_adv.robustness.saved import Evaluation, load, save
 from nlp_adv.robustness.statistics import Share, summarise
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nlp_adv.attacks import APGD, FGM, FGSM, Attack, CarliniWagner, DeepFool
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
 from nlp_adv.errors import UserError
-from nlp_adv.images import APGD, FGM, FGSM, Attack, CarliniWagner, DeepFool
 from nlp_adv.robustness.images.noise import PixelNoise
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from nlp_adv.attacks import Attack
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
 from nlp_adv.cli.image_attacks import in_ball
 from nlp_adv.cli.image_victim import AttackedImages
-from nlp_adv.images import Attack, Pixels
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import check_answers
 from nlp_adv.robustness.check_result import Check
@@ -30,6 +30,7 @@ from nlp_adv.robustness.images.checks import check_image_records
 from nlp_adv.robustness.images.finished import FinishedParts
 from nlp_adv.robustness.images.report import exhibit_ids, exhibits
 from nlp_adv.robustness.images.swept import sweep_by_length
+from nlp_adv.sites.normalisation import Pixels
 
 
 class ImageRun:

@@ -17,12 +17,12 @@ from transformers import (
 )
 
 from nlp_adv.cli.train_image_arguments import TrainImageArguments
+from nlp_adv.data.image_demo import demo_images, small_resnet
+from nlp_adv.data.image_loading import cannot_load, load_processor
+from nlp_adv.data.images import Images, load_images
+from nlp_adv.data.labels import in_classes_of
 from nlp_adv.errors import UserError
-from nlp_adv.images.data import Images, load_images
-from nlp_adv.images.demo import demo_images, small_resnet
-from nlp_adv.images.loading import cannot_load, load_processor
-from nlp_adv.images.pixels import Pixels, processor_statistics
-from nlp_adv.text.labels import in_classes_of
+from nlp_adv.sites.normalisation import Pixels, processor_statistics
 
 Row = dict[str, Any]
 _AutoModel: Any = AutoModelForImageClassification  # its methods have no types

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments, ImageVictimArguments
+from nlp_adv.data.image_loading import LoadedClassifier, load_classifier
+from nlp_adv.data.images import Images, load_images
 from nlp_adv.errors import UserError
-from nlp_adv.images.data import Images, load_images
-from nlp_adv.images.loading import LoadedClassifier, load_classifier
 
 
 @dataclass(frozen=True)

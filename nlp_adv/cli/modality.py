@@ -5,8 +5,8 @@ from typing import cast, get_args
 
 from nlp_adv.cli.flags import value_of
 from nlp_adv.errors import UserError
-from nlp_adv.images.pixels import parse_epsilon
 from nlp_adv.methods import Modality
+from nlp_adv.sites.normalisation import parse_epsilon
 
 # A word, or what follows the = of a flag.
 _FRACTION = re.compile(r"(--[\w-]+=)?(\d+(?:\.\d*)?/\d+(?:\.\d*)?)")

@@ -13,7 +13,7 @@ from nlp_adv.cli.attack_arguments import AttackArguments, EmbeddingArguments, Vi
 from nlp_adv.cli.yaml_file import read_yaml
 from nlp_adv.errors import UserError
 from nlp_adv.folders import unusable_as_name
-from nlp_adv.robustness.report import PublishedValue
+from nlp_adv.report import PublishedValue
 
 _OF_THE_DATA = ("dataset_name", "dataset_config_name", "task_name", "text_columns", "label_column")
 _INHERITED = (*_OF_THE_DATA, "test_file", "max_seq_length")

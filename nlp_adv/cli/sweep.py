@@ -19,7 +19,7 @@ from nlp_adv.cli.task import Task, load_task
 from nlp_adv.cli.train import check_length
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
-from nlp_adv.text.embeddings import find_embedding
+from nlp_adv.sites.embeddings import find_embedding
 
 
 def main(argv: list[str]) -> None:

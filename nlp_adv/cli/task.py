@@ -17,11 +17,11 @@ from transformers import (
 )
 
 from nlp_adv.cli.arguments import DataArguments, ModelArguments, TrainArguments
-from nlp_adv.errors import UserError, foreign_code
-from nlp_adv.perturbation.evaluating import evaluating
-from nlp_adv.text import demo
-from nlp_adv.text.class_names import are_placeholders, classes_of
-from nlp_adv.text.data import (
+from nlp_adv.data import text_demo as demo
+from nlp_adv.data.class_names import are_placeholders, classes_of
+from nlp_adv.data.files import cause
+from nlp_adv.data.labels import in_classes_of
+from nlp_adv.data.text import (
     TextData,
     count_overlap,
     in_classes,
@@ -29,9 +29,9 @@ from nlp_adv.text.data import (
     tokenized,
     unreadable_rows,
 )
-from nlp_adv.text.files import cause
-from nlp_adv.text.labels import in_classes_of
-from nlp_adv.text.vocabulary import check_vocabulary
+from nlp_adv.data.vocabulary import check_vocabulary
+from nlp_adv.errors import UserError, foreign_code
+from nlp_adv.perturbation.evaluating import evaluating
 
 
 @dataclass

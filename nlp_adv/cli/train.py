@@ -26,7 +26,7 @@ from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
 from nlp_adv.methods import all_methods
 from nlp_adv.robustness.evaluator import embedding_evaluator
-from nlp_adv.text.embeddings import find_embedding
+from nlp_adv.sites.embeddings import find_embedding
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.callbacks import RobustnessCallback
 from nlp_adv.training.metrics import compute_metrics_for, metric_names, with_largest_answer

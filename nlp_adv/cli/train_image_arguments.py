@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from nlp_adv.attacks import PGD
 from nlp_adv.cli.arguments import check_radii, unused_folder
 from nlp_adv.cli.flags import FlagParser, flag_names, method_name
 from nlp_adv.cli.modality import with_numbers
 from nlp_adv.cli.numbers import check_numbers
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
-from nlp_adv.images import PGD
 from nlp_adv.methods import all_methods
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.training.arguments import AdversarialTrainingArguments

@@ -17,22 +17,22 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from nlp_adv.cli.attack_arguments import SEGMENTERS, AttackArguments, VictimArguments
-from nlp_adv.cli.task import check_embeddings, not_found, with_padding
-from nlp_adv.errors import UserError
-from nlp_adv.robustness.fingerprint import fingerprint
-from nlp_adv.robustness.substitution.attacks.build import Resources
-from nlp_adv.robustness.substitution.candidates import CandidateTable, Source, WordNet
-from nlp_adv.robustness.substitution.constraints import Tagger
-from nlp_adv.robustness.substitution.language_models import (
+from nlp_adv.attacks.words.attacks.build import Resources
+from nlp_adv.attacks.words.candidates import CandidateTable, Source, WordNet
+from nlp_adv.attacks.words.constraints import Tagger
+from nlp_adv.attacks.words.language_models import (
     MaskedLanguageModel,
     MeanPooledEncoder,
     Similarity,
 )
-from nlp_adv.robustness.substitution.words import Segmenter, characters
-from nlp_adv.text.data import DataSource, check_rows, find_columns
-from nlp_adv.text.files import read_file
-from nlp_adv.text.sources import read_splits
+from nlp_adv.attacks.words.words import Segmenter, characters
+from nlp_adv.cli.attack_arguments import SEGMENTERS, AttackArguments, VictimArguments
+from nlp_adv.cli.task import check_embeddings, not_found, with_padding
+from nlp_adv.data.files import read_file
+from nlp_adv.data.sources import read_splits
+from nlp_adv.data.text import DataSource, check_rows, find_columns
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.fingerprint import fingerprint
 
 
 def load_victim(arguments: VictimArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

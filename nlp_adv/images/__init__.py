@@ -1,36 +1,36 @@
-"""Attacks on images, and images as something to train on, over the core of the package.
+"""The old address of attacks on images, for one version: they are in `nlp_adv.attacks` now."""
 
-from nlp_adv.images import FGSM, PGD, Pixels
-result = FGSM(8 / 255)(Pixels(model, mean, std), x, y)
-"""
+import warnings
+from importlib import import_module
+from typing import Any
 
-from nlp_adv.images.attacks import (
-    APGD,
-    FGM,
-    FGSM,
-    PGD,
-    Attack,
-    CarliniWagner,
-    DeepFool,
-    OptimizerAttack,
-)
-from nlp_adv.images.comparison import Comparison, compare
-from nlp_adv.images.pixels import Pixels, parse_epsilon
-from nlp_adv.images.result import AttackResult, summary_table
+_HOMES = {
+    "nlp_adv.attacks": (
+        "APGD",
+        "FGM",
+        "FGSM",
+        "PGD",
+        "Attack",
+        "AttackResult",
+        "CarliniWagner",
+        "Comparison",
+        "DeepFool",
+        "OptimizerAttack",
+        "compare",
+        "summary_table",
+    ),
+    "nlp_adv.sites": ("Pixels", "parse_epsilon"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "APGD",
-    "FGM",
-    "FGSM",
-    "PGD",
-    "Attack",
-    "AttackResult",
-    "CarliniWagner",
-    "Comparison",
-    "DeepFool",
-    "OptimizerAttack",
-    "Pixels",
-    "compare",
-    "parse_epsilon",
-    "summary_table",
-]
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME_OF[name]
+    warnings.warn(
+        f"nlp_adv.images.{name} is {home}.{name} now; the old address goes with the next version.",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return getattr(import_module(home), name)

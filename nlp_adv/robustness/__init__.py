@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nlp_adv.attacks.words.attacks.build import ATTACKS, Resources
+    from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol
     from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
     from nlp_adv.robustness.evaluation import evaluate_robustness
     from nlp_adv.robustness.evaluator import embedding_evaluator
-    from nlp_adv.robustness.protocols import PROTOCOLS, Protocol
     from nlp_adv.robustness.saved import Evaluation
-    from nlp_adv.robustness.substitution.attacks.build import ATTACKS, Resources
     from nlp_adv.robustness.textattack_csv import read_textattack_csv
     from nlp_adv.robustness.white_box import WhiteBox
 
@@ -29,21 +29,21 @@ __all__ = [
 
 # A part of this package imports its neighbours; none of them is loaded before it is asked for.
 _WHERE = {
-    "ATTACKS": "substitution.attacks.build",
-    "PROTOCOLS": "protocols",
-    "EmbeddingPGD": "embedding",
-    "Evaluation": "saved",
-    "Protocol": "protocols",
-    "Resources": "substitution.attacks.build",
-    "WhiteBox": "white_box",
-    "embedding_evaluator": "evaluator",
-    "embedding_robustness": "embedding",
-    "evaluate_robustness": "evaluation",
-    "read_textattack_csv": "textattack_csv",
+    "ATTACKS": "nlp_adv.attacks.words.attacks.build",
+    "PROTOCOLS": "nlp_adv.attacks.words.protocols",
+    "EmbeddingPGD": "nlp_adv.robustness.embedding",
+    "Evaluation": "nlp_adv.robustness.saved",
+    "Protocol": "nlp_adv.attacks.words.protocols",
+    "Resources": "nlp_adv.attacks.words.attacks.build",
+    "WhiteBox": "nlp_adv.robustness.white_box",
+    "embedding_evaluator": "nlp_adv.robustness.evaluator",
+    "embedding_robustness": "nlp_adv.robustness.embedding",
+    "evaluate_robustness": "nlp_adv.robustness.evaluation",
+    "read_textattack_csv": "nlp_adv.robustness.textattack_csv",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

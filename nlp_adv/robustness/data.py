@@ -11,10 +11,9 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from nlp_adv.errors import UserError
-from nlp_adv.robustness.protocols import Part
-from nlp_adv.robustness.substitution.engine import Text
-from nlp_adv.text.class_names import (
+from nlp_adv.attacks.words.engine import Text
+from nlp_adv.attacks.words.protocols import Part
+from nlp_adv.data.class_names import (
     ClassReading,
     are_placeholders,
     classes_of,
@@ -23,7 +22,8 @@ from nlp_adv.text.class_names import (
     read_declared,
     read_values,
 )
-from nlp_adv.text.data import DataSource, check_rows, find_columns
+from nlp_adv.data.text import DataSource, check_rows, find_columns
+from nlp_adv.errors import UserError
 
 
 @dataclass(frozen=True)

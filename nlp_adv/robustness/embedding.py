@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from nlp_adv.attacks.quiet import quiet
 from nlp_adv.errors import UserError
-from nlp_adv.images.quiet import quiet
 from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.robustness.embedding_attacks import EmbeddingAttack, EmbeddingNoise, EmbeddingPGD
 from nlp_adv.robustness.embedding_result import EmbeddingRobustness, joined
 from nlp_adv.robustness.embedding_rows import Loss, Rows
-from nlp_adv.text.embeddings import embedding_tap
+from nlp_adv.sites.embeddings import embedding_tap
 
 __all__ = [
     "EmbeddingAttack",

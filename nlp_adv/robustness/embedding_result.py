@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nlp_adv.attacks.words.words import Words
 from nlp_adv.robustness.embedding_attacks import EmbeddingAttack
 from nlp_adv.robustness.records import Outcome, Record
-from nlp_adv.robustness.substitution.words import Words
 
 
 @dataclass(frozen=True)

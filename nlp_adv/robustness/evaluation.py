@@ -15,31 +15,31 @@ from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from nlp_adv.errors import UserError
-from nlp_adv.perturbation.evaluating import answers, divergence_found, evaluating
-from nlp_adv.robustness.answers import Answers, check_answers
-from nlp_adv.robustness.any_model import a_tensor_of, torch_model
-from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.checks import check_overlap
-from nlp_adv.robustness.data import attack_data
-from nlp_adv.robustness.fingerprint import fingerprint
-from nlp_adv.robustness.protocols import Protocol, protocol_named
-from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.repeatable import check_repeatable
-from nlp_adv.robustness.saved import Evaluation, Store
-from nlp_adv.robustness.shards import Shard
-from nlp_adv.robustness.substitution.attacks.build import (
+from nlp_adv.attacks.words.attacks.build import (
     Resources,
     attack_hash,
     build_attack,
     build_engine,
 )
-from nlp_adv.robustness.substitution.encoding import Splicer
-from nlp_adv.robustness.substitution.engine import Attack, Text
-from nlp_adv.robustness.substitution.victim import Victim, Work
+from nlp_adv.attacks.words.encoding import Splicer
+from nlp_adv.attacks.words.engine import Attack, Text
+from nlp_adv.attacks.words.protocols import Protocol, protocol_named
+from nlp_adv.attacks.words.victim import Victim, Work
+from nlp_adv.data.vocabulary import check_vocabulary
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import answers, divergence_found, evaluating
+from nlp_adv.robustness.answers import Answers, check_answers
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.checks import check_overlap
+from nlp_adv.robustness.data import attack_data
+from nlp_adv.robustness.fingerprint import fingerprint
+from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.repeatable import check_repeatable
+from nlp_adv.robustness.saved import Evaluation, Store
+from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.what_is_read import notes_on, readable
 from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
-from nlp_adv.text.vocabulary import check_vocabulary
+from nlp_adv.sites.any_model import a_tensor_of, torch_model
 
 if TYPE_CHECKING:
     from transformers import Pipeline, PreTrainedTokenizerBase

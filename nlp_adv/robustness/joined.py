@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nlp_adv.errors import UserError
+from nlp_adv.report.content import Curve
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.records import Record, changes_text
-from nlp_adv.robustness.report.content import Curve
 from nlp_adv.robustness.saved import Evaluation, identity
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.statistics import Share

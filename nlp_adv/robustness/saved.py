@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in, write_whole
+from nlp_adv.report.content import Curve, ModelResult
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.protocols import Protocol
 from nlp_adv.robustness.records import RECORDS, Record, RecordWriter, read_records
-from nlp_adv.robustness.report.content import Curve, ModelResult
 from nlp_adv.robustness.statistics import Share
 
 HEADER, COST = "evaluation.json", "cost.jsonl"

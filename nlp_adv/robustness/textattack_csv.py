@@ -15,9 +15,9 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
+from nlp_adv.attacks.words.words import Words
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.records import Outcome, Record
-from nlp_adv.robustness.substitution.words import Words
 
 _COLUMNS = (
     "original_text",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nlp_adv.robustness.substitution.encoding import Splicer
-from nlp_adv.robustness.substitution.engine import Engine, Text
-from nlp_adv.robustness.substitution.words import runs_on
+from nlp_adv.attacks.words.encoding import Splicer
+from nlp_adv.attacks.words.engine import Engine, Text
+from nlp_adv.attacks.words.words import runs_on
 
 
 def readable(splicer: Splicer, texts: Sequence[Text]) -> list[Text]:

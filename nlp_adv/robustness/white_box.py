@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
+from nlp_adv.attacks.words.encoding import Splicer
+from nlp_adv.attacks.words.engine import Text
+from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import answers
-from nlp_adv.robustness.any_model import answering
+from nlp_adv.report.content import Curve
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import (
     check_records,
@@ -22,11 +25,8 @@ from nlp_adv.robustness.checks import (
 )
 from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
 from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.report.content import Curve
 from nlp_adv.robustness.statistics import Share
-from nlp_adv.robustness.substitution.encoding import Splicer
-from nlp_adv.robustness.substitution.engine import Text
-from nlp_adv.robustness.substitution.victim import Victim
+from nlp_adv.sites.any_model import answering
 
 ROWS = 64  # a batch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nlp_adv.images.drawing import line_style, mark, new_figure, saved, tidy
+from nlp_adv.drawing import line_style, mark, new_figure, saved, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
-from nlp_adv.images.objective import check_normalisation, image_objective
-from nlp_adv.images.pixels import processor_statistics
 from nlp_adv.methods import Modality
 from nlp_adv.perturbation import ModelObjective
-from nlp_adv.text.embeddings import EmbeddingTap, embedding_tap
-from nlp_adv.text.objective import text_objective
+from nlp_adv.sites.embeddings import EmbeddingTap, embedding_tap
+from nlp_adv.sites.normalisation import processor_statistics
+from nlp_adv.sites.pixels import check_normalisation, image_objective
+from nlp_adv.sites.text import text_objective
 
 
 class Perturbed(Protocol):

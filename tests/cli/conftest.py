@@ -9,7 +9,7 @@ import transformers
 from commands import SPLITS, write
 from transformers import BertConfig, BertModel
 
-from nlp_adv.text.demo import demo_tokenizer
+from nlp_adv.data.text_demo import demo_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from nlp_adv.cli.main import main
-from nlp_adv.images.demo import small_resnet
-from nlp_adv.text.demo import demo_tokenizer
+from nlp_adv.data.image_demo import small_resnet
+from nlp_adv.data.text_demo import demo_tokenizer
 
 # What may be said before the sentence, in lines of their own.
 NOTES = ("Note: ", "Warning: ", "Attacking ", "Training with ", "===", "nlp-adv train --", "ε = ")

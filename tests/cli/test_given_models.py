@@ -15,8 +15,8 @@ from test_attack_command import refused_last
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from nlp_adv import UserError
-from nlp_adv.text.demo import demo_tokenizer
-from nlp_adv.text.vocabulary import check_vocabulary
+from nlp_adv.data.text_demo import demo_tokenizer
+from nlp_adv.data.vocabulary import check_vocabulary
 
 
 def bare(folder: Path, vocabulary: int = 100) -> Path:

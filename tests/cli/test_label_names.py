@@ -9,7 +9,7 @@ from commands import BRIEF, SPLITS, call, write
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from nlp_adv.text.labels import in_classes_of
+from nlp_adv.data.labels import in_classes_of
 
 pytestmark = pytest.mark.fault("U6")
 TEXTS = [row["text"] for row in SPLITS["train"]]

@@ -13,13 +13,13 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from nlp_adv.attacks import PGD
 from nlp_adv.cli.image_task import Normalised
 from nlp_adv.cli.modality import modality, with_numbers
 from nlp_adv.cli.train_image_arguments import parse
+from nlp_adv.data.image_demo import demo_images
+from nlp_adv.data.image_loading import load_classifier
 from nlp_adv.errors import UserError
-from nlp_adv.images import PGD
-from nlp_adv.images.demo import demo_images
-from nlp_adv.images.loading import load_classifier
 from nlp_adv.perturbation import LInfBall
 
 SHORT = {

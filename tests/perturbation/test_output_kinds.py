@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, mse_loss
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
-from nlp_adv.images.objective import image_objective
 from nlp_adv.perturbation import Output, divergence, kind_of, mean_over_examples
-from nlp_adv.text.objective import text_objective
+from nlp_adv.sites.pixels import image_objective
+from nlp_adv.sites.text import text_objective
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:

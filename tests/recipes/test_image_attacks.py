@@ -18,8 +18,8 @@ import image_attacks as recipe
 import image_attacks_experiments as experiments
 import image_attacks_report as report
 
-from nlp_adv.images import FGSM, PGD, OptimizerAttack
-from nlp_adv.images.demo import demo_images, small_resnet
+from nlp_adv.attacks import FGSM, PGD, OptimizerAttack
+from nlp_adv.data.image_demo import demo_images, small_resnet
 from nlp_adv.perturbation import LInfBall
 
 each_optimizer = pytest.mark.parametrize("name", experiments.OPTIMIZERS)

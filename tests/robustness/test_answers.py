@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nlp_adv.images import PGD
+from nlp_adv.attacks import PGD
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.robustness.answers import Answers, check_answers, one_answer
 from nlp_adv.robustness.images import evaluate_images, image_checks

@@ -12,11 +12,11 @@ from test_checks import Reader, opinions
 from test_embedding_attack import TextModel, answered, attacked, sentences, split
 from torch import nn
 
+from nlp_adv.attacks.words.example import Goal
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.checks import check_step_size, embedding_checks
 from nlp_adv.robustness.embedding import EmbeddingNoise, EmbeddingPGD
-from nlp_adv.robustness.substitution.example import Goal
 from nlp_adv.robustness.white_box import WhiteBox
 
 reader, batches = test_checks.reader, test_checks.batches  # fixtures

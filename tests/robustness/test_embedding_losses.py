@@ -20,9 +20,9 @@ from test_embedding_attack import (
 )
 from torch import Tensor, nn
 
+from nlp_adv.attacks.words.words import Words
 from nlp_adv.perturbation import BALLS
 from nlp_adv.robustness.embedding import EmbeddingNoise, EmbeddingPGD
-from nlp_adv.robustness.substitution.words import Words
 
 COARSE = GRID[4:34:3]
 

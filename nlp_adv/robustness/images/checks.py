@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from nlp_adv.attacks import FGM, PGD, Attack
 from nlp_adv.errors import UserError
-from nlp_adv.images import FGM, PGD, Attack
-from nlp_adv.images.pixels import Classifier
 from nlp_adv.perturbation import Ball
 from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.answers import Answers, check_answers
@@ -50,6 +49,7 @@ from nlp_adv.robustness.images.running import clean_look, restarted, run_attack
 from nlp_adv.robustness.images.scaled import ScaledLogits
 from nlp_adv.robustness.images.sweep import at_radius
 from nlp_adv.robustness.scaled_logits import softening_factor
+from nlp_adv.sites.normalisation import Classifier
 
 __all__ = [
     "check_ascent",

@@ -9,15 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nlp_adv.images.batch import image_batch
-from nlp_adv.images.pixels import Classifier
-from nlp_adv.images.quiet import quiet
+from nlp_adv.attacks.batch import image_batch
+from nlp_adv.attacks.quiet import quiet
 from nlp_adv.robustness import repeatable
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_embedding import ZERO_GRADIENTS
 from nlp_adv.robustness.checks_paired import percent
 from nlp_adv.robustness.checks_records import FEWEST, check_confidence
 from nlp_adv.robustness.images.records import ImageRecord
+from nlp_adv.sites.normalisation import Classifier
 
 FALLING = 0.05  # of the images may lose at the end what the attack climbed
 UNDONE = 0.2  # of the successes may be undone by rounding: those at the border often are

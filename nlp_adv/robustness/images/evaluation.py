@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from nlp_adv.attacks import Attack
 from nlp_adv.errors import UserError
-from nlp_adv.images import Attack
-from nlp_adv.images.pixels import Classifier
 from nlp_adv.perturbation import Ball
 from nlp_adv.robustness.fingerprint import fingerprint
 from nlp_adv.robustness.images.numbers import ImageRobustness
 from nlp_adv.robustness.images.running import clean_look, digits_of, restarted, run_attack
 from nlp_adv.robustness.images.store import ImageStore
+from nlp_adv.sites.normalisation import Classifier
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Images (B, C, H, W) in [0, 1] and their right classes (B,)."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from nlp_adv.images import Attack, Pixels
-from nlp_adv.images.pixels import Classifier
+from nlp_adv.attacks import Attack
 from nlp_adv.perturbation import unwrapped
 from nlp_adv.robustness.images.evaluation import Batches, evaluate_images
+from nlp_adv.sites.normalisation import Classifier, Pixels
 
 Wrap = Callable[[nn.Module], Classifier]
 

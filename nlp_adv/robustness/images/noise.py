@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nlp_adv.images import Attack, AttackResult
-from nlp_adv.images.batch import ImageBatch
-from nlp_adv.images.losses import margin
-from nlp_adv.images.radii import ball_for, check_ball, rows_of
-from nlp_adv.images.trace import Trace
+from nlp_adv.attacks import Attack, AttackResult
+from nlp_adv.attacks.batch import ImageBatch
+from nlp_adv.attacks.losses import margin
+from nlp_adv.attacks.radii import ball_for, check_ball, rows_of
+from nlp_adv.attacks.trace import Trace
 from nlp_adv.perturbation import Ball
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.images import Attack, AttackResult
-from nlp_adv.images.batch import image_batch
-from nlp_adv.images.pixels import Classifier
-from nlp_adv.images.quiet import quiet
+from nlp_adv.attacks import Attack, AttackResult
+from nlp_adv.attacks.batch import image_batch
+from nlp_adv.attacks.quiet import quiet
 from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.images.records import ImageRecord
+from nlp_adv.sites.normalisation import Classifier
 
 
 @dataclass(frozen=True)

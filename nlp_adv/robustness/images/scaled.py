@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nlp_adv.images.pixels import Classifier, logits_of
+from nlp_adv.sites.normalisation import Classifier, logits_of
 
 
 class ScaledLogits(nn.Module):

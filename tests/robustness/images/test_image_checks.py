@@ -7,8 +7,8 @@ import pytest
 import torch
 from faulty_models import EPSILON, left, record
 
+from nlp_adv.attacks import FGM, PGD
 from nlp_adv.errors import UserError
-from nlp_adv.images import FGM, PGD
 from nlp_adv.perturbation import L2Ball, LInfBall
 from nlp_adv.robustness.images import PixelNoise, evaluate_images
 from nlp_adv.robustness.images.checks import (

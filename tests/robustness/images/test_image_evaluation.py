@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nlp_adv.attacks import FGSM, PGD, Attack, DeepFool
 from nlp_adv.errors import UserError
-from nlp_adv.images import FGSM, PGD, Attack, DeepFool, Pixels
 from nlp_adv.perturbation import L2Ball, LInfBall
 from nlp_adv.robustness.images import (
     ImageRobustness,
@@ -25,6 +25,7 @@ from nlp_adv.robustness.images import (
 from nlp_adv.robustness.images.numbers import stands, summarise_images
 from nlp_adv.robustness.images.records import line
 from nlp_adv.robustness.statistics import Share
+from nlp_adv.sites.normalisation import Pixels
 from nlp_adv.training.callbacks import RobustnessCallback
 
 ATTACKS = {

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from nlp_adv.attacks import FGSM, PGD, DeepFool
 from nlp_adv.errors import UserError
-from nlp_adv.images import FGSM, PGD, DeepFool
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.images import epsilon_sweep, evaluate_images

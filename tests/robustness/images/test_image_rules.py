@@ -8,8 +8,8 @@ import torch
 from faulty_models import Changed
 from torch import nn
 
+from nlp_adv.attacks import APGD, FGSM, PGD, CarliniWagner, DeepFool
 from nlp_adv.errors import UserError
-from nlp_adv.images import APGD, FGSM, PGD, CarliniWagner, DeepFool
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 from nlp_adv.robustness.images import PixelNoise, epsilon_sweep, evaluate_images
 from nlp_adv.robustness.images.checks import image_checks

@@ -7,8 +7,8 @@ import faulty_models as small
 import pytest
 import torch
 
+from nlp_adv.attacks import APGD, FGM, FGSM, PGD, DeepFool, OptimizerAttack
 from nlp_adv.errors import UserError
-from nlp_adv.images import APGD, FGM, FGSM, PGD, DeepFool, OptimizerAttack
 from nlp_adv.perturbation import L2Ball, LInfBall
 from nlp_adv.robustness.images import EpsilonSweep, epsilon_sweep, evaluate_images
 from nlp_adv.robustness.images.sweep import at_radius

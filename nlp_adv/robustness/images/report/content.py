@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nlp_adv.images import AttackResult
+from nlp_adv.attacks import AttackResult
 from nlp_adv.perturbation.evaluating import NO_CLASS
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.images.numbers import ImageRobustness

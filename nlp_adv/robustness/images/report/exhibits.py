@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlp_adv.images import Attack, AttackResult
-from nlp_adv.images.pixels import Classifier
+from nlp_adv.attacks import Attack, AttackResult
 from nlp_adv.robustness.images.numbers import ImageRobustness
 from nlp_adv.robustness.images.running import device_of
+from nlp_adv.sites.normalisation import Classifier
 
 FALLEN, STOOD = 4, 2  # of the images that are drawn
 

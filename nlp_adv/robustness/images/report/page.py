@@ -12,14 +12,14 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
+from nlp_adv.attacks import AttackResult
+from nlp_adv.drawing import svg_bytes
 from nlp_adv.errors import UserError
-from nlp_adv.images import AttackResult
-from nlp_adv.images.drawing import svg_bytes
-from nlp_adv.images.pictures import history_curves
+from nlp_adv.report.cells import percent
+from nlp_adv.report.figures import svg
+from nlp_adv.report.pictures import history_curves
 from nlp_adv.robustness.images.report import tables
 from nlp_adv.robustness.images.report.content import ImageReport
-from nlp_adv.robustness.report.cells import percent
-from nlp_adv.robustness.report.figures import svg
 
 _SHOWN = 6  # images an attack
 _SMALL = 96  # pixels a side, up to which pictures keep every pixel; larger ones are JPEG
@@ -31,7 +31,7 @@ def page(report: ImageReport) -> str:
     Raises:
         UserError: there are pictures, and no Pillow or matplotlib.
     """
-    own, shared = files(__package__), files("nlp_adv.robustness.report")
+    own, shared = files(__package__), files("nlp_adv.report")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from nlp_adv.robustness.curve import AccuracyCurve
-from nlp_adv.robustness.images.numbers import radius_of
-from nlp_adv.robustness.images.report.content import NORMS, ImageReport
-from nlp_adv.robustness.report.cells import (
+from nlp_adv.report.cells import (
     MISSING,
     Cell,
     Table,
@@ -15,10 +12,13 @@ from nlp_adv.robustness.report.cells import (
     number,
     percent,
 )
-from nlp_adv.robustness.report.chart import Chart, Line, Point
-from nlp_adv.robustness.report.content import ModelResult, Report
-from nlp_adv.robustness.report.layout import check_table
-from nlp_adv.robustness.report.sentences import Verdict, verdict
+from nlp_adv.report.chart import Chart, Line, Point
+from nlp_adv.report.content import ModelResult, Report
+from nlp_adv.report.layout import check_table
+from nlp_adv.report.sentences import Verdict, verdict
+from nlp_adv.robustness.curve import AccuracyCurve
+from nlp_adv.robustness.images.numbers import radius_of
+from nlp_adv.robustness.images.report.content import NORMS, ImageReport
 from nlp_adv.robustness.statistics import Share
 
 ATTACK_LEGEND = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from nlp_adv.report.machine import plain
+from nlp_adv.report.markdown import escaped, markdown_table
 from nlp_adv.robustness.images.report.content import ImageReport
 from nlp_adv.robustness.images.report.tables import (
     ATTACK_LEGEND,
@@ -17,8 +19,6 @@ from nlp_adv.robustness.images.report.tables import (
     settings_table,
     summary,
 )
-from nlp_adv.robustness.report.machine import plain
-from nlp_adv.robustness.report.markdown import escaped, markdown_table
 
 
 def markdown(report: ImageReport, figures: Sequence[str]) -> str:

@@ -1,0 +1,30 @@
+"""Attacks on a trained model: one file each, over the core of the package.
+
+from nlp_adv.attacks import FGSM, PGD
+result = FGSM(8 / 255)(Pixels(model, mean, std), x, y)
+"""
+
+from nlp_adv.attacks.apgd import APGD
+from nlp_adv.attacks.attack import Attack
+from nlp_adv.attacks.carlini_wagner import CarliniWagner
+from nlp_adv.attacks.comparison import Comparison, compare
+from nlp_adv.attacks.deepfool import DeepFool
+from nlp_adv.attacks.fgsm import FGM, FGSM
+from nlp_adv.attacks.optimizer import OptimizerAttack
+from nlp_adv.attacks.pgd import PGD
+from nlp_adv.attacks.result import AttackResult, summary_table
+
+__all__ = [
+    "APGD",
+    "FGM",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "AttackResult",
+    "CarliniWagner",
+    "Comparison",
+    "DeepFool",
+    "OptimizerAttack",
+    "compare",
+    "summary_table",
+]

@@ -1,0 +1,23 @@
+"""The named attacks: a file each, composed of an order, a source of candidates and a search."""
+
+from nlp_adv.attacks.words.attacks.a2t import A2T
+from nlp_adv.attacks.words.attacks.deepwordbug import DeepWordBug
+from nlp_adv.attacks.words.attacks.hotflip import HotFlip, Vocabulary
+from nlp_adv.attacks.words.attacks.masked import BAE, BERTAttack
+from nlp_adv.attacks.words.attacks.pwws import PWWS
+from nlp_adv.attacks.words.attacks.static import Static
+from nlp_adv.attacks.words.attacks.textbugger import TextBugger
+from nlp_adv.attacks.words.attacks.textfooler import TextFooler
+
+__all__ = [
+    "A2T",
+    "BAE",
+    "PWWS",
+    "BERTAttack",
+    "DeepWordBug",
+    "HotFlip",
+    "Static",
+    "TextBugger",
+    "TextFooler",
+    "Vocabulary",
+]

@@ -1,0 +1,166 @@
+"""From an attack's name to the attack, with the resources that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from nlp_adv.attacks.words.attacks.a2t import A2T
+from nlp_adv.attacks.words.attacks.deepwordbug import DeepWordBug
+from nlp_adv.attacks.words.attacks.hotflip import HotFlip, Vocabulary
+from nlp_adv.attacks.words.attacks.masked import BAE, BERTAttack
+from nlp_adv.attacks.words.attacks.pwws import PWWS
+from nlp_adv.attacks.words.attacks.static import Static
+from nlp_adv.attacks.words.attacks.textbugger import TextBugger
+from nlp_adv.attacks.words.attacks.textfooler import TextFooler
+from nlp_adv.attacks.words.candidates import Source, TextBuggerEdits
+from nlp_adv.attacks.words.constraints import Constraints, Tagger
+from nlp_adv.attacks.words.encoding import Splicer
+from nlp_adv.attacks.words.engine import Attack, Engine
+from nlp_adv.attacks.words.example import FillRequest, SimilarityRequest
+from nlp_adv.attacks.words.language_models import MaskedLanguageModel, Similarity
+from nlp_adv.attacks.words.protocols import Protocol
+from nlp_adv.attacks.words.victim import Victim
+from nlp_adv.attacks.words.words import Segmenter
+from nlp_adv.errors import UserError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What attacks and constraints need besides the victim; the package ships none of it.
+
+    Args:
+        neighbours: word → neighbours, nearest first (textfooler, a2t, textbugger).
+        synonyms: WordNet (pwws).
+        masked_lm: a masked language model (bae, bert-attack).
+        encoder: a sentence encoder, for protocols with `min_similarity`.
+        tagger: parts of speech, for protocols with `same_part_of_speech`.
+        segmenter: a text → its words, where spaces do not part them (Chinese, Japanese, Thai).
+        tagger_name, segmenter_name: for the protocol's hash.
+    """
+
+    neighbours: Source | None = None
+    synonyms: Source | None = None
+    masked_lm: MaskedLanguageModel | None = None
+    encoder: Similarity | None = None
+    tagger: Tagger | None = None
+    segmenter: Segmenter | None = None
+    tagger_name: str = ""
+    segmenter_name: str = ""
+
+    def needed(self, field: str, attack: str) -> Any:
+        """One of these, which an attack cannot do without.
+
+        Raises:
+            UserError: it is not there.
+        """
+        found = getattr(self, field)
+        if found is None:
+            raise UserError(f"{attack} needs {_GIVEN_BY[field]}.")
+        return found
+
+
+# What counts as a word, a stop word and a query, beside the protocol's numbers. A change of these
+# is a change of all numbers: 2 since combining marks belong to their word, stop words are function
+# words alone, and what a model does not read is neither changed nor counted.
+RULES = "2"
+
+_GIVEN_BY = {
+    "neighbours": "neighbours of words: give a file {word: [candidates]} (--neighbours FILE)",
+    "synonyms": "WordNet: give its folder (--wordnet FOLDER) or a file {word: [candidates]}",
+    "masked_lm": "a masked language model: name one (--masked_lm NAME_OR_FOLDER)",
+}
+
+Builder = Callable[[Resources, Victim, Splicer], Attack]
+ATTACKS: dict[str, Builder] = {
+    "deepwordbug": lambda resources, victim, splicer: DeepWordBug(),
+    "textbugger": lambda resources, victim, splicer: TextBugger(
+        TextBuggerEdits(resources.neighbours)
+    ),
+    "pwws": lambda resources, victim, splicer: PWWS(resources.needed("synonyms", "pwws")),
+    "textfooler": lambda resources, victim, splicer: TextFooler(
+        resources.needed("neighbours", "textfooler")
+    ),
+    "a2t": lambda resources, victim, splicer: A2T(resources.needed("neighbours", "a2t")),
+    "hotflip": lambda resources, victim, splicer: HotFlip(Vocabulary.of(victim, splicer)),
+    "bae": lambda resources, victim, splicer: BAE(resources.needed("masked_lm", "bae")),
+    "static": lambda resources, victim, splicer: Static(),
+    "bert-attack": lambda resources, victim, splicer: BERTAttack(
+        resources.needed("masked_lm", "bert-attack")
+    ),
+}
+
+
+def build_attack(name: str, resources: Resources, victim: Victim, splicer: Splicer) -> Attack:
+    """The attack of that name.
+
+    Raises:
+        UserError: there is none, or what it needs is not there.
+    """
+    if name not in ATTACKS:
+        raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
+    if name in ("a2t", "hotflip"):
+        splicer.offsets(("a", None))  # refuses at once what it would refuse at the first text
+    return ATTACKS[name](resources, victim, splicer)
+
+
+def check_attacks(names: Iterable[str], protocol: Protocol, resources: Resources) -> None:
+    """Refuse, while there is no model yet, what could not be run on one.
+
+    Raises:
+        UserError: there is no such attack, or what it or the protocol needs is not there.
+    """
+    nobody: Any = None
+    build_engine(nobody, nobody, protocol, resources)
+    for name in names:
+        if name != "hotflip":  # which needs nothing but the model
+            build_attack(name, resources, nobody, nobody)
+
+
+def build_engine(
+    victim: Victim,
+    splicer: Splicer,
+    protocol: Protocol,
+    resources: Resources,
+    *,
+    target: int | None = None,
+    seed: int = 0,
+) -> Engine:
+    """The engine under a protocol, with whatever answers the requests of attacks.
+
+    Raises:
+        UserError: the protocol compares sentences or parts of speech, and nothing is there for it.
+    """
+    if protocol.min_similarity is not None and resources.encoder is None:
+        raise UserError(
+            f"The protocol {protocol.name} compares sentences: name an encoder (--encoder "
+            f"NAME_OR_FOLDER), or choose another protocol."
+        )
+    oracles = {FillRequest: resources.masked_lm, SimilarityRequest: resources.encoder}
+    return Engine(
+        victim,
+        splicer,
+        Constraints(protocol, resources.tagger),
+        {kind: oracle for kind, oracle in oracles.items() if oracle is not None},
+        target=target,
+        segmenter=resources.segmenter,
+        seed=seed,
+    )
+
+
+def attack_hash(attack: Attack, protocol: Protocol, resources: Resources) -> str:
+    """Of all that the attack's numbers depend on but the model, the data and the seed."""
+    used = {"attack": attack.name, "rules": RULES}
+    for field in fields(attack):  # type: ignore[arg-type]
+        value = getattr(attack, field.name)
+        if not isinstance(value, Vocabulary):  # the victim's own
+            used[field.name] = str(getattr(value, "fingerprint", value))
+    if protocol.min_similarity is not None and resources.encoder is not None:
+        used["encoder"] = resources.encoder.fingerprint
+    if protocol.same_part_of_speech:
+        used["tagger"] = resources.tagger_name
+    if resources.segmenter is not None:
+        named = getattr(resources.segmenter, "__qualname__", type(resources.segmenter).__name__)
+        used["segmenter"] = resources.segmenter_name or str(named)
+    return protocol.hash(used)

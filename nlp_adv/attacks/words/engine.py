@@ -1,0 +1,227 @@
+"""Drives the searches of many examples at once and answers what they ask in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+
+from nlp_adv.attacks.words.constraints import Constraints
+from nlp_adv.attacks.words.encoding import Splicer, Template
+from nlp_adv.attacks.words.example import (
+    Answer,
+    Example,
+    Goal,
+    GradientRequest,
+    LogitsRequest,
+    Request,
+    Steps,
+)
+from nlp_adv.attacks.words.protocols import Protocol as AttackProtocol
+from nlp_adv.attacks.words.victim import Victim
+from nlp_adv.attacks.words.words import Segmenter, Words
+from nlp_adv.perturbation.evaluating import evaluating
+from nlp_adv.robustness.records import Outcome, Record
+
+LIVE = 256  # examples under attack at once: enough to fill batches, few enough to hold in memory
+
+# Answers to all requests of one kind, in their order.
+Oracle = Callable[[list[Any]], Sequence[Any]]
+
+
+class Attack(Protocol):
+    """A search over one example; a frozen dataclass whose fields are its configuration."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line and in records."""
+        ...
+
+    def search(self, example: Example) -> Steps[Answer]:
+        """From the original, which the model gets right, to the best variant found."""
+        ...
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is attacked.
+
+    Args:
+        id: its number in the data.
+        text: the attacked text.
+        label: the right class.
+        context: the other text of a pair.
+    """
+
+    id: int
+    text: str
+    label: int
+    context: str | None = None
+
+
+@dataclass
+class Engine:
+    """A model, a protocol and what answers the requests of searches.
+
+    Args:
+        victim: the attacked model.
+        splicer: its tokenizer.
+        constraints: of the protocol.
+        oracles: request type → what answers it, besides the victim.
+        target: the class of a targeted attack; None for any wrong answer.
+        segmenter: finds the words of texts without spaces; None takes runs of letters.
+        seed: of all random numbers.
+        live: examples under attack at once.
+        unspliced: texts so far that had to be tokenized whole.
+    """
+
+    victim: Victim
+    splicer: Splicer
+    constraints: Constraints
+    oracles: Mapping[type, Oracle] = field(default_factory=dict)
+    target: int | None = None
+    segmenter: Segmenter | None = None
+    seed: int = 0
+    live: int = LIVE
+    unspliced: int = 0
+
+    @property
+    def protocol(self) -> AttackProtocol:
+        """The numbers."""
+        return self.constraints.protocol
+
+    def run(self, attack: Attack, texts: Iterable[Text]) -> Iterator[Record]:
+        """Attack all texts; records come as examples are finished.
+
+        What comes of an example depends on nothing but the model, the attack, the protocol, the
+        seed and the example: not on the others, their order or the size of batches, up to the
+        rounding of the model's arithmetic.
+        """
+        oracles = self._oracles()
+        waiting = iter(texts)
+        live: dict[int, tuple[Steps[Record], Request]] = {}
+        with evaluating(self.victim.model):
+            while True:
+                for example in self._examples(attack, islice(waiting, self.live - len(live))):
+                    steps = self._attacked(attack, example)
+                    finished = _advance(live, example.id, steps, None)
+                    if finished is not None:
+                        yield finished
+                if not live:
+                    return
+                for number, answer in _answers(live, oracles):
+                    finished = _advance(live, number, live.pop(number)[0], answer)
+                    if finished is not None:
+                        yield finished
+
+    def _oracles(self) -> dict[type, Oracle]:
+        def logits(requests: list[LogitsRequest]) -> Sequence[torch.Tensor]:
+            rows = [row for request in requests for row in request.rows]
+            return torch.split(self.victim.logits(rows), [len(r.rows) for r in requests])
+
+        def gradients(requests: list[GradientRequest]) -> Sequence[torch.Tensor]:
+            rows, labels = [r.row for r in requests], [r.label for r in requests]
+            return self.victim.gradients(rows, labels)
+
+        return {LogitsRequest: logits, GradientRequest: gradients, **self.oracles}
+
+    def _examples(self, attack: Attack, texts: Iterable[Text]) -> list[Example]:
+        chosen = list(texts)
+        if not chosen:
+            return []
+        parts = [(Words.of(text.text, self.segmenter), text.context) for text in chosen]
+        templates = self.splicer.templates(parts)
+        self.unspliced += sum(not template.splices for template in templates)
+        pairs = zip(chosen, templates, strict=True)
+        return [self._example(attack, text, template) for text, template in pairs]
+
+    def _example(self, attack: Attack, text: Text, template: Template) -> Example:
+        return Example(
+            id=text.id,
+            template=template,
+            label=text.label,
+            goal=Goal(self.target),
+            protocol=self.protocol,
+            constraints=self.constraints,
+            rng=random.Random(self.seed_of(attack, text)),
+        )
+
+    def seed_of(self, attack: Attack, text: Text) -> int:
+        """Random numbers belong to the example: to no order, batch or shard."""
+        key = f"{self.seed}/{attack.name}/{self.protocol.hash()}/{text.id}"
+        return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+
+    def _attacked(self, attack: Attack, example: Example) -> Steps[Record]:
+        while True:
+            state = example.rng.getstate()
+            (original,) = yield from example.ask([example.words])
+            example.original = original
+            if original.prediction != example.label or original.succeeded:
+                return _record(attack, example, original, "skipped")
+            found = yield from attack.search(example)
+            if example.template.splices and not example.template.holds_for(found.words):
+                # The spliced ids were not the tokenizer's: once more, tokenized whole.
+                self.unspliced += 1
+                example.rng.setstate(state)
+                example.start_over()
+                continue
+            return _record(attack, example, found, "succeeded" if found.succeeded else "failed")
+
+
+def _advance(
+    live: dict[int, tuple[Steps[Record], Request]], number: int, steps: Steps[Record], answer: Any
+) -> Record | None:
+    """Run a search up to its next request, or to its end."""
+    try:
+        live[number] = (steps, steps.send(answer))
+    except StopIteration as end:
+        record: Record = end.value
+        return record
+    return None
+
+
+def _answers(
+    live: Mapping[int, tuple[Steps[Record], Request]], oracles: Mapping[type, Oracle]
+) -> list[tuple[int, Any]]:
+    """Number of the example and answer, for all requests, those of one kind together."""
+    kinds: dict[type, list[int]] = {}
+    for number, (_, request) in live.items():
+        kinds.setdefault(type(request), []).append(number)
+    answered: list[tuple[int, Any]] = []
+    for kind, numbers in kinds.items():
+        answers = oracles[kind]([live[number][1] for number in numbers])
+        answered += zip(numbers, answers, strict=True)
+    return answered
+
+
+def _record(attack: Attack, example: Example, found: Answer, outcome: Outcome) -> Record:
+    original = example.original
+    assert original is not None
+    return Record(
+        id=example.id,
+        attack=attack.name,
+        original=example.words.text,
+        adversarial=found.words.text,
+        context=example.template.context,
+        label=example.label,
+        prediction=original.prediction,
+        adversarial_prediction=found.prediction,
+        outcome=outcome,
+        queries=example.queries,
+        forwards=example.forwards,
+        tokens=example.tokens,
+        words=len(example.words),
+        words_changed=len(example.words.changed(found.words)),
+        confidence=_confidence(original),
+        adversarial_confidence=_confidence(found),
+        budget_stopped=example.spent and not found.succeeded,
+    )
+
+
+def _confidence(answer: Answer) -> float:
+    return float(answer.logits.softmax(0).max())

@@ -1,0 +1,1 @@
+"""Labelled sentences and images: read, checked, made."""

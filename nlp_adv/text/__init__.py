@@ -1,1 +1,0 @@
-"""Text: where δ enters a language model, and the sentences it is trained on."""
