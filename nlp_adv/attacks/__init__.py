@@ -6,10 +6,14 @@ result = FGSM(8 / 255)(Pixels(model, mean, std), x, y)
 
 from nlp_adv.attacks.apgd import APGD
 from nlp_adv.attacks.attack import Attack
+from nlp_adv.attacks.bisection import Bisection
 from nlp_adv.attacks.carlini_wagner import CarliniWagner
 from nlp_adv.attacks.comparison import Comparison, compare
 from nlp_adv.attacks.deepfool import DeepFool
 from nlp_adv.attacks.fgsm import FGM, FGSM
+from nlp_adv.attacks.ladder import Ladder, ladder
+from nlp_adv.attacks.measured import Measured
+from nlp_adv.attacks.noise import Noise
 from nlp_adv.attacks.optimizer import OptimizerAttack
 from nlp_adv.attacks.pgd import PGD
 from nlp_adv.attacks.result import AttackResult, summary_table
@@ -21,10 +25,15 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "Bisection",
     "CarliniWagner",
     "Comparison",
     "DeepFool",
+    "Ladder",
+    "Measured",
+    "Noise",
     "OptimizerAttack",
     "compare",
+    "ladder",
     "summary_table",
 ]

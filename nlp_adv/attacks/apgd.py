@@ -1,8 +1,8 @@
-"""Auto-PGD: PGD that halves its own steps, image by image.
+"""Auto-PGD: PGD that halves its own steps, example by example.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks", ICML 2020, https://arxiv.org/abs/2003.01690, Algorithm 1; S is the ball met
-with the pixels' range, f the loss, α = 0.75 (1 in the first step), η = 2ε at first:
+with what else bounds x, f the loss, α = 0.75 (1 in the first step), η = 2ε at first:
 
     z^{k+1} = Π_S( x^k + η·argmax_{‖v‖≤1} ⟨v, ∇f(x^k)⟩ )
     x^{k+1} = Π_S( x^k + α·(z^{k+1} − x^k) + (1 − α)·(x^k − x^{k−1}) )
@@ -22,39 +22,41 @@ import torch
 from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
-from nlp_adv.attacks.batch import ImageBatch
 from nlp_adv.attacks.losses import LOSSES, Loss, check_loss
-from nlp_adv.attacks.radii import ball_for, check_ball, finite_rows
-from nlp_adv.attacks.region import Region
+from nlp_adv.attacks.region import Region, check_ball, finite_rows, norm_name
 from nlp_adv.attacks.result import AttackResult
+from nlp_adv.attacks.rows import Rows, Standing
 from nlp_adv.attacks.trace import Trace
-from nlp_adv.perturbation import Ball, L1Ball
+from nlp_adv.perturbation import Ball, L1Ball, Unit
 
 _ALPHA = 0.75  # the share of a step that is new; the rest is the last step's
 
 
 @dataclass(frozen=True)
 class APGD(Attack):
-    """PGD without a step size to choose: it begins at 2ε, and each image halves its own.
+    """PGD without a step size to choose: it begins at 2ε, and each example halves its own.
 
         result = APGD(LInfBall(8 / 255), loss="dlr")(model, x, y)
 
     Args:
-        ball: `LInfBall` or `L2Ball`, its radius in pixels, one or one an image.
+        ball: `LInfBall` or `L2Ball`, its radius in the unit, one or one an example.
         steps: K.
         loss: what is climbed.
         random_start: begin uniformly in the ball instead of at x.
         rho: ρ, the share of steps that must climb.
         seed: of random starts.
+        unit: of the radius; see `PGD`.
 
     Deviations: η is judged after x^{w_j} has been seen, before a further step is made that would be
     thrown away. What is returned is the point of the largest loss among those that succeeded, where
     one did (the largest loss of all can belong to a point that does not). Both as in the authors'
     code, whose checkpoints are rounded down to whole steps and so come earlier for few steps. An
-    image whose gradient is not finite stays where it is for that step.
+    example whose gradient is not finite stays where it is for that step.
+
+    On embeddings and layers an example leaves with the first point that fools the model.
 
     Cost: K gradients, and three forward passes, one at the last point and two to say what came of
-    it; one more with a random start.
+    it (one where nothing is rounded to pictures); one more with a random start.
     """
 
     ball: Ball
@@ -63,6 +65,7 @@ class APGD(Attack):
     random_start: bool = False
     rho: float = 0.75
     seed: int = 0
+    unit: Unit = "absolute"
 
     def __post_init__(self) -> None:
         check_ball(self.ball)
@@ -79,56 +82,60 @@ class APGD(Attack):
     @property
     def name(self) -> str:
         """apgd-linf or apgd-l2, and the loss where it is another."""
-        norm = type(self.ball).__name__.removesuffix("Ball").lower()
-        return f"apgd-{norm}" + ("" if self.loss == "cross_entropy" else f"-{self.loss}")
+        loss = "" if self.loss == "cross_entropy" else f"-{self.loss}"
+        return f"apgd-{norm_name(self.ball)}{loss}"
 
-    def run(self, batch: ImageBatch) -> AttackResult:
-        """The attack on a batch, in a quiet model; no step waits for the device."""
-        ball = ball_for(self.ball, batch.x)
-        region, marks, start = Region.of(batch, ball), checkpoints(self.steps), batch.x
-        if self.random_start:
-            start = region.project(batch.x + batch.random_start(ball, self.seed))
-        here, logits = self._look(batch, start)
-        trace = Trace(batch, LOSSES[self.loss], None if self.random_start else logits)
+    def run(self, rows: Rows) -> AttackResult:
+        """The attack on examples, in a quiet model; no step on images waits for the device."""
+        trace, standing = Trace(rows, LOSSES[self.loss]), Standing(rows)
+        region, marks = rows.region(self.ball, self.unit), checkpoints(self.steps)
+        start = region.start(self.seed) if self.random_start else rows.clean
+        here, logits = self._look(rows, start)
         before, best, found = start, here, here
-        step = 2 * ball.epsilon * torch.ones_like(here.column(start.flatten(1)[:, 0]))  # η
+        step = 2 * region.ball.epsilon * torch.ones_like(here.column(start.flatten(1)[:, 0]))  # η
         judged, halved = here.loss, torch.zeros_like(here.fooled)
         raised, since = torch.zeros_like(here.loss), 0
         for k in range(1, self.steps + 1):
-            trace.add(here.adv, here.loss, here.grad)
+            seen = logits if k == 1 else None
+            trace.add(here.at, here.loss, here.grad, standing.index, logits=seen)
+            if rows.leaves and (stays := standing.leave(found.at, found.fooled)) is not None:
+                region, before, step = region.rows(stays), before[stays], step[stays]
+                here, best, found = here.rows(stays), best.rows(stays), found.rows(stays)
+                judged, halved, raised = judged[stays], halved[stays], raised[stays]
+            if not len(standing):
+                break
             at = self._step(region, here, before, step, alpha=_ALPHA if k > 1 else 1.0)
-            after, _ = self._look(batch, at, without_gradient=k == self.steps)
+            after, _ = self._look(standing.rows, at, last=k == self.steps)
             raised += after.loss > here.loss
             best = best.replaced(after, after.loss > best.loss)
             found = found.replaced(after, after.worse_than(found))
-            before, here = here.adv, after
+            before, here = here.at, after
             if k in marks:
                 too_few = raised < self.rho * (k - since)
                 halved = too_few | (~halved & ~(best.loss > judged))
                 step = torch.where(here.column(halved), step / 2, step)
                 here = here.replaced(best, halved)
                 judged, raised, since = best.loss, torch.zeros_like(raised), k
-        return trace.result(self.name, found.adv)
+        if len(standing):
+            trace.looked(standing.index)  # at the last point
+        return trace.result(self.name, standing.end(found.at))
 
-    def _look(
-        self, batch: ImageBatch, at: Tensor, *, without_gradient: bool = False
-    ) -> tuple[_Point, Tensor]:
-        """What the model says there, and its logits."""
+    def _look(self, rows: Rows, at: Tensor, *, last: bool = False) -> tuple[_Point, Tensor]:
+        """What the model says there, and its logits; at the last point without a gradient."""
         loss = LOSSES[self.loss]
-        if without_gradient:
+        if last:
             with torch.no_grad():
-                logits = batch.logits(at)
-            losses = loss(logits, batch.y, batch.towards)
-            grad = torch.zeros_like(at)
+                logits = rows.logits(at)
+            grad, losses = torch.zeros_like(at), loss(logits, rows.y, rows.towards)
         else:
-            grad, losses, logits = batch.gradient(at, loss)
-        return _Point(at, losses, grad, batch.fooled(logits)), logits
+            grad, losses, logits = rows.gradient(at, loss)
+        return _Point(at, losses, grad, rows.fooled(logits)), logits
 
     def _step(
         self, region: Region, here: _Point, before: Tensor, step: Tensor, *, alpha: float
     ) -> Tensor:
         """x^{k+1}, of x^k, x^{k−1} and η."""
-        at = here.adv
+        at = here.at
         z = region.step(at, here.grad, step)
         mixed = region.project(at + alpha * (z - at) + (1 - alpha) * (at - before))
         return torch.where(finite_rows(here.grad), mixed, at)
@@ -145,26 +152,30 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Point:
-    """Where the images are, (B, …), and what the model says there: losses (B,), ∇, fooled (B,)."""
+    """Where the examples are, (B, …), and what is said there: losses (B,), ∇, fooled (B,)."""
 
-    adv: Tensor
+    at: Tensor
     loss: Tensor
     grad: Tensor
     fooled: Tensor
 
     def column(self, rows: Tensor) -> Tensor:
         """(B,) → (B, 1, …)."""
-        return rows.view(-1, *[1] * (self.adv.ndim - 1))
+        return rows.view(-1, *[1] * (self.at.ndim - 1))
 
     def replaced(self, other: _Point, rows: Tensor) -> _Point:
         """The other point in those rows, (B,)."""
         column = self.column(rows)
         return _Point(
-            torch.where(column, other.adv, self.adv),
+            torch.where(column, other.at, self.at),
             torch.where(rows, other.loss, self.loss),
             torch.where(column, other.grad, self.grad),
             torch.where(rows, other.fooled, self.fooled),
         )
+
+    def rows(self, kept: Tensor) -> _Point:
+        """Some of the examples."""
+        return _Point(self.at[kept], self.loss[kept], self.grad[kept], self.fooled[kept])
 
     def worse_than(self, other: _Point) -> Tensor:
         """(B,): it fools where the other does not, or does as it does and has the larger loss."""

@@ -6,8 +6,9 @@ https://arxiv.org/abs/1608.04644, sections V and VI; κ is the confidence:
     min_w  ‖x' − x‖₂² + c·f(x'),   x' = ½·(tanh w + 1)
     f(x') = max(z_y − max_{i≠y} z_i + κ, 0),   max(max_{i≠t} z_i − z_t + κ, 0) towards a target
 
-tanh keeps x' in the range of the pixels. c is searched for each image: ten times larger until the
-attack succeeds, then bisected between the largest c that failed and the smallest that did not.
+tanh keeps x' in the range of the pixels; on embeddings and layers, which have none, w is δ itself
+in units of the example's root mean square. c is searched for each example: ten times larger until
+the attack succeeds, then bisected between the largest c that failed and the smallest that did not.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
-from nlp_adv.attacks.batch import ImageBatch
 from nlp_adv.attacks.losses import margin
-from nlp_adv.attacks.radii import finite_rows
+from nlp_adv.attacks.region import finite_rows
 from nlp_adv.attacks.result import AttackResult
+from nlp_adv.attacks.rows import Rows
 from nlp_adv.attacks.trace import Trace
+from nlp_adv.perturbation import L2Ball
 
-_SHRINK = 0.999999  # tanh never reaches 0 or 1: pixels that are would have w = ±∞, and never move
 _BETA1, _BETA2, _ADAM = 0.9, 0.999, 1e-8
 _PROGRESS = 0.9999  # of its lowest loss that an image may have kept after a tenth of the steps
 _NARROW = 0.01  # of c, between bounds that are as good as one
@@ -37,7 +38,7 @@ class CarliniWagner(Attack):
 
         result = CarliniWagner()(model, x, target=3)
 
-    The closest image that succeeded is returned, and x itself where none did. The loss written down
+    The closest point that succeeded is returned, and x itself where none did. The loss written down
     is the margin.
 
     Args:
@@ -46,16 +47,16 @@ class CarliniWagner(Attack):
         search_steps: values of c that are tried.
         initial_constant: the first c.
         confidence: κ, by how much the wrong class must lead, in logits.
-        abort_early: an image that has not succeeded with its c leaves Adam when the lowest of its
+        abort_early: an example that has not succeeded with its c leaves Adam when the lowest of its
             losses, that of x aside, has fallen by less than a ten-thousandth in a tenth of the
             steps. One that has makes all of them: its loss stands still for many steps on end
             while δ still shortens, and leaving then lengthened δ by 2 % (5·100 steps).
 
-    Deviations: each image has its own c and leaves Adam on its own, by its lowest loss, as that of
-    one image goes up and down; the authors' code watches the sum over the batch. An image whose
+    Deviations: each example has its own c and leaves Adam on its own, by its lowest loss, as that
+    of one goes up and down; the authors' code watches the sum over the batch. An example whose
     bounds on c are within 1 % of each other is searched no further, and one that succeeds without
-    change is done. The last c of a search of ten values and more is not tried twice. An image whose
-    gradient is not finite stays where it is for that step.
+    change is done. The last c of a search of ten values and more is not tried twice. An example
+    whose gradient is not finite stays where it is for that step.
 
     Cost: at most `steps`·`search_steps` gradients, and four forward passes.
     """
@@ -82,45 +83,45 @@ class CarliniWagner(Attack):
         """cw-l2."""
         return "cw-l2"
 
-    def run(self, batch: ImageBatch) -> AttackResult:
-        """The attack on a batch, in a quiet model."""
-        with torch.no_grad():
-            clean_logits = batch.logits(batch.x)
-        trace = Trace(batch, margin, clean_logits)
-        search = _Search(batch, self.initial_constant)
-        search.done = self._reached(batch, clean_logits)
+    def run(self, rows: Rows) -> AttackResult:
+        """The attack on examples, in a quiet model."""
+        trace = Trace(rows, margin)
+        clean_logits = trace.clean_logits()
+        search = _Search(rows, self.initial_constant)
+        search.done = self._reached(rows, clean_logits)
         for _ in range(self.search_steps):
-            rows = (~search.done).nonzero().squeeze(1)
-            if not len(rows):
+            places = (~search.done).nonzero().squeeze(1)
+            if not len(places):
                 break
-            self._descend(batch, search, trace, rows)
-            search.narrow(rows)
-        return trace.result(self.name, search.adv)
+            self._descend(rows, search, trace, places)
+            search.narrow(places)
+        return trace.result(self.name, search.point)
 
-    def _descend(self, batch: ImageBatch, search: _Search, trace: Trace, rows: Tensor) -> None:
-        """Adam, each image with its present c."""
-        live, c, tenth = batch.rows(rows), search.constant[rows], -(-self.steps // 10)
-        w = torch.atanh((2 * live.x - 1) * _SHRINK)
+    def _descend(self, rows: Rows, search: _Search, trace: Trace, places: Tensor) -> None:
+        """Adam, each example with its present c."""
+        live, c, tenth = rows.rows(places), search.constant[places], -(-self.steps // 10)
+        region = live.region(L2Ball(torch.inf))
+        w = region.free_variable()
         mean, square = torch.zeros_like(w), torch.zeros_like(w)  # of Adam
         lowest = checked = torch.full_like(c, torch.inf)
         for step in range(1, self.steps + 1):
-            tanh = w.tanh()
-            at = live.held((tanh + 1) / 2)
+            at, slope = region.at_variable(w)
             grad, margins, logits = live.gradient(at, margin)
-            trace.add(at, margins, grad, rows)
-            away, short = at - live.x, self.confidence - margins
+            trace.add(at, margins, grad, places)
+            away, short = (at - live.clean) / region.scale, self.confidence - margins
             distances = away.square().flatten(1).sum(1)
-            search.look(rows, at, distances, self._reached(live, logits))
+            search.look(places, at, distances, self._reached(live, logits))
             pull = _column(torch.where(short > 0, c, 0.0), w).to(w.dtype)
-            grad = (2 * away - pull * grad) * (1 - tanh.square()) / 2
+            grad = (2 * away - pull * (grad * region.scale)) * slope
             if step > 1:  # x itself does not count: Adam's first steps may lead above, then below
                 lowest = torch.minimum(lowest, distances + c * short.clamp_min(0))
             if self.abort_early and step > 1 and (step - 1) % tenth == 0:
-                falls = (lowest <= _PROGRESS * checked) | search.came_through[rows]
+                falls = (lowest <= _PROGRESS * checked) | search.succeeded[places]
                 if not falls.all():
-                    live, rows, c, lowest = live.rows(falls), rows[falls], c[falls], lowest[falls]
-                    w, grad, mean, square = w[falls], grad[falls], mean[falls], square[falls]
-                if not len(rows):
+                    live, region, places = live.rows(falls), region.rows(falls), places[falls]
+                    c, lowest, w, grad = c[falls], lowest[falls], w[falls], grad[falls]
+                    mean, square = mean[falls], square[falls]
+                if not len(places):
                     break
                 checked = lowest
             usable = finite_rows(grad)
@@ -131,40 +132,41 @@ class CarliniWagner(Attack):
             moved = w.addcdiv(mean, scale, value=-self.step_size / (1 - _BETA1**step))
             w = torch.where(usable, moved, w)
 
-    def _reached(self, batch: ImageBatch, logits: Tensor) -> Tensor:
+    def _reached(self, rows: Rows, logits: Tensor) -> Tensor:
         """(B,): fooled, and by κ; a margin of nan is not κ."""
-        return batch.fooled(logits) & (margin(logits, batch.y, batch.towards) >= self.confidence)
+        margins = margin(logits, rows.y, rows.towards)
+        return rows.fooled(logits) & (margins >= self.confidence)
 
 
 class _Search:
-    """The binary search over c, and the closest success so far; all of it one an image."""
+    """The binary search over c, and the closest success so far; all of it one an example."""
 
-    def __init__(self, batch: ImageBatch, constant: float) -> None:
-        like = batch.x.flatten(1)[:, 0]
-        self.adv, self.distances = batch.x.clone(), torch.full_like(like, torch.inf)
+    def __init__(self, rows: Rows, constant: float) -> None:
+        like = rows.clean.flatten(1)[:, 0]
+        self.point, self.distances = rows.clean.clone(), torch.full_like(like, torch.inf)
         self.constant = torch.full_like(like, constant)
         self.lower, self.upper = torch.zeros_like(like), torch.full_like(like, torch.inf)
-        self.came_through = torch.zeros_like(like, dtype=torch.bool)
-        self.done = torch.zeros_like(self.came_through)
+        self.succeeded = torch.zeros_like(like, dtype=torch.bool)
+        self.done = torch.zeros_like(self.succeeded)
 
-    def look(self, rows: Tensor, at: Tensor, distances: Tensor, reached: Tensor) -> None:
-        """Keep the images that succeeded and are closer than any before."""
-        kept: Tensor | slice = slice(None) if len(rows) == len(self.adv) else rows
+    def look(self, places: Tensor, at: Tensor, distances: Tensor, reached: Tensor) -> None:
+        """Keep the examples that succeeded and are closer than any before."""
+        kept: Tensor | slice = slice(None) if len(places) == len(self.point) else places
         closer = reached & (distances < self.distances[kept])
         self.distances[kept] = torch.where(closer, distances, self.distances[kept])
-        self.adv[kept] = torch.where(_column(closer, at), at, self.adv[kept])
-        self.came_through[kept] |= reached
+        self.point[kept] = torch.where(_column(closer, at), at, self.point[kept])
+        self.succeeded[kept] |= reached
 
-    def narrow(self, rows: Tensor) -> None:
-        """The next c of images that have had their steps."""
-        c, hit = self.constant[rows], self.came_through[rows]
-        lower = torch.where(hit, self.lower[rows], c)
-        upper = torch.where(hit, c, self.upper[rows])
+    def narrow(self, places: Tensor) -> None:
+        """The next c of examples that have had their steps."""
+        c, hit = self.constant[places], self.succeeded[places]
+        lower = torch.where(hit, self.lower[places], c)
+        upper = torch.where(hit, c, self.upper[places])
         larger = (10 * c).clamp_max(_LARGEST)
-        self.constant[rows] = torch.where(torch.isinf(upper), larger, (lower + upper) / 2)
-        self.lower[rows], self.upper[rows] = lower, upper
-        self.done[rows] = (upper - lower < _NARROW * upper) | (lower >= _LARGEST)
-        self.came_through[rows] = False
+        self.constant[places] = torch.where(torch.isinf(upper), larger, (lower + upper) / 2)
+        self.lower[places], self.upper[places] = lower, upper
+        self.done[places] = (upper - lower < _NARROW * upper) | (lower >= _LARGEST)
+        self.succeeded[places] = False
 
 
 def _column(rows: Tensor, like: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
-from nlp_adv.attacks.batch import ImageBatch
 from nlp_adv.attacks.losses import margin
-from nlp_adv.attacks.radii import finite_rows
+from nlp_adv.attacks.region import Region, finite_rows
 from nlp_adv.attacks.result import AttackResult
+from nlp_adv.attacks.rows import Rows, Standing
 from nlp_adv.attacks.trace import Trace
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, L1Ball, L2Ball, LInfBall
@@ -30,17 +30,17 @@ _NORMS: dict[str, tuple[Ball, Ball]] = {  # the unit ball of r, and that of its 
     "l2": (L2Ball(1.0), L2Ball(1.0)),
     "linf": (LInfBall(1.0), L1Ball(1.0)),
 }
-_PAST = 1e-4  # beyond the boundary, in pixels: where |f| is 0, so would the step be
+_PAST = 1e-4  # beyond the boundary, in units of the region's scale: where |f| is 0, the step is
 
 
 @dataclass(frozen=True)
 class DeepFool(Attack):
-    """A small δ that fools, without a radius: how far the images are from a boundary.
+    """A small δ that fools, without a radius: how far the examples are from a boundary.
 
         distances = DeepFool()(model, x, y).norm(2)
 
-    An image leaves the batch as soon as it is fooled; one that the model has wrong stays as it is.
-    The loss written down is the margin.
+    An example leaves the batch as soon as it is fooled; one that the model has wrong stays as it
+    is. The loss written down is the margin.
 
     Args:
         norm: in which the boundary is near, "l2" or "linf".
@@ -49,7 +49,8 @@ class DeepFool(Attack):
         classes: how many classes are looked at, those with the largest logits for x; all where the
             model has fewer.
 
-    Deviations: each r is 1e-4 longer, so that an image on a boundary leaves it. η lengthens the sum
+    Deviations: each r is 1e-4 longer (on embeddings, times their root mean square), so that an
+    example on a boundary leaves it. η lengthens the sum
     at every step, where Algorithm 2 does it once, at the end; steps end when the lengthened sum
     fools. Pixels are clamped to their range, Σr is not. A class whose w is 0 or not finite is
     passed over.
@@ -74,41 +75,38 @@ class DeepFool(Attack):
         """deepfool-l2 or deepfool-linf."""
         return f"deepfool-{self.norm}"
 
-    def run(self, batch: ImageBatch) -> AttackResult:
-        """The attack on a batch, in a quiet model.
+    def run(self, rows: Rows) -> AttackResult:
+        """The attack on examples, in a quiet model.
 
         Raises:
             UserError: with a target, which DeepFool has none of.
         """
-        if batch.towards:
+        if rows.towards:
             raise UserError(
                 "DeepFool goes to the nearest class, whichever it is; with a target use "
                 "CarliniWagner, or PGD."
             )
-        with torch.no_grad():
-            clean_logits = batch.logits(batch.x)
-        trace, adv = Trace(batch, margin, clean_logits), batch.x.clone()
-        others = self._others(clean_logits, batch.y)
-        rows = torch.arange(len(batch), device=adv.device)
-        live, at, total = batch, adv.clone(), torch.zeros_like(adv)  # total is Σ r
+        trace, standing = Trace(rows, margin), Standing(rows)
+        region, at = rows.region(L2Ball(torch.inf)), rows.clean
+        others = self._others(trace.clean_logits(), rows.y)
+        total = torch.zeros_like(at)  # Σ r
         for _ in range(self.steps):
-            leaf, logits = live.watched(at)
-            stands = ~live.fooled(logits)
-            if not stands.all():
-                adv[rows] = at
-                live, rows, others = live.rows(stands), rows[stands], others[stands]
-                at, total = at[stands], total[stands]
-                if not len(rows):
+            places, (leaf, logits) = standing.index, standing.rows.watched(at)
+            stays = standing.leave(at, standing.rows.fooled(logits))
+            if stays is not None:
+                trace.looked(places)
+                region, others = region.rows(stays), others[stays]
+                at, total = at[stays], total[stays]
+                if not len(standing):
                     break
-                # One forward pass of those that stand costs less than the gradients of the others.
-                leaf, logits = live.watched(at)
-            step, grad = self._to_boundary(live, leaf, logits, others)
-            losses = margin(logits.detach(), live.y)
-            trace.add(at, losses, grad, rows, gradients=others.shape[1])
+                # One forward pass of those that stay costs less than the gradients of the others.
+                leaf, logits = standing.rows.watched(at)
+            step, grad = self._to_boundary(standing.rows, region, leaf, logits, others)
+            losses = margin(logits.detach(), standing.rows.y)
+            trace.add(at, losses, grad, standing.index, gradients=others.shape[1])
             total = total + step
-            at = live.moved((1 + self.overshoot) * total)
-        adv[rows] = at
-        return trace.result(self.name, adv)
+            at = region.moved((1 + self.overshoot) * total)
+        return trace.result(self.name, standing.end(at))
 
     def _others(self, logits: Tensor, y: Tensor) -> Tensor:
         """The likeliest classes but y, (B, k)."""
@@ -116,22 +114,21 @@ class DeepFool(Attack):
         return rest.topk(min(self.classes, logits.shape[1]) - 1, dim=1).indices
 
     def _to_boundary(
-        self, live: ImageBatch, leaf: Tensor, logits: Tensor, others: Tensor
+        self, rows: Rows, region: Region, leaf: Tensor, logits: Tensor, others: Tensor
     ) -> tuple[Tensor, Tensor]:
         """r, and the w_l that it goes along; 0 where no class has one."""
         ball, dual = _NORMS[self.norm]
-        f = logits.gather(1, others) - logits.gather(1, live.y[:, None])
+        f = logits.gather(1, others) - logits.gather(1, rows.y[:, None])
         nearest = torch.full_like(leaf.flatten(1)[:, 0], torch.inf)
         nearest = nearest.view(-1, *[1] * (leaf.ndim - 1))
         along, last = torch.zeros_like(leaf), others.shape[1] - 1
         for k in range(last + 1):
             # Backward passes one by one: batched by vmap they cost as much, and some models refuse.
-            (grad,) = torch.autograd.grad(f[:, k].sum(), leaf, retain_graph=k < last)
-            w = live.free(grad)
+            w = rows.slope(f[:, k], leaf, again=k < last)
             length = dual.norm(w)
             distance = f[:, k].detach().abs().to(leaf.dtype).view_as(nearest) / length
             nearer = finite_rows(w) & (length > 0) & (distance < nearest)
             nearest = torch.where(nearer, distance, nearest)
             along = torch.where(nearer, w, along)
-        reach = torch.where(torch.isfinite(nearest), nearest + _PAST, 0.0)
+        reach = torch.where(torch.isfinite(nearest), nearest + _PAST * region.scale, 0.0)
         return reach * ball.steepest(along), along

@@ -9,18 +9,17 @@ https://arxiv.org/abs/1412.6572, section 4:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
-from nlp_adv.attacks.batch import ImageBatch
 from nlp_adv.attacks.losses import LOSSES, Loss, check_loss
-from nlp_adv.attacks.radii import ball_for, check_ball
-from nlp_adv.attacks.region import Region
+from nlp_adv.attacks.region import check_ball, norm_name, with_epsilon
 from nlp_adv.attacks.result import AttackResult
+from nlp_adv.attacks.rows import Rows
 from nlp_adv.attacks.trace import Trace
-from nlp_adv.perturbation import Ball, LInfBall
+from nlp_adv.perturbation import Ball, LInfBall, Unit
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,17 @@ class FGM(Attack):
     Deviations: in L1 the one pixel that moves is the steepest of those that have room to.
 
     Args:
-        ball: `LInfBall`, `L2Ball` or `L1Ball`, its radius in pixels, one or one an image.
+        ball: `LInfBall`, `L2Ball` or `L1Ball`, its radius in the unit, one or one an example.
         loss: what is climbed.
+        unit: of the radius; see `PGD`.
 
-    Cost: one gradient, and two forward passes to say what came of it.
+    Cost: one gradient, and two forward passes to say what came of it; one where nothing is rounded
+    to pictures.
     """
 
     ball: Ball
     loss: Loss = "cross_entropy"
+    unit: Unit = "absolute"
 
     def __post_init__(self) -> None:
         check_ball(self.ball)
@@ -51,27 +53,27 @@ class FGM(Attack):
     @property
     def name(self) -> str:
         """fgm-l2, fgm-l1, or fgsm."""
-        norm = type(self.ball).__name__.removesuffix("Ball").lower()
+        norm = norm_name(self.ball)
         return "fgsm" if norm == "linf" else f"fgm-{norm}"
 
-    def run(self, batch: ImageBatch) -> AttackResult:
-        """The attack on a batch, in a quiet model."""
-        return self.sweep(batch, [self.ball.epsilon])[0]
+    def run(self, rows: Rows) -> AttackResult:
+        """The attack on examples, in a quiet model."""
+        return self.sweep(rows, [self.ball.epsilon])[0]
 
-    def sweep(self, batch: ImageBatch, epsilons: Sequence[float | Tensor]) -> list[AttackResult]:
+    def sweep(self, rows: Rows, epsilons: Sequence[float | Tensor]) -> list[AttackResult]:
         """The attack at several radii; its direction is the same for all.
 
         Cost: one gradient in all, and two forward passes a radius.
         """
-        trace = Trace(batch, LOSSES[self.loss])
-        grad, losses, logits = batch.gradient(batch.x, LOSSES[self.loss])
-        trace.add(batch.x, losses, grad, logits=logits)
+        grad, losses, logits = rows.gradient(rows.clean, LOSSES[self.loss])
         results = []
         for epsilon in epsilons:
-            ball = ball_for(replace(self.ball, epsilon=epsilon), batch.x)  # type: ignore[type-var]
-            direction = batch.direction(grad, batch.x, ball)
-            adv = Region.of(batch, ball).step(batch.x, direction, ball.epsilon)
-            results.append(trace.result(self.name, adv))
+            region = rows.region(with_epsilon(self.ball, epsilon), self.unit)
+            trace = Trace(rows, LOSSES[self.loss])
+            trace.add(rows.clean, losses, grad, logits=logits)
+            direction = region.direction(grad, rows.clean)
+            point = region.step(rows.clean, direction, region.ball.epsilon)
+            results.append(trace.result(self.name, point))
         return results
 
 
@@ -82,27 +84,34 @@ class FGSM(Attack):
         FGSM(8 / 255)(model, x, y)
 
     Args:
-        epsilon: ε in pixels, one or one an image.
+        epsilon: ε in the unit, one or one an example.
         loss: what is climbed.
+        unit: of the radius; see `PGD`.
 
     Cost: FGM's.
     """
 
     epsilon: float | Tensor
     loss: Loss = "cross_entropy"
+    unit: Unit = "absolute"
 
     def __post_init__(self) -> None:
-        FGM(LInfBall(self.epsilon), self.loss)  # refuses what is no radius
+        FGM(self.ball, self.loss)  # refuses what is no radius
 
     @property
     def name(self) -> str:
         """fgsm."""
         return "fgsm"
 
-    def run(self, batch: ImageBatch) -> AttackResult:
-        """The attack on a batch, in a quiet model."""
-        return self.sweep(batch, [self.epsilon])[0]
+    @property
+    def ball(self) -> LInfBall:
+        """{δ : max|δᵢ| ≤ ε}."""
+        return LInfBall(self.epsilon)
 
-    def sweep(self, batch: ImageBatch, epsilons: Sequence[float | Tensor]) -> list[AttackResult]:
+    def run(self, rows: Rows) -> AttackResult:
+        """The attack on examples, in a quiet model."""
+        return self.sweep(rows, [self.epsilon])[0]
+
+    def sweep(self, rows: Rows, epsilons: Sequence[float | Tensor]) -> list[AttackResult]:
         """The attack at several radii, from one gradient."""
-        return FGM(LInfBall(self.epsilon), self.loss).sweep(batch, epsilons)
+        return FGM(self.ball, self.loss, self.unit).sweep(rows, epsilons)
