@@ -35,8 +35,10 @@ if TYPE_CHECKING:
         register,
     )
     from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall, Memory, WithinBox
-    from nlp_adv.sites.pixels import image_objective
-    from nlp_adv.sites.text import text_objective
+    from nlp_adv.sites.embeddings import EmbeddingSite
+    from nlp_adv.sites.layer import LayerSite
+    from nlp_adv.sites.objective import image_objective, objective, text_objective
+    from nlp_adv.sites.pixels import PixelSite
     from nlp_adv.training.arguments import AdversarialArguments, AdversarialTrainingArguments
     from nlp_adv.training.trainer import AdversarialMixin, AdversarialTrainer
 
@@ -57,15 +59,18 @@ __all__ = [
     "AdversarialMixin",
     "AdversarialTrainer",
     "AdversarialTrainingArguments",
+    "EmbeddingSite",
     "FGMMatrix",
     "FreeAT",
     "FreeLB",
     "L1Ball",
     "L2Ball",
     "LInfBall",
+    "LayerSite",
     "Memory",
     "NoAttack",
     "Noise",
+    "PixelSite",
     "RDrop",
     "Scaled",
     "UserError",
@@ -73,12 +78,12 @@ __all__ = [
     "WithinBox",
     "build",
     "image_objective",
+    "objective",
     "register",
     "text_objective",
 ]
 
 _HOMES = {
-    "nlp_adv.sites.pixels": ("image_objective",),
     "nlp_adv.methods": (
         "AWP",
         "FGM",
@@ -102,7 +107,10 @@ _HOMES = {
         "register",
     ),
     "nlp_adv.perturbation": ("L1Ball", "L2Ball", "LInfBall", "Memory", "WithinBox"),
-    "nlp_adv.sites.text": ("text_objective",),
+    "nlp_adv.sites.embeddings": ("EmbeddingSite",),
+    "nlp_adv.sites.layer": ("LayerSite",),
+    "nlp_adv.sites.objective": ("image_objective", "objective", "text_objective"),
+    "nlp_adv.sites.pixels": ("PixelSite",),
     "nlp_adv.training.arguments": ("AdversarialArguments", "AdversarialTrainingArguments"),
     "nlp_adv.training.trainer": ("AdversarialMixin", "AdversarialTrainer"),
 }

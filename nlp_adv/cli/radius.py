@@ -11,7 +11,7 @@ from nlp_adv.methods import FGMMatrix, Method, Scaled, describe
 from nlp_adv.perturbation import Ball, ModelObjective, Unit, unit_length
 from nlp_adv.perturbation.units import token_share
 from nlp_adv.sites.embeddings import embedding_tap
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 _ROWS = 64
 _SMALLEST, _LARGEST = 1e-4, 0.3  # as shares of the embedding norm: what attacks use, amply

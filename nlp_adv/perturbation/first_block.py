@@ -108,20 +108,31 @@ def blocks_after(model: nn.Module, block: nn.Module) -> list[nn.Module]:
     return []
 
 
-def find_first_block(model: nn.Module, run: Callable[[], object]) -> nn.Module | None:
+def find_first_block(
+    model: nn.Module, run: Callable[[], object], behind: Sequence[nn.Module] = ()
+) -> nn.Module | None:
     """The first element of a ModuleList that takes hidden states, in the order of the forward pass.
 
     `run` runs the model and is stopped there, in evaluation mode, since LayerDrop may skip the
     block in training. None where no such element runs.
+
+    Args:
+        model: not wrapped.
+        run: runs it.
+        behind: the modules whose outputs δ is added to; elements that run before the last of them
+            do not count.
     """
-    heads = {m[0] for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)}
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
+    layers = {layer for one in lists for layer in one}
+    missing = set(behind)
 
     def found(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         first = args[0] if args else kwargs.get("hidden_states")
-        if isinstance(first, Tensor) and first.is_floating_point():
+        if not missing and isinstance(first, Tensor) and first.is_floating_point():
             raise _Found(module)
 
-    handles = [m.register_forward_pre_hook(found, with_kwargs=True) for m in heads]
+    handles = [m.register_forward_pre_hook(found, with_kwargs=True) for m in layers]
+    handles += [m.register_forward_hook(lambda m, *_: missing.discard(m)) for m in missing]
     try:
         with torch.no_grad(), evaluating(model):
             run()

@@ -1,6 +1,5 @@
 """The one implementation of `Objective`: a function of δ that runs a model."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -51,6 +50,7 @@ class ModelObjective:
             where the caller divides by itself.
         table: the matrix that x is looked up in, where there is one.
         ids: the rows of it that x holds, (B, T).
+        names: names the examples by what they consist of, for methods that remember them.
         first_block: finds the model's first block, for methods that run it alone.
         labels: of the batch, where they are integers: with −100 alone there is no label in it.
         generators: sources of random numbers that `run` draws from, beside the global ones: see
@@ -73,6 +73,7 @@ class ModelObjective:
     share: Tensor | float = 1.0
     table: nn.Parameter | None = None
     ids: Tensor | None = None
+    names: Callable[[], list[str]] | None = None
     first_block: FirstBlock | Callable[[], FirstBlock] | None = None
     labels: Tensor | None = None
     generators: Sequence[Any] = ()
@@ -213,13 +214,14 @@ class ModelObjective:
                 parameter.grad = before
 
     def example_names(self) -> list[str]:
-        """A name for each example that stays the same from epoch to epoch: what it consists of."""
-        if self.ids is not None:
-            free = (self.mask.flatten(2).amax(2) > 0).cpu()
-            rows = [row[kept].tolist() for row, kept in zip(self.ids.cpu(), free, strict=True)]
-        else:
-            rows = self.x.flatten(1).tolist()
-        return [hashlib.blake2b(repr(row).encode(), digest_size=12).hexdigest() for row in rows]
+        """A name for each example that stays the same from epoch to epoch: what it consists of.
+
+        Raises:
+            StepError: nobody names them.
+        """
+        if self.names is None:
+            raise StepError("This method remembers each example, and the objective has no names.")
+        return self.names()
 
     def _block(self) -> FirstBlock:
         if self.first_block is None:

@@ -22,7 +22,7 @@ from nlp_adv.perturbation import (
 from nlp_adv.perturbation.evaluating import answers, logit_margin
 from nlp_adv.robustness.repeatable import repeats
 from nlp_adv.sites.embeddings import EmbeddingTap, NoGraphError
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 Loss = Literal["margin", "cross_entropy"]
 

@@ -18,6 +18,7 @@ from nlp_adv.methods import (
     check_attacks,
     own_settings,
 )
+from nlp_adv.training.inputs import module_site
 
 _BALL_FLAGS = ("epsilon", "norm", "per", "unit")
 
@@ -120,6 +121,11 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     adv_embedding: str | None = _flag(
         "Name of the embedding module to perturb, for models that do not say which it is."
     )
+    adv_site: str | None = _flag(
+        "Where δ enters: embedding, embedding:NAME, layer:NAME (the output of any module, such as "
+        "layer:bert.encoder.layer.3), or several with commas, one δ each; the word embeddings, or "
+        "the pixels of images, where unset."
+    )
     adv_first_block: str | None = _flag(
         "Name of the module that yopo takes for the first block, where it is not found."
     )
@@ -153,6 +159,7 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        module_site(self)
         self.adversarial_schedule()
 
     def adversarial_schedule(self, modality: Modality = "text") -> WarmUp:

@@ -1,71 +1,81 @@
-"""What a Trainer's model is perturbed on: word embeddings or pixels."""
+"""Where a Trainer's model is perturbed, and what of a batch only the perturbation sees."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Modality
 from nlp_adv.perturbation import ModelObjective
-from nlp_adv.sites.embeddings import EmbeddingTap, embedding_tap
+from nlp_adv.sites.embeddings import EmbeddingSite
+from nlp_adv.sites.modules import ModuleSite
 from nlp_adv.sites.normalisation import processor_statistics
-from nlp_adv.sites.pixels import check_normalisation, image_objective
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import objective
+from nlp_adv.sites.parse import parse_site
+from nlp_adv.sites.pixels import PixelSite, check_normalisation
+from nlp_adv.sites.site import Site
 
 
-class Perturbed(Protocol):
-    """Makes an objective of each micro-batch of a run."""
+class Perturbed:
+    """Makes an objective of each micro-batch of a run, at one site.
 
-    def begin(self) -> None:
-        """When the model is prepared and before anything has run."""
-        ...
-
-    def end(self) -> None:
-        """Leave nothing in the model."""
-        ...
-
-    def objective(
-        self, model: nn.Module, inputs: Mapping[str, Any], **options: Any
-    ) -> ModelObjective:
-        """The micro-batch as a function of δ; options are those that both kinds share."""
-        ...
-
-
-class Embeddings:
-    """Text: δ goes on the output of the word embedding, through one hook for the whole run."""
+    Args:
+        trainer: the Trainer; its model, arguments and `processing_class` say which site.
+    """
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._tap: EmbeddingTap | None = None
+        self._site: Site | None = None
+        self._checked = False
 
     def begin(self) -> None:
-        """Find the embedding, and hook it."""
+        """Find the site and hook it, when the model is prepared and before anything has run."""
         self.end()
-        name = getattr(self._trainer.args, "adv_embedding", None)
-        self._tap = embedding_tap(cast(nn.Module, self._trainer.model), name)
-        self._tap.install()
+        self._site, self._checked = self._find(), False
+        self._site.install(cast(nn.Module, self._trainer.model))
 
     def end(self) -> None:
-        """Remove the hook."""
-        if self._tap is not None:
-            self._tap.remove()
-            self._tap = None
+        """Leave nothing in the model."""
+        if self._site is not None:
+            self._site.remove()
+            self._site = None
 
     def objective(
         self, model: nn.Module, inputs: Mapping[str, Any], **options: Any
     ) -> ModelObjective:
-        """See `text_objective`."""
-        if "input_ids" not in inputs:
+        """The micro-batch as a function of δ; options are those of `sites.objective`."""
+        assert self._site is not None
+        if isinstance(self._site, PixelSite):
+            if not self._checked:
+                self._checked = True
+                site = self._site
+                check_normalisation(inputs["pixel_values"], site.mean, site.std)
+            return objective(model, inputs, self._site, **options)
+        if type(self._site) is EmbeddingSite and "input_ids" not in inputs:
             raise UserError(
                 "Adversarial training perturbs the embeddings of input_ids; this batch holds only "
                 f"{', '.join(inputs)}."
             )
-        special_ids = self._special_ids()
-        return text_objective(model, inputs, tap=self._tap, special_ids=special_ids, **options)
+        return objective(model, inputs, self._site, special_ids=self._special_ids(), **options)
+
+    def _find(self) -> Site:
+        site = module_site(self._trainer.args)
+        if site is not None:
+            return site
+        if modality_of(self._trainer.model) == "text":
+            return EmbeddingSite()
+        processor = self._trainer.processing_class
+        if not hasattr(processor, "image_mean"):
+            raise UserError(
+                "Adversarial training on images measures ε in pixels of [0, 1], and needs to know "
+                "how the images were normalised: pass processing_class=image_processor."
+            )
+        mean, std = processor_statistics(processor)
+        return PixelSite(torch.tensor(mean), torch.tensor(std))
 
     def _special_ids(self) -> list[int]:
         if not getattr(self._trainer.args, "adv_exclude_special_tokens", False):
@@ -78,43 +88,21 @@ class Embeddings:
         return list(ids)
 
 
-class PixelInputs:
-    """Images: δ goes on the pixels, whose normalisation the image processor knows."""
+def module_site(args: Any) -> ModuleSite | None:
+    """The site of --adv_site or --adv_embedding; None where the model's own input is perturbed.
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
-        self._statistics: tuple[Tensor, Tensor] | None = None
-        self._checked = False
-
-    def begin(self) -> None:
-        """Find mean and std.
-
-        Raises:
-            UserError: nobody knows them.
-        """
-        processor = self._trainer.processing_class
-        if not hasattr(processor, "image_mean"):
-            raise UserError(
-                "Adversarial training on images measures ε in pixels of [0, 1], and needs to know "
-                "how the images were normalised: pass processing_class=image_processor."
-            )
-        mean, std = processor_statistics(processor)
-        self._statistics = torch.tensor(mean), torch.tensor(std)
-        self._checked = False
-
-    def end(self) -> None:
-        """Nothing was left."""
-
-    def objective(
-        self, model: nn.Module, inputs: Mapping[str, Any], **options: Any
-    ) -> ModelObjective:
-        """See `image_objective`; the first batch is checked against mean and std."""
-        assert self._statistics is not None
-        mean, std = self._statistics
-        if not self._checked:
-            self._checked = True
-            check_normalisation(inputs["pixel_values"], mean, std)
-        return image_objective(model, inputs, mean=mean, std=std, **options)
+    Raises:
+        UserError: both are given, or the text names no site.
+    """
+    text, embedding = (getattr(args, name, None) for name in ("adv_site", "adv_embedding"))
+    if text and embedding:
+        raise UserError(
+            f"--adv_site {text} and --adv_embedding {embedding} both say where δ enters; give one "
+            f"(--adv_site embedding:{embedding} is the second)."
+        )
+    if embedding:
+        return EmbeddingSite(embedding)
+    return parse_site(text) if text else None
 
 
 def modality_of(model: Any) -> Modality:
@@ -122,6 +110,6 @@ def modality_of(model: Any) -> Modality:
     return "image" if getattr(model, "main_input_name", "") == "pixel_values" else "text"
 
 
-def perturbed(trainer: Any) -> Perturbed:
-    """What the trainer's model is perturbed on."""
-    return PixelInputs(trainer) if modality_of(trainer.model) == "image" else Embeddings(trainer)
+def scale_of(model: Any, args: Any) -> Modality:
+    """Whose presets fit: pixels have lengths of their own, hidden states those of embeddings."""
+    return "text" if module_site(args) is not None else modality_of(model)

@@ -12,7 +12,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, WarmUp, bare, floor_cost
 from nlp_adv.perturbation import Memory, ModelObjective, StepError, random_sources, unwrapped
 from nlp_adv.training.heard_logits import HeardLogits
-from nlp_adv.training.inputs import Perturbed, modality_of, perturbed
+from nlp_adv.training.inputs import Perturbed, scale_of
 from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
 from nlp_adv.training.passes import StockPasses, loss_scale
@@ -231,7 +231,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
             raise UserError(
                 "Which method? Pass method=… or use AdversarialTrainingArguments with --adv NAME."
             )
-        schedule: WarmUp = self.args.adversarial_schedule(modality_of(self.model))
+        schedule: WarmUp = self.args.adversarial_schedule(scale_of(self.model, self.args))
         return schedule
 
     def _acts(self) -> bool:
@@ -256,7 +256,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         if isinstance(self._schedule.method, NoAttack) and type(self._schedule) is WarmUp:
             return
         refuse_unsupported(self, self._schedule.method)
-        self._perturbed = perturbed(self)
+        self._perturbed = Perturbed(self)
         self._perturbed.begin()
         self._heard = HeardLogits(cast(nn.Module, self.model))
 

@@ -18,7 +18,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.robustness.images import PixelNoise, epsilon_sweep, evaluate_images, image_evaluator
 from nlp_adv.sites.normalisation import Pixels
-from nlp_adv.sites.pixels import image_objective
+from nlp_adv.sites.objective import image_objective
 
 ATTACKS = [
     FGSM(0.1),

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nlp_adv.perturbation import Memory, ModelObjective, Output
-from nlp_adv.sites.pixels import image_objective
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import image_objective, text_objective
 
 Batch = dict[str, Tensor]
 

@@ -31,7 +31,7 @@ from nlp_adv.methods import (
     own_settings,
 )
 from nlp_adv.perturbation import BALLS, L1Ball, L2Ball, LInfBall, Memory
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 LENGTHS = ("step_size", "init_magnitude", "xi")
 WITH_A_BALL = [name for name, method in METHODS.items() if isinstance(method.preset(), Scaled)]

@@ -7,7 +7,7 @@ from models import assert_gradients, batch, gradients, tiny
 from torch import Tensor, nn
 
 from nlp_adv.perturbation import Memory
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 SEED = 11
 SHAPE = (3, 7, 16)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nlp_adv.methods import AWP, FGM, FGSM, PGD, YOPO, FGMMatrix, FreeLB, Noise, Scaled
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 # --- FreeLB
 

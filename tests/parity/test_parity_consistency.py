@@ -15,7 +15,7 @@ from models import assert_gradients, batch, gradients, tiny
 
 from nlp_adv.methods import SMART, TRADES, VAT, RDrop
 from nlp_adv.perturbation import L2Ball, LInfBall
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 each_ball = pytest.mark.parametrize(
     ("norm", "ball", "step_size", "init"),

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from nlp_adv.methods import FGSM, PGD, TRADES, YOPO, FreeAT
 from nlp_adv.perturbation import LInfBall, Memory, Output
-from nlp_adv.sites.pixels import image_objective
+from nlp_adv.sites.objective import image_objective
 
 MEAN, STD = torch.tensor([0.45, 0.55]).double(), torch.tensor([0.25, 0.2]).double()
 EPSILON, ALPHA = 0.1, 0.03

@@ -10,7 +10,7 @@ from models import VOCAB, batch, tiny
 
 from nlp_adv.methods import TAVAT, FreeAT, FreeLB
 from nlp_adv.perturbation import L2Ball, LInfBall, Memory
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 LR = 0.1
 WIDTH = SHAPE[2]

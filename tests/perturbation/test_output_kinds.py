@@ -12,8 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, mse_lo
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from nlp_adv.perturbation import Output, divergence, kind_of, mean_over_examples
-from nlp_adv.sites.pixels import image_objective
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import image_objective, text_objective
 
 
 def draws(*shape: int, seed: int = 0) -> Tensor:

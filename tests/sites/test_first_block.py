@@ -19,7 +19,7 @@ from nlp_adv.perturbation import (
     full_pass,
 )
 from nlp_adv.sites.embeddings import EmbeddingTap, find_embedding
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 FIRST = {
     "albert": "albert.encoder.albert_layer_groups.0",  # shared by all layers

@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from nlp_adv import UserError
 from nlp_adv.methods import AWP, FGM, FGSM, PGD, SMART, TRADES, FreeAT, FreeLB, floor_cost
 from nlp_adv.perturbation import LInfBall, Memory, Output, WithinBox
-from nlp_adv.sites.pixels import check_normalisation, image_objective
+from nlp_adv.sites.objective import image_objective
+from nlp_adv.sites.pixels import check_normalisation
 
 MEAN, STD = torch.tensor([0.3, 0.5, 0.7]), torch.tensor([0.2, 0.1, 0.4])
 

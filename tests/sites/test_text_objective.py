@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Output, StepError, full_pass
 from nlp_adv.sites.embeddings import EmbeddingTap, find_embedding
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
@@ -324,8 +324,8 @@ def test_a_batch_without_labels_is_refused():
 
 def test_a_module_that_returns_no_embedding_is_refused():
     model = tiny("bert")
-    tap = EmbeddingTap(find_embedding(model, "bert"))
-    with pytest.raises(UserError, match="BertModel does not return one"):
+    tap = EmbeddingTap(find_embedding(model, "bert.pooler"))
+    with pytest.raises(UserError, match="BertPooler does not return one"):
         text_objective(model, batch("bert"), tap=tap, seed=0)
 
 

@@ -14,7 +14,7 @@ from tiny_training import assert_one_sentence, trained
 from nlp_adv import AdversarialTrainingArguments, UserError
 from nlp_adv.methods import METHODS, NoAttack, build, check_attacks
 from nlp_adv.perturbation import Memory
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 pytestmark = pytest.mark.fault("T22")
 

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from nlp_adv.methods import VAT, FreeLB
 from nlp_adv.perturbation import L2Ball
 from nlp_adv.sites.embeddings import embedding_tap
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 pytestmark = pytest.mark.fault("T18")
 

@@ -18,7 +18,7 @@ from transformers import (
 from nlp_adv import AdversarialTrainer, UserError
 from nlp_adv.methods import METHODS, PGD, NoAttack, Scaled, bare, build
 from nlp_adv.perturbation import LInfBall
-from nlp_adv.sites.pixels import image_objective
+from nlp_adv.sites.objective import image_objective
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 CLASSES = 3

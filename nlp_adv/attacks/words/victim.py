@@ -17,7 +17,7 @@ from nlp_adv.perturbation import Output
 from nlp_adv.perturbation.evaluating import logit_margin
 from nlp_adv.sites.any_model import a_tensor_of, answering
 from nlp_adv.sites.embeddings import EmbeddingTap, embedding_tap, find_embedding
-from nlp_adv.sites.text import text_objective
+from nlp_adv.sites.objective import text_objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

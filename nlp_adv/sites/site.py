@@ -1,0 +1,248 @@
+"""A site is where δ enters a model; an entry is one minibatch there.
+
+    site = LayerSite("bert.encoder.layer.3")
+    entry = site.enter(model, batch)        # x, the mask, bounds, names
+    entry.run(model, delta)                 # the loss and logits at x + δ
+
+Training (`objective`) and attacks build on entries alone, so that neither knows of modalities.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation import FirstBlock, ForwardFn, Output, model_forward
+
+ADV_MASK = "adv_mask"
+"""The key of a batch that holds the user's own token mask; no model ever sees it."""
+
+
+class Site(Protocol):
+    """Where δ enters a model.
+
+    One site serves one model at a time; during a run its hooks stay in the model.
+    """
+
+    def enter(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Any],
+        *,
+        mask: Tensor | None = None,
+        special_ids: Sequence[int] = (),
+        forward: ForwardFn = model_forward,
+        generators: Sequence[Any] = (),
+    ) -> Entry:
+        """The minibatch at this site.
+
+        Args:
+            model: wrapped or not.
+            batch: what its forward takes; it is not changed. Its column "adv_mask" is a mask.
+            mask: 1 where δ may move, (B, T) for tokens or the shape of δ, multiplied with the
+                site's own.
+            special_ids: ids whose tokens are not perturbed.
+            forward: (model, batch) → Output; a copy of the batch is given to every pass.
+            generators: sources of random numbers beside the global ones, put back after the look
+                at the clean point.
+
+        Raises:
+            UserError: model, batch and site do not fit together, or nothing may move.
+        """
+        ...
+
+    def run(self, entry: Entry, model: nn.Module, delta: Tensor | None) -> Output:
+        """See `Entry.run`."""
+        ...
+
+    def first_block(
+        self, entry: Entry, model: nn.Module, name: str | None, generators: Sequence[Any]
+    ) -> FirstBlock:
+        """See `Entry.first_block`."""
+        ...
+
+    def install(self, model: nn.Module) -> None:
+        """Put the hooks into the model, for a whole run."""
+        ...
+
+    def remove(self) -> None:
+        """Take them away."""
+        ...
+
+    def installed(self, model: nn.Module) -> AbstractContextManager[None]:
+        """The hooks for the time of a block, where they are not there for longer."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A minibatch at a site.
+
+    Args:
+        site: the site.
+        batch: what the model's forward takes.
+        forward: (model, batch) → Output.
+        x: the clean point, the shape of δ, detached.
+        mask: 1 where δ may move, the shape of δ, float32 or wider.
+        content: what the examples consist of, for their names: ids (B, T), or pixels.
+        real: (B, T), true for the tokens of `content` that are no padding; None for pixels.
+        free: (B, T), true for those that δ moves; None where δ has no tokens.
+        tokens: (B, T), true where an output of a token counts in a comparison of outputs.
+        low, high: bounds of δ, the shape of δ, as pixels have them.
+        table, ids: the matrix that x is looked up in, and the rows of it, where there is one.
+        segments: (B, T), which of several modules each token of δ belongs to; None for one.
+        parts: what the site remembers of each module.
+    """
+
+    site: Site
+    batch: Mapping[str, Any]
+    forward: ForwardFn
+    x: Tensor
+    mask: Tensor
+    content: Tensor
+    real: Tensor | None = None
+    free: Tensor | None = None
+    tokens: Tensor | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+    table: nn.Parameter | None = None
+    ids: Tensor | None = None
+    segments: Tensor | None = None
+    parts: tuple[Any, ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        """How many examples δ has."""
+        return len(self.x)
+
+    def run(self, model: nn.Module, delta: Tensor | None = None) -> Output:
+        """The loss and logits at x + δ, of the model on a copy of the batch.
+
+        Args:
+            model: the one that was entered, wrapped or not.
+            delta: the shape of x, 0 where the mask is; None runs the model untouched.
+        """
+        return self.site.run(self, model, delta)
+
+    def first_block(
+        self, model: nn.Module, name: str | None = None, generators: Sequence[Any] = ()
+    ) -> FirstBlock:
+        """The first block behind δ, for YOPO.
+
+        Args:
+            model: as for `run`.
+            name: of the module, where it is not found.
+            generators: as in `enter`.
+
+        Raises:
+            UserError: it is not found.
+        """
+        return self.site.first_block(self, model, name, generators)
+
+    def names(self) -> list[str]:
+        """A name for each example: what it consists of, whatever batch and padding it comes in.
+
+        Of the ids that are no padding (and of which of them δ moves, where it does not move all),
+        or of the pixels; never of hidden states, which rounding changes with the batch.
+        """
+        return [
+            hashlib.blake2b(part, digest_size=12).hexdigest()
+            for part in (self._words() if self.real is not None else _bytes(self.content))
+        ]
+
+    def _words(self) -> list[bytes]:
+        assert self.real is not None
+        ids, real = self.content.cpu(), self.real.cpu()
+        free = real if self.free is None else self.free.cpu()
+        rows: list[Any] = []
+        for row, there, moves in zip(ids, real, free, strict=True):
+            moved = moves[there]
+            words = row[there].tolist()
+            rows.append(words if bool(moved.all()) else (words, moved.tolist()))
+        return [repr(row).encode() for row in rows]
+
+    def rows(self, kept: Tensor) -> Entry:
+        """Some of the examples, without another look at the model.
+
+        Args:
+            kept: (B,), true for those that stay, or their indices.
+
+        Raises:
+            UserError: the rows of δ are not those of the batch, as in multiple choice.
+        """
+        size = _rows_of(self.batch)
+        if size != len(self.x):
+            raise UserError(
+                f"The batch has {size} examples and δ has {len(self.x)} rows, so that single "
+                f"examples cannot be taken out of it (multiple choice has a row for each choice)."
+            )
+
+        def of(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value[kept.to(value.device)] if value.ndim and len(value) == size else value
+            if isinstance(value, list | tuple) and len(value) == size:
+                places = kept.nonzero().flatten() if kept.dtype == torch.bool else kept
+                return type(value)(value[place] for place in places.tolist())
+            return value
+
+        own = ("x", "mask", "content", "real", "free", "tokens", "low", "high", "ids", "segments")
+        changed = {name: of(getattr(self, name)) for name in own}
+        return replace(self, batch={key: of(value) for key, value in self.batch.items()}, **changed)
+
+
+def _bytes(content: Tensor) -> list[bytes]:
+    rows = content.detach().contiguous().cpu().flatten(1)
+    return [row.view(torch.uint8).numpy().tobytes() for row in rows]
+
+
+def _rows_of(batch: Mapping[str, Any]) -> int:
+    for key in ("input_ids", "pixel_values", "labels"):
+        value = batch.get(key)
+        if isinstance(value, Tensor) and value.ndim:
+            return len(value)
+    return next(len(v) for v in batch.values() if isinstance(v, Tensor) and v.ndim)
+
+
+def own_mask(batch: Mapping[str, Any], mask: Tensor | None) -> Tensor | None:
+    """The user's mask: the argument times the batch's column, where there are both.
+
+    Raises:
+        UserError: it is no tensor, or the two differ in shape.
+    """
+    column = batch.get(ADV_MASK)
+    for given in (mask, column):
+        if given is not None and not isinstance(given, Tensor):
+            raise UserError(f"A mask of δ is a tensor (B, T), not a {type(given).__name__}.")
+    if not isinstance(column, Tensor):
+        return mask
+    if mask is None:
+        return column
+    if mask.shape != column.shape:
+        raise UserError(
+            f"The argument mask {tuple(mask.shape)} and the batch's {ADV_MASK} "
+            f"{tuple(column.shape)} differ in shape; give one of them."
+        )
+    return mask.to(column.device) * column
+
+
+def without_mask(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the model sees of the batch."""
+    if ADV_MASK not in batch:
+        return batch
+    return {key: value for key, value in batch.items() if key != ADV_MASK}
+
+
+def refuse_nothing(mask: Tensor, why: str) -> None:
+    """Refuse a mask that holds δ at 0 everywhere; waits for the device.
+
+    Raises:
+        UserError: with the cause that is given.
+    """
+    if not bool((mask != 0).any()):
+        raise UserError(f"No token of a batch may move, so that δ would stay 0: {why}.")
