@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -183,7 +183,7 @@ class Measured:
         """Of one ladder on batches, one by one; on the CPU."""
         names = [f.name for f in fields(Measured) if f.name != "ladder"]
         columns = {n: torch.cat([getattr(part, n).cpu() for part in parts]) for n in names}
-        return replace(parts[0], **columns)
+        return Measured(parts[0].ladder, **columns)
 
     @property
     def examples(self) -> int:
