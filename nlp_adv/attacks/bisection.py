@@ -103,4 +103,4 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
 
 def _point(result: AttackResult, rows: Rows) -> Tensor:
     """Where the attack ended, as it moves points."""
-    return result.adv if rows.view.x is rows.clean else result.delta
+    return result.adv if rows.view.pictures else result.delta

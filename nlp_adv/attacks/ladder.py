@@ -113,15 +113,17 @@ class Ladder:
             found.blind(live)
         return found
 
-    def _lengths(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """How long the attack's unit is in each example, and the unit "relative", (N,)."""
+    def _lengths(self, rows: Rows) -> dict[str, Tensor]:
+        """How long, in absolute terms, some lengths are in each example, (N,); see `Measured`."""
         ball = BALLS[self.norm](1.0, "example") if self.ball is None else self.ball
         ones = torch.ones_like(rows.clean.flatten(1)[:, 0])
-        kinds: tuple[Unit, Unit] = (self.unit, "relative")
-        own, relative = (
-            ones * torch.as_tensor(length_of(rows, ball, unit)).flatten() for unit in kinds
-        )
-        return own, relative
+        own = torch.as_tensor(length_of(rows, ball, self.unit)).flatten()
+        relative = torch.as_tensor(length_of(rows, ball, "relative")).flatten()
+        return {
+            "unit_lengths": ones * own,
+            "relative_lengths": ones * relative,
+            "erasing_lengths": rows.view.erasing(rows, ball),
+        }
 
     def _from_one_gradient(self, rows: Rows, live: Tensor, found: Measured) -> None:
         radii = [radius for radius in self.radii if radius is not None]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -59,8 +59,11 @@ class Measured:
             nan where none was taken.
         unit_lengths: (N,), how long the attack's unit is in each example, in absolute terms.
         relative_lengths: (N,), the same of the unit "relative", in the attack's norm.
+        erasing_lengths: (N,), how long δ must be to leave nothing of the input, absolute.
         first_logits: (N, C), of the pass of the first gradient where it was without δ, else nan:
             they must be `logits` again.
+        pictures: the examples are images, and fooled ones were rounded to 256 levels.
+        resolution: of the model's arithmetic, by which its logits may differ from pass to pass.
     """
 
     ladder: Ladder
@@ -82,12 +85,13 @@ class Measured:
     first_gradients: Tensor
     unit_lengths: Tensor
     relative_lengths: Tensor
+    erasing_lengths: Tensor
     first_logits: Tensor
+    pictures: bool = False
+    resolution: float = 0.0
 
     @classmethod
-    def of(
-        cls, ladder: Ladder, rows: Rows, lengths: tuple[Tensor, Tensor], right: Tensor
-    ) -> Measured:
+    def of(cls, ladder: Ladder, rows: Rows, lengths: dict[str, Tensor], right: Tensor) -> Measured:
         """Before any attack."""
         logits = rows.looked
         assert logits is not None
@@ -114,9 +118,11 @@ class Measured:
             first_losses=nan.clone(),
             last_losses=nan.clone(),
             first_gradients=nan[:, 0].clone(),
-            unit_lengths=lengths[0],
-            relative_lengths=lengths[1],
+            **lengths,
             first_logits=torch.full_like(logits, math.nan),
+            pictures=rows.view.pictures,
+            # Fewer rows than in the first pass may be summed in another order.
+            resolution=16 * torch.finfo(rows.view.dtype).eps,
         )
 
     def write(
@@ -181,9 +187,12 @@ class Measured:
     @staticmethod
     def joined(parts: Sequence[Measured]) -> Measured:
         """Of one ladder on batches, one by one; on the CPU."""
-        names = [f.name for f in fields(Measured) if f.name != "ladder"]
-        columns = {n: torch.cat([getattr(part, n).cpu() for part in parts]) for n in names}
-        return Measured(parts[0].ladder, **columns)
+        first = parts[0]
+        names = [f.name for f in fields(Measured) if isinstance(getattr(first, f.name), Tensor)]
+        columns: dict[str, Any] = {
+            name: torch.cat([getattr(part, name).cpu() for part in parts]) for name in names
+        }
+        return replace(first, **columns)
 
     @property
     def examples(self) -> int:
@@ -256,6 +265,11 @@ class Measured:
         """The same radius as a share of the norm of x, in the mean over the examples."""
         shares = self.unit_lengths.double() / self.relative_lengths.double()
         return epsilon * shares.mean().item()
+
+    @property
+    def erasing(self) -> float:
+        """The radius at which nothing of the input need be left, in the mean over the examples."""
+        return (self.erasing_lengths.double() / self.unit_lengths.double()).mean().item()
 
     def smallest(self) -> Tensor:
         """(N,), the shortest relative δ that was found to fool: the robust radius, from above.

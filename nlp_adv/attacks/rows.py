@@ -34,6 +34,16 @@ class View(Protocol):
         """Whether the model's parameters take no gradients while it is attacked."""
         ...
 
+    @property
+    def pictures(self) -> bool:
+        """Whether a point is a picture, which can be rounded and saved; else it is a δ."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's arithmetic."""
+        ...
+
     def logits(self, point: Tensor) -> Tensor:
         """(b, C) at a point, float32 or wider, with a graph to it where the model has one."""
         ...
@@ -47,6 +57,10 @@ class View(Protocol):
 
     def region(self, rows: Rows, ball: Ball, unit: Unit) -> Region:
         """Where an attack may take the examples."""
+        ...
+
+    def erasing(self, rows: Rows, ball: Ball) -> Tensor:
+        """(b,): how long δ must be, in absolute terms, to leave nothing of the input."""
         ...
 
     def rows(self, kept: Tensor) -> View:

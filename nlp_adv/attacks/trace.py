@@ -102,7 +102,7 @@ class Trace:
         without attack are not known.
         """
         rows, point = self._rows, point.detach()
-        pixels = rows.view.x is rows.clean
+        pixels = rows.view.pictures
         adv = point if pixels else rows.view.x + point.to(rows.view.x.dtype)
         rounded = None
         before = self.clean_logits()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.attacks.region import DeltaRegion, PixelRegion
+from nlp_adv.attacks.region import DeltaRegion, PixelRegion, length_of
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, Unit
@@ -29,11 +29,17 @@ class PixelView:
 
     model: Classifier
     x: Tensor
+    pictures: ClassVar[bool] = True
 
     @property
     def frozen(self) -> bool:
         """A module's are; nobody knows those of a plain function."""
         return isinstance(self.model, nn.Module)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's parameters."""
+        return _model_dtype(self.model, self.x)
 
     def logits(self, point: Tensor) -> Tensor:
         """Logits of other images in the place of x; a model in half precision takes its own type.
@@ -41,7 +47,7 @@ class PixelView:
         Raises:
             UserError: the model returns no logits.
         """
-        return logits_of(self.model(point.to(_input_dtype(self.model, point))))
+        return logits_of(self.model(point.to(_model_dtype(self.model, point))))
 
     def contents(self) -> Iterator[bytes]:
         """The bytes of each image."""
@@ -51,6 +57,10 @@ class PixelView:
     def region(self, rows: Rows, ball: Ball, unit: Unit) -> PixelRegion:
         """A ball met with the range of the pixels."""
         return PixelRegion.of(rows, ball, unit)
+
+    def erasing(self, rows: Rows, ball: Ball) -> Tensor:
+        """½·‖1‖: every pixel that may change can become ½, whatever it was."""
+        return 0.5 * _column(ball.norm(rows.mask), rows)
 
     def rows(self, kept: Tensor) -> PixelView:
         """Some of the images."""
@@ -68,6 +78,7 @@ class SiteView:
 
     model: nn.Module
     entry: Entry
+    pictures: ClassVar[bool] = False
 
     @property
     def x(self) -> Tensor:
@@ -78,6 +89,11 @@ class SiteView:
     def frozen(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's parameters."""
+        return _model_dtype(self.model, self.entry.x)
 
     def logits(self, point: Tensor) -> Tensor:
         """Logits with δ added.
@@ -99,6 +115,10 @@ class SiteView:
         """A ball of δ, in each example's own unit."""
         return DeltaRegion.of(rows, ball, unit)
 
+    def erasing(self, rows: Rows, ball: Ball) -> Tensor:
+        """‖x‖: δ can cancel all of it that may move."""
+        return _column(torch.as_tensor(length_of(rows, ball, "relative")), rows)
+
     def rows(self, kept: Tensor) -> SiteView:
         """Some of the examples."""
         return SiteView(self.model, self.entry.rows(kept))
@@ -115,6 +135,7 @@ def site_rows(
     site: Site,
     target: Tensor | int | None = None,
     mask: Tensor | None = None,
+    special_ids: Sequence[int] = (),
 ) -> Rows:
     """A batch at a site as rows, looked at once; to be made inside `quiet(model)`.
 
@@ -125,6 +146,7 @@ def site_rows(
         site: where δ enters.
         target: classes to reach, (B,) or one for all; then y is not used.
         mask: (B, T), 1 for tokens that may be perturbed, beside the site's own mask.
+        special_ids: ids that are not perturbed.
 
     Raises:
         UserError: the model or the batch is not for single-label classification.
@@ -135,7 +157,7 @@ def site_rows(
     given = y if y is not None else batch.get("labels")
     if isinstance(given, Tensor) and given.is_floating_point():
         raise UserError(NO_CLASSES)
-    entry = site.enter(model, inputs, mask=mask)
+    entry = site.enter(model, inputs, mask=mask, special_ids=special_ids)
     view = SiteView(model, entry)
     clean = torch.zeros_like(entry.mask)
     unlabelled = torch.zeros(len(clean), dtype=torch.long, device=clean.device)
@@ -235,8 +257,14 @@ def _mask(mask: Tensor, x: Tensor) -> Tensor:
     return free.to(x.dtype)
 
 
-def _input_dtype(model: Classifier, x: Tensor) -> torch.dtype:
+def _model_dtype(model: Classifier | nn.Module, x: Tensor) -> torch.dtype:
     """A model in half precision, or in double, takes images of its own type."""
     if not isinstance(model, nn.Module):
         return x.dtype
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype)
+
+
+def _column(lengths: Tensor, rows: Rows) -> Tensor:
+    """(b,): the largest of each example."""
+    ones = torch.ones_like(rows.clean.flatten(1)[:, :1])
+    return (lengths.flatten(1) * ones).amax(1)

@@ -62,7 +62,9 @@ def test_results_belong_to_the_example(name, target):
     order = torch.tensor([3, 0, 5, 1])
     some = target.run(attack, model, target.some(inputs, order), y[order])
     close(some.delta, whole.delta[order])
-    for field in ("success", "answers", "gradient_passes", "forwards"):
+    # DeepFool looks again at those that stay when others leave: its passes are the batch's.
+    forwards = () if "deepfool" in name else ("forwards",)
+    for field in ("success", "answers", "gradient_passes", *forwards):
         assert torch.equal(getattr(some, field), getattr(whole, field)[order]), field
     if not target.pixels:
         padded = {key: nn.functional.pad(value, (0, 2)) for key, value in inputs.items()}

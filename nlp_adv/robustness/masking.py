@@ -1,0 +1,172 @@
+"""Checks against masking: may an accuracy under attack be called robustness?
+
+A number is the model's only if the attack could see. `masking_checks` runs what is needed to tell,
+on embeddings, layers and pixels alike; `checks_records` judges attacks by what they wrote down.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from tqdm.auto import tqdm
+
+from nlp_adv.attacks import FGM, PGD, Attack, Noise
+from nlp_adv.attacks.ladder import at_radius, ladder, radius_of
+from nlp_adv.attacks.measured import Measured
+from nlp_adv.attacks.subject import Batch, Subject, device_of
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.answers import Answers, check_answers
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.checks_masking import (
+    check_ascent,
+    check_beats,
+    check_cross_entropy,
+    check_large_radius,
+    check_margin_scale,
+    check_probabilities,
+    check_radii,
+    check_restarts,
+    check_rounding,
+    check_softmax_scale,
+    check_step_size,
+    check_steps,
+    check_zero_gradients,
+)
+from nlp_adv.robustness.checks_records import check_confidence
+from nlp_adv.robustness.repeatable import check_repeatable, repeats
+from nlp_adv.robustness.scaled_logits import softening_factor
+
+FACTORS = (0.01, 30.0)  # on logits: 30 lets a usual model pass for robust, 0.01 takes that back
+SOFT = 0.9  # mean confidence of calibrated logits: far from saturation, whatever the accuracy
+CREEPING = 2.5  # ε/K: steps so short that they stop close behind the border of an answer
+_RUNS = 15  # of `masking_checks`; one less where the logits need no calibration
+
+
+def masking_checks(
+    subject: Subject,
+    batches: Iterable[Batch],
+    attack: PGD,
+    *,
+    restarts: int = 3,
+    draws: int = 10,
+    progress: str | None = None,
+) -> list[Check]:
+    """What may speak against the accuracies under PGD and its kin in one ball.
+
+    One run of the attack, on the margin and from the clean point, serves all checks; each adds the
+    runs it compares it with. The confidence is that of the wrong answers at the moment of being
+    fooled, under short steps: long ones end far behind the border. Where the model answers at
+    random, no two accuracies can be compared, and that is all that is said.
+
+    Args:
+        subject: the model, and where δ enters it.
+        batches: of labelled examples. A hundred examples show a masked model; to decide differences
+            of one or two points it takes a thousand.
+        attack: whose ball, step and number of steps are checked.
+        restarts: starts of the run that is compared with one start, ≥ 2.
+        draws: of random noise.
+        progress: the title of a progress bar; none is shown without.
+
+    Raises:
+        UserError: no data, a radius of 0, a single start, or no single-label classifier.
+
+    Cost: about 12 + restarts times the attack's own, and `draws` forward passes.
+    """
+    data, epsilon = list(batches), radius_of(attack.ball)
+    if not data or not 0 < epsilon < math.inf or restarts < 2:
+        raise UserError(
+            "The checks need examples, a finite radius above 0, and at least 2 restarts to compare."
+        )
+    climbing = replace(attack, loss="margin", random_start=False, until_fooled=True)
+    ascending = replace(climbing, loss="cross_entropy")
+    device = device_of(subject.model)
+    cuda = device is not None and device.type == "cuda"
+    with (
+        torch.random.fork_rng([device] if cuda else []),
+        tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar,
+    ):
+
+        def run(attack: Attack, factor: float = 1.0, starts: int = 1) -> Measured:
+            # Each run leaves the random streams as they were; a model that draws in eval mode is to
+            # draw something else in the next.
+            torch.rand(2)
+            torch.rand(2, device=device)
+            chosen = ladder(attack, restarts=starts)
+            return subject.measure(chosen, data, factor=factor, after_each=bar.update)
+
+        given, softmax = run(climbing), run(ascending)
+        blind = [_blind(given, "margin"), _blind(softmax, "cross entropy")]
+        large = max(given.erasing, 2 * epsilon)
+        at_large, at_half = run(at_radius(climbing, large)), run(at_radius(climbing, epsilon / 2))
+        fewer = max(1, attack.steps // 2)
+        # Steps that shorten cross the ball however few they are; others must be longer.
+        longer = 1.0 if attack.shorten else attack.steps / fewer
+        halved = run(replace(climbing, steps=fewer, step_size=longer * attack.step_size))
+        short = CREEPING * epsilon / attack.steps
+        creeping = run(replace(climbing, step_size=short))
+        doubled = run(replace(climbing, step_size=2 * attack.step_size))
+        several = run(climbing, starts=restarts)
+        noise = run(Noise(attack.ball, draws, attack.seed, attack.unit))
+        step = run(FGM(attack.ball, "margin", attack.unit))
+        compared = [softmax, at_half, halved, creeping, doubled, several, noise, step, at_large]
+        repeatable = _repeatable(given, compared)
+        if not repeatable.passed:
+            bar.total = bar.n
+            return [repeatable, *blind]
+        soft = softening_factor(given.logits, SOFT)
+        factors = (*FACTORS, soft) if soft < 1 else FACTORS
+        bar.total -= (soft >= 1) * len(data)
+        said, labels = given.predictions.tolist(), given.labels.tolist()
+        wrong = creeping.confidences[:, -1][creeping.fooled[:, -1]]
+        right, fooled = given.right, given.fooled[:, -1]
+        return [
+            check_answers(Answers.of(said, labels)),
+            check_probabilities(given.logits),
+            repeatable,
+            check_large_radius(at_large),
+            check_radii([at_half, given, at_large]),
+            check_steps(halved, given, (fewer, attack.steps)),
+            check_step_size(given, {short / attack.step_size: creeping, 2.0: doubled}),
+            check_restarts(given, several, restarts),
+            check_beats(given, step, "one step"),
+            check_beats(given, noise, f"the best of {draws} random directions"),
+            check_cross_entropy(given, softmax),
+            check_softmax_scale(softmax, {one: run(ascending, one) for one in factors}),
+            check_margin_scale(given, {one: run(climbing, one) for one in FACTORS}),
+            *blind,
+            check_confidence(given.clean_confidences.tolist(), wrong.tolist()),
+            check_ascent(
+                given.first_losses[right, -1].tolist(), given.last_losses[right, -1].tolist()
+            ),
+            *(
+                [check_rounding(given.survives_8_bit[fooled, -1].tolist())]
+                if given.pictures
+                else []
+            ),
+        ]
+
+
+def _blind(found: Measured, loss: str) -> Check:
+    return check_zero_gradients(found.first_gradients[found.right].tolist(), loss)
+
+
+def _repeatable(given: Measured, others: list[Measured]) -> Check:
+    """Whether the model says the same in all runs, and in the first two passes of one."""
+    differing = (one for one in others if not repeats(given.logits, one.logits))
+    again = next(differing, others[0])
+    found = check_repeatable(given.logits, again.logits)
+    return found if answers_alike(given) else replace(found, passed=False)
+
+
+def answers_alike(found: Measured) -> bool:
+    """The pass of the first gradient, which is without δ, said what the one before it did.
+
+    True where there was none.
+    """
+    looked = ~found.first_logits.isnan().any(1)
+    if not looked.any():
+        return True
+    return repeats(found.logits[looked], found.first_logits[looked], found.resolution)
