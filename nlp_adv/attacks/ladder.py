@@ -28,6 +28,7 @@ from nlp_adv.attacks.rows import NoGradientError, Rows
 from nlp_adv.perturbation import BALLS, Ball, Unit
 from nlp_adv.perturbation.evaluating import answers
 
+_NORMS = ("l2", "linf", "l1")
 _ROUNDING = 1e-6  # by which a δ that was made to be as long as ε may be longer
 
 
@@ -74,6 +75,12 @@ class Ladder:
         unit: Unit = getattr(self.attack, "unit", "absolute")
         return unit
 
+    def unit_on(self, rows: Rows) -> Unit:
+        """The same of an attack without a radius: pixels in theirs, all else relative."""
+        if self.ball is not None:
+            return self.unit
+        return "absolute" if rows.view.pictures else "relative"
+
     @property
     def norm(self) -> str:
         """In which δ is measured."""
@@ -115,25 +122,33 @@ class Ladder:
 
     def _lengths(self, rows: Rows) -> dict[str, Tensor]:
         """How long, in absolute terms, some lengths are in each example, (N,); see `Measured`."""
-        ball = BALLS[self.norm](1.0, "example") if self.ball is None else self.ball
+        own = BALLS[self.norm](1.0, "example") if self.ball is None else self.ball
+        unit = self.unit_on(rows)
         ones = torch.ones_like(rows.clean.flatten(1)[:, 0])
-        own = torch.as_tensor(length_of(rows, ball, self.unit)).flatten()
-        relative = torch.as_tensor(length_of(rows, ball, "relative")).flatten()
+
+        def lengths(ball: Ball, unit: Unit) -> Tensor:
+            return ones * torch.as_tensor(length_of(rows, ball, unit)).flatten()
+
         return {
-            "unit_lengths": ones * own,
-            "relative_lengths": ones * relative,
-            "erasing_lengths": rows.view.erasing(rows, ball),
+            "unit_lengths": lengths(own, unit),
+            "relative_lengths": lengths(own, "relative"),
+            "erasing_lengths": rows.view.erasing(rows, own),
+            "units": torch.stack([lengths(BALLS[n](1.0, "example"), unit) for n in _NORMS], 1),
         }
 
     def _from_one_gradient(self, rows: Rows, live: Tensor, found: Measured) -> None:
         radii = [radius for radius in self.radii if radius is not None]
         for place, result in enumerate(self.attack.sweep(rows, radii)):
-            found.write(place, live, result, spent=1 if place == 0 else 0)
+            found.write(place, live, result)
+            if place > 0:  # the gradient is the first radius's
+                before = found.forwards[live, place - 1] - 1
+                found.forwards[live, place] += before - result.gradient_passes
 
     def _by_length(self, rows: Rows, live: Tensor, found: Measured) -> None:
         result = self.attack.run(rows)
         found.write(0, live, result)
-        needed = torch.where(result.success, _norm(result.delta, self.norm), torch.inf)
+        length = _norm(result.delta, self.norm) / found.unit_lengths[live]
+        needed = torch.where(result.success, length, torch.inf)
         for place, radius in enumerate(self.radii):
             reach = math.inf if radius is None else radius * (1 + _ROUNDING)
             # Where δ is longer than the ball, what was found is no answer at this radius.

@@ -60,6 +60,7 @@ class Measured:
         unit_lengths: (N,), how long the attack's unit is in each example, in absolute terms.
         relative_lengths: (N,), the same of the unit "relative", in the attack's norm.
         erasing_lengths: (N,), how long δ must be to leave nothing of the input, absolute.
+        units: (N, 3), how long the unit of ε is for norms in L2, L∞ and L1.
         first_logits: (N, C), of the pass of the first gradient where it was without δ, else nan:
             they must be `logits` again.
         pictures: the examples are images, and fooled ones were rounded to 256 levels.
@@ -86,6 +87,7 @@ class Measured:
     unit_lengths: Tensor
     relative_lengths: Tensor
     erasing_lengths: Tensor
+    units: Tensor
     first_logits: Tensor
     pictures: bool = False
     resolution: float = 0.0
@@ -125,25 +127,20 @@ class Measured:
             resolution=16 * torch.finfo(rows.view.dtype).eps,
         )
 
-    def write(
-        self, place: int, rows: Tensor, result: AttackResult, *, spent: int | None = None
-    ) -> None:
+    def write(self, place: int, rows: Tensor, result: AttackResult) -> None:
         """One more attack on some examples.
 
         Args:
             place: of the radius.
             rows: (b,), which of the examples.
             result: of the attack.
-            spent: gradients that are to be counted, where they serve several radii.
         """
         delta = result.delta.flatten(1)
         self.fooled[rows, place] = result.success
         self.answers[rows, place] = result.answers
         self.confidences[rows, place] = result.confidences.to(self.confidences.dtype)
-        gradients = result.gradient_passes
-        counted = gradients if spent is None else torch.full_like(gradients, spent)
-        self.gradient_passes[rows, place] += counted
-        self.forwards[rows, place] += result.forwards - (gradients - counted)
+        self.gradient_passes[rows, place] += result.gradient_passes
+        self.forwards[rows, place] += result.forwards
         self.l2[rows, place] = torch.linalg.vector_norm(delta, dim=1).to(self.l2.dtype)
         self.linf[rows, place] = delta.abs().amax(1).to(self.l2.dtype)
         self.l1[rows, place] = delta.abs().sum(1).to(self.l2.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +66,7 @@ class Subject:
     def measure(
         self,
         ladder: Ladder,
-        batches: Sequence[Batch],
+        batches: Iterable[Batch],
         *,
         target: int | None = None,
         factor: float = 1.0,
@@ -88,9 +88,8 @@ class Subject:
         for batch in batches:
             with self.opened(batch):
                 rows = self.rows(batch)
-                parts.append(
-                    ladder.run(rows.scaled(factor) if factor != 1 else rows, target=target)
-                )
+                rows = rows if factor == 1 else rows.scaled(factor)
+                parts.append(ladder.run(rows, target=target))
             after_each()
         if not parts:
             raise UserError("There is nothing to attack: the data is empty.")

@@ -133,19 +133,20 @@ def check_restarts(one: Measured, several: Measured, starts: int) -> Check:
     )
 
 
-def check_beats(attack: Measured, simple: Measured, name: str) -> Check:
+def check_beats(attack: Measured, simple: Measured, name: str, shown: str) -> Check:
     """(c) An attack of many steps fools at least what a simpler one fools: one step, or noise.
 
     Args:
         attack, simple: of the two attacks.
-        name: what the simpler one is called.
+        name: of the check.
+        shown: what the simpler one is called.
     """
     pair = _pair(attack, simple)
     return Check(
         name=name,
         passed=_unless_idle(pair.not_above(), attack, simple),
         finding=f"At ε = {_epsilon(attack):.3g} the attack leaves {percent(pair.accuracies[0])}, "
-        f"{name} {percent(pair.accuracies[1])}.",
+        f"{shown} {percent(pair.accuracies[1])}.",
         meaning="The gradient is a worse guide than a single step or chance: it is masked, and "
         "the accuracy is overstated.",
     )

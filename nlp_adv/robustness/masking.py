@@ -121,7 +121,7 @@ def masking_checks(
         bar.total -= (soft >= 1) * len(data)
         said, labels = given.predictions.tolist(), given.labels.tolist()
         wrong = creeping.confidences[:, -1][creeping.fooled[:, -1]]
-        right, fooled = given.right, given.fooled[:, -1]
+        right, survives = given.right, given.survives_8_bit[given.fooled[:, -1], -1]
         return [
             check_answers(Answers.of(said, labels)),
             check_probabilities(given.logits),
@@ -131,8 +131,8 @@ def masking_checks(
             check_steps(halved, given, (fewer, attack.steps)),
             check_step_size(given, {short / attack.step_size: creeping, 2.0: doubled}),
             check_restarts(given, several, restarts),
-            check_beats(given, step, "one step"),
-            check_beats(given, noise, f"the best of {draws} random directions"),
+            check_beats(given, step, "one step", "a single step"),
+            check_beats(given, noise, "noise", f"the best of {draws} random directions"),
             check_cross_entropy(given, softmax),
             check_softmax_scale(softmax, {one: run(ascending, one) for one in factors}),
             check_margin_scale(given, {one: run(climbing, one) for one in FACTORS}),
@@ -141,11 +141,7 @@ def masking_checks(
             check_ascent(
                 given.first_losses[right, -1].tolist(), given.last_losses[right, -1].tolist()
             ),
-            *(
-                [check_rounding(given.survives_8_bit[fooled, -1].tolist())]
-                if given.pictures
-                else []
-            ),
+            *([check_rounding(survives.tolist())] if given.pictures else []),
         ]
 
 

@@ -1,0 +1,314 @@
+"""Runners turn any attack into records, one an example and radius.
+
+Attacks on a point (pixels, embeddings, layers) and attacks that replace words have nothing in common
+but this: they are given examples, and what comes of each is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nlp_adv.attacks import Ladder, Measured
+from nlp_adv.attacks.subject import Batch, Subject
+from nlp_adv.attacks.words.encoding import Splicer
+from nlp_adv.attacks.words.engine import Attack as WordAttack
+from nlp_adv.attacks.words.engine import Engine, Text
+from nlp_adv.attacks.words.victim import Victim
+from nlp_adv.robustness.masking import answers_alike
+from nlp_adv.robustness.record import Point, Record, digits_of_pixels, digits_of_text, record_of
+from nlp_adv.sites.any_model import answering
+from nlp_adv.sites.embeddings import EmbeddingSite
+from nlp_adv.sites.normalisation import Classifier
+from nlp_adv.sites.site import Site
+
+ROWS = 64  # texts in a batch
+
+
+class Example(Protocol):
+    """Anything with a number and a right class."""
+
+    @property
+    def id(self) -> int:
+        """Its number in the data."""
+        ...
+
+    @property
+    def label(self) -> int:
+        """The right class."""
+        ...
+
+
+class Runner(Protocol):
+    """An attack on examples."""
+
+    @property
+    def name(self) -> str:
+        """In records, without a radius."""
+        ...
+
+    @property
+    def radii(self) -> Sequence[float | None]:
+        """A record each."""
+        ...
+
+    def wants(self, example: Any) -> bool:
+        """Whether it attacks this example."""
+        ...
+
+    def run(self, examples: Sequence[Any]) -> Iterator[Record]:
+        """Attack them; records come as examples are finished."""
+        ...
+
+
+@dataclass(frozen=True)
+class WordRunner:
+    """An attack that replaces words or characters."""
+
+    engine: Engine
+    attack: WordAttack
+    radii: Sequence[None] = (None,)
+
+    @property
+    def name(self) -> str:
+        """The attack's."""
+        return self.attack.name
+
+    def wants(self, example: Any) -> bool:
+        """All texts."""
+        return True
+
+    def run(self, examples: Sequence[Text]) -> Iterator[Record]:
+        """Attack texts, many at once."""
+        for result in self.engine.run(self.attack, examples):
+            yield record_of(result)
+
+
+class Reader(Protocol):
+    """What differs between texts and images: how examples become batches, and what is kept."""
+
+    @property
+    def subject(self) -> Subject:
+        """What is attacked."""
+        ...
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """Around the attack on a batch."""
+        ...
+
+    def batches(self, examples: Sequence[Any]) -> Iterator[tuple[list[Any], Batch]]:
+        """Examples and their batch, in any order."""
+        ...
+
+    def kept(self, example: Any) -> tuple[str, Point]:
+        """The digits of an example, and a record's own part that is of the example alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """Texts at a site of the model.
+
+    Args:
+        victim, splicer: the model and its tokenizer.
+        site: where δ enters; the word embeddings without.
+    """
+
+    victim: Victim
+    splicer: Splicer
+    site: Site | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """The victim's model."""
+        return Subject(self.victim.model, self.site or EmbeddingSite(self.victim.embedding))
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """The model may be of any make."""
+        return answering(self.victim.model)
+
+    def batches(self, examples: Sequence[Text]) -> Iterator[tuple[list[Text], Batch]]:
+        """By length, so that little is padded."""
+        rows = self.splicer.whole([(text.text, text.context) for text in examples])
+        order = sorted(range(len(examples)), key=lambda place: len(rows[place].ids))
+        for start in range(0, len(order), ROWS):
+            places = order[start : start + ROWS]
+            some = [examples[place] for place in places]
+            labels = torch.tensor([text.label for text in some], device=self.victim.device)
+            yield some, self.victim.padded([rows[place] for place in places]) | {"labels": labels}
+
+    def kept(self, example: Text) -> tuple[str, Point]:
+        """The text, and how long it is."""
+        (row,) = self.splicer.whole([(example.text, example.context)])
+        point = Point(text=example.text, context=example.context, tokens=len(row.ids))
+        return digits_of_text(example.text, example.context), point
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is attacked.
+
+    Args:
+        id: its number in the data.
+        x: its pixels in [0, 1].
+        label: the right class.
+        digits: of its content.
+    """
+
+    id: int
+    x: Tensor = field(repr=False)
+    label: int
+    digits: str = ""
+
+    @classmethod
+    def batch(cls, ids: Sequence[int], x: Tensor, y: Tensor) -> list[Picture]:
+        """Of a batch of images and right classes."""
+        digits = digits_of_pixels(x)
+        return [
+            cls(*one) for one in zip(ids, x.unbind(), y.tolist(), digits, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Images of one shape."""
+
+    model: Classifier
+
+    @property
+    def subject(self) -> Subject:
+        """The classifier of pixels."""
+        return Subject(self.model)
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """Nothing is needed."""
+        return nullcontext()
+
+    def batches(self, examples: Sequence[Picture]) -> Iterator[tuple[list[Picture], Batch]]:
+        """All of them: they are given batch by batch."""
+        if examples:
+            labels = torch.tensor([picture.label for picture in examples])
+            yield list(examples), (torch.stack([picture.x for picture in examples]), labels)
+
+    def kept(self, example: Picture) -> tuple[str, Point]:
+        """The pixels' hash."""
+        return example.digits, Point(survives_8_bit=False)
+
+
+@dataclass(frozen=True)
+class PointRunner:
+    """An attack on a point, at some radii.
+
+    Args:
+        ladder: the attack.
+        reader: of the examples.
+        target: class to lead them to; None for any wrong answer.
+        chosen: ids of the examples that are attacked; None for all.
+        doubts: what speaks against its numbers, filled as it runs.
+        after_each: called after each batch with its size, for a progress bar.
+    """
+
+    ladder: Ladder
+    reader: Reader
+    target: int | None = None
+    chosen: frozenset[int] | None = None
+    doubts: dict[str, None] = field(default_factory=dict)
+    after_each: Callable[[int], object] = lambda size: None
+
+    @property
+    def name(self) -> str:
+        """The ladder's."""
+        return self.ladder.name
+
+    @property
+    def radii(self) -> Sequence[float | None]:
+        """From the smallest up."""
+        return self.ladder.radii
+
+    def wants(self, example: Any) -> bool:
+        """Whether it is among the chosen."""
+        return self.chosen is None or example.id in self.chosen
+
+    def run(self, examples: Sequence[Any]) -> Iterator[Record]:
+        """Attack examples, batch by batch: of each all radii, from the smallest up."""
+        found: list[Measured] = []
+        subject = self.reader.subject
+        for some, batch in self.reader.batches(examples):
+            with self.reader.opened():
+                found.append(subject.measure(self.ladder, [batch], target=self.target))
+            yield from records_of(found[-1], some, self.reader)
+            self.after_each(len(some))
+        if found:
+            self.doubts.update(dict.fromkeys(doubts_of(Measured.joined(found))))
+
+
+def doubts_of(found: Measured) -> list[str]:
+    """What the accuracies must not be shown without, a sentence each without its subject."""
+    random = (
+        "answers at random: twice the same rows got different logits, and the longer an attack "
+        "looks, the more wrong answers it sees."
+    )
+    return [*([] if answers_alike(found) else [random]), *found.doubts]
+
+
+def records_of(found: Measured, examples: Sequence[Any], reader: Reader) -> Iterator[Record]:
+    """One record an example and radius, all examples of the smallest radius first.
+
+    Norms are in the unit of ε. Of an example that the model is robust to, the answer under attack
+    is that of the last point that was tried.
+
+    Args:
+        found: of the examples, in their order.
+        examples: what was attacked.
+        reader: of them.
+    """
+    sure = found.clean_confidences.tolist()
+    said, right = found.predictions.tolist(), found.right.tolist()
+    kept = [reader.kept(example) for example in examples]
+    first = found.first_gradients.tolist()
+    for place, epsilon in enumerate(found.radii):
+        columns = {
+            name: getattr(found, name)[:, place].tolist()
+            for name in ("fooled", "answers", "confidences", "forwards", "gradient_passes", "l0")
+        } | {
+            "first_loss": found.first_losses[:, place].tolist(),
+            "last_loss": found.last_losses[:, place].tolist(),
+            "survives": found.survives_8_bit[:, place].tolist(),
+        }
+        norms = {
+            name: (getattr(found, name)[:, place] / found.units[:, column]).tolist()
+            for column, name in enumerate(("l2", "linf", "l1"))
+        }
+        for row, example in enumerate(examples):
+            digits, own = kept[row]
+            outcome = "fooled" if columns["fooled"][row] else "robust"
+            forwards = columns["forwards"][row]
+            yield Record(
+                id=example.id,
+                attack=found.ladder.name,
+                epsilon=epsilon,
+                label=example.label,
+                prediction=said[row],
+                confidence=sure[row],
+                adversarial_prediction=columns["answers"][row],
+                adversarial_confidence=columns["confidences"][row],
+                outcome=outcome if right[row] else "wrong",  # type: ignore[arg-type]
+                example=digits,
+                forwards=forwards,
+                found=replace(
+                    own,
+                    **{name: values[row] for name, values in norms.items()},
+                    l0=float(columns["l0"][row]),
+                    gradient_passes=columns["gradient_passes"][row],
+                    first_gradient=first[row],
+                    first_loss=columns["first_loss"][row],
+                    last_loss=columns["last_loss"][row],
+                    survives_8_bit=columns["survives"][row] if found.pictures else None,
+                    tokens=own.tokens * forwards,
+                ),
+            )
