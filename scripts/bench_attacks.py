@@ -35,11 +35,11 @@ from nlp_adv.attacks.words.constraints import Constraints
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack, Engine, Text
 from nlp_adv.attacks.words.protocols import protocol_named
+from nlp_adv.attacks.words.result import WordResult
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.data.files import read_file
 from nlp_adv.robustness.data import attack_data
-from nlp_adv.robustness.records import Record
 
 BATCH = 32  # the usual batch size of evaluators; a word has fewer candidates
 
@@ -104,7 +104,7 @@ class Naive:
         self.queries, budget = 0, protocol.budget(len(original))
         (score,) = self.margins([text.text], text.label)
         if score > 0:
-            return "skipped"
+            return "wrong"
         places = self.constraints.places(original)
         unknown = self.tokenizer.unk_token
         room = int(min(len(places), budget - self.queries))
@@ -130,8 +130,8 @@ class Naive:
             if scores[best] > score:
                 score, words = scores[best], variants[best]
             if score > 0:
-                return "succeeded"
-        return "failed"
+                return "fooled"
+        return "robust"
 
 
 def naive_cost(naive: Naive, texts: Sequence[Text]) -> Cost:
@@ -147,7 +147,7 @@ def naive_cost(naive: Naive, texts: Sequence[Text]) -> Cost:
 
 def engine_cost(engine: Engine, attack: Attack, texts: Sequence[Text]) -> Cost:
     began = time.process_time()
-    records: list[Record] = list(engine.run(attack, texts))
+    records: list[WordResult] = list(engine.run(attack, texts))
     total = time.process_time() - began
     work = engine.victim.work
     queries = sum(record.queries for record in records) / len(records)
@@ -202,7 +202,7 @@ def rows(name: str, slow: list[Cost], fast: list[Cost]) -> list[str]:
         total = statistics.median(cost.total for cost in costs)
         share = statistics.median(cost.model / cost.total for cost in costs)
         counts = Counter(costs[0].outcomes.values())
-        outcomes = " / ".join(str(counts[o]) for o in ("succeeded", "failed", "skipped"))
+        outcomes = " / ".join(str(counts[o]) for o in ("fooled", "robust", "wrong"))
         ratio = ""
         if title == "engine":
             ratio = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
@@ -225,7 +225,7 @@ def page(args: argparse.Namespace, lines: list[str]) -> str:
         "forward passes",
         "tokens with padding",
         "queries",
-        "succeeded / failed / skipped",
+        "fooled / robust / wrong",
         "times less CPU",
     ]
     table = "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines])

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from nlp_adv.report import Curve, ModelResult, PublishedValue, Report, write_report
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.record import Point, Record, Substitution
 from nlp_adv.robustness.statistics import Share
 
 REVIEW = (
@@ -32,7 +32,7 @@ def record(id: int, attack: str, outcome: str, rng: random.Random, *, words: int
     start = random.Random(id).randrange(len(WORDS) - words)  # one text for all models
     original = WORDS[start : start + words]
     adversarial = list(original)
-    changed = rng.sample(range(words), rng.randint(1, 4)) if outcome != "skipped" else []
+    changed = rng.sample(range(words), rng.randint(1, 4)) if outcome != "wrong" else []
     if attack.startswith("pgd"):
         changed = []
     for place in changed:
@@ -40,23 +40,35 @@ def record(id: int, attack: str, outcome: str, rng: random.Random, *, words: int
         adversarial[place] = NEW.get(word, word[:1] + word[1:][::-1])
     changed = [i for i, (a, b) in enumerate(zip(original, adversarial, strict=True)) if a != b]
     label = id % 2
-    return Record(
-        id=id,
-        attack=attack,
-        original=" ".join(original) + ".",
-        adversarial=" ".join(adversarial) + ".",
-        label=label,
-        outcome=outcome,
-        queries=1 if outcome == "skipped" else int(rng.lognormvariate(4, 0.9)) + 2,
-        forwards=1 if outcome == "skipped" else rng.randint(30, 400),
-        tokens=rng.randint(500, 9000),
+    forwards = 1 if outcome == "wrong" else rng.randint(30, 400)
+    queries = 1 if outcome == "wrong" else int(rng.lognormvariate(4, 0.9)) + 2
+    tokens, sure = rng.randint(500, 9000), [rng.uniform(0.6, 1), rng.uniform(0.5, 1)]
+    stopped = outcome == "robust" and rng.random() < 0.2
+    texts = [" ".join(one) + "." for one in (original, adversarial)]
+    found: Point | Substitution = Substitution(
+        original=texts[0],
+        adversarial=texts[1],
         words=words,
         words_changed=len(changed),
-        prediction=1 - label if outcome == "skipped" else label,
-        adversarial_prediction=label if outcome == "failed" else 1 - label,
-        confidence=rng.uniform(0.6, 1),
-        adversarial_confidence=rng.uniform(0.5, 1),
-        budget_stopped=outcome == "failed" and rng.random() < 0.2,
+        queries=queries,
+        tokens=tokens,
+        budget_stopped=stopped,
+    )
+    name, at, radius = attack.partition("@")
+    if at:
+        found = Point(text=texts[0], tokens=tokens)
+    return Record(
+        id=id,
+        attack=name,
+        epsilon=float(radius) if at else None,
+        label=label,
+        outcome=outcome,
+        forwards=forwards,
+        prediction=1 - label if outcome == "wrong" else label,
+        adversarial_prediction=label if outcome == "robust" else 1 - label,
+        confidence=sure[0],
+        adversarial_confidence=sure[1],
+        found=found,
     )
 
 
@@ -67,7 +79,7 @@ def result(name: str, seed: int | None, *, texts: int = 60, weakness: float = 1.
     for attack, rate in ATTACKS.items():
         for id in range(texts):
             fell = rng.random() < rate * weakness
-            outcome = ("succeeded" if fell else "failed") if right[id] else "skipped"
+            outcome = ("fooled" if fell else "robust") if right[id] else "wrong"
             records.append(record(id, attack, outcome, rng))
     points = {e: Share(round(texts * 0.9 * math.exp(-e * 4 * weakness)), texts) for e in RADII}
     return ModelResult(
@@ -207,7 +219,7 @@ def right_under(model: ModelResult, measure: str) -> dict[int, bool]:
     """Counted from the records by hand."""
     stood: dict[int, bool] = {}
     for one in model.records:
-        if measure in ("clean", "worst case", one.attack):
+        if measure in ("clean", "worst case", one.title):
             good = one.prediction == one.label
             if measure != "clean":
                 good = good and one.adversarial_prediction == one.label

@@ -22,9 +22,9 @@ from nlp_adv.cli.evaluations import command_line, finish, model_name
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts, load_victim
 from nlp_adv.folders import alone_in
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.evaluation import evaluate_robustness
-from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.saved import Evaluation
+from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.scaled_logits import scaled_logits
 from nlp_adv.robustness.shards import Shard
 

@@ -17,9 +17,9 @@ from nlp_adv.cli.image_victim import load_attacked_images, load_on_device
 from nlp_adv.cli.report import table
 from nlp_adv.folders import alone_in
 from nlp_adv.report.cells import MISSING
+from nlp_adv.report.images import ImageReport, write_image_report
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.evaluation import environment
-from nlp_adv.robustness.images import ImageRobustness
-from nlp_adv.robustness.images.report import ImageReport, write_image_report
 
 
 def main(argv: list[str]) -> None:
@@ -86,7 +86,7 @@ def _settings(
     }
 
 
-def _summary(found: ImageRobustness) -> str:
+def _summary(found: Evaluation) -> str:
     """The same numbers for the terminal."""
     head = ["attack", "accuracy %", "fooled %", "8 bits %", "L2", "Linf", "gradients"]
     rows = [head, ["without", _percent(found.clean), *[""] * 5]]

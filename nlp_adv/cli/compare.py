@@ -18,7 +18,7 @@ from nlp_adv.cli.recipe import Control, Recipe, checked_seeds, read_recipe
 from nlp_adv.cli.report import REPORT_NAME
 from nlp_adv.errors import UserError
 from nlp_adv.folders import FolderTaken, alone_in, unusable_as_name
-from nlp_adv.report import write_report
+from nlp_adv.report import ModelResult, write_report
 from nlp_adv.robustness.saved import load
 
 
@@ -112,7 +112,7 @@ def _report(recipe: Recipe, folder: Path, command: str) -> None:
         if cell.evaluated:
             evaluation = load(cell.folder)
             evaluations.append(evaluation)
-            results.append(evaluation.result(cell.method, cell.seed, _training(cell)))
+            results.append(ModelResult.of(evaluation, cell.method, cell.seed, _training(cell)))
     if not results:
         raise UserError(f"{folder} holds no finished cell yet; run the recipe first.")
     report = one_report(

@@ -16,8 +16,8 @@ from nlp_adv.cli.attack_arguments import (
 from nlp_adv.cli.evaluations import command_line, finish
 from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts
 from nlp_adv.folders import alone_in
-from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.saved import Evaluation
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.shards import Shard
 
 

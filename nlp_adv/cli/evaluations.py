@@ -14,8 +14,9 @@ from nlp_adv.folders import alone_in
 from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.joined import joined
-from nlp_adv.robustness.saved import Evaluation, load, save
+from nlp_adv.robustness.saved import load, save
 from nlp_adv.robustness.statistics import Share, summarise
 
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> None:
     if options.shards:
         evaluations = [joined(evaluations)]
         names = [evaluations[0].name or "model"]
-    results = [one.result(name) for one, name in zip(evaluations, names, strict=True)]
+    results = [ModelResult.of(one, name) for one, name in zip(evaluations, names, strict=True)]
     commands = [command_line("report", argv)]
     report = one_report(evaluations, results, title=options.title, commands=commands)
     with alone_in(options.output_dir):
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
 def finish(evaluation: Evaluation, folder: str, command: str) -> None:
     """Save an evaluation of one model, write its report and print its table."""
     save(Path(folder), evaluation)
-    result = evaluation.result(evaluation.name or "model")
+    result = ModelResult.of(evaluation, evaluation.name or "model")
     report = one_report([evaluation], [result], title="Robustness", commands=[command])
     written = write_report(report, folder)
     print(summary_table([result]))
@@ -79,7 +80,7 @@ def one_report(
     hashes = dict(sorted({k: v for one in evaluations for k, v in one.hashes.items()}.items()))
     return Report(
         title=title,
-        protocol=first.protocol.described(),
+        protocol=first.protocol.described() if first.protocol else first.details,
         protocol_hash=", ".join(f"{attack} {digest}" for attack, digest in hashes.items()),
         data=first.description,
         seed=first.seed,
@@ -106,7 +107,7 @@ def check_comparable(first: Evaluation, other: Evaluation) -> None:
                 f"compared."
             )
     for what, mine, theirs in (
-        ("protocols", first.protocol.hash(), other.protocol.hash()),
+        ("protocols", _rules(first), _rules(other)),
         ("texts", first.data, other.data),
         ("seeds of the attack", first.seed, other.seed),
         ("targets", first.target, other.target),
@@ -116,6 +117,10 @@ def check_comparable(first: Evaluation, other: Evaluation) -> None:
                 f"Two evaluations have different {what} ({mine} and {theirs}); their numbers "
                 f"cannot be compared."
             )
+
+
+def _rules(evaluation: Evaluation) -> str | None:
+    return None if evaluation.protocol is None else evaluation.protocol.hash()
 
 
 def names_of(evaluations: Sequence[Evaluation], folders: Sequence[str]) -> list[str]:
@@ -161,8 +166,8 @@ def summary_table(results: Sequence[ModelResult]) -> str:
                 f"{answers.largest.total} texts: its accuracy under attack is the share of that "
                 f"class and no robustness."
             )
-        for attack in dict.fromkeys(record.attack for record in result.records):
-            one = summarise([record for record in result.records if record.attack == attack])
+        for attack in dict.fromkeys(record.title for record in result.records):
+            one = summarise([record for record in result.records if record.title == attack])
             share = share_of_a_token(result.records, attack)
             rows.append(
                 [

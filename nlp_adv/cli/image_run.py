@@ -14,22 +14,21 @@ from nlp_adv.attacks import Attack
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
 from nlp_adv.cli.image_attacks import in_ball
 from nlp_adv.cli.image_victim import AttackedImages
+from nlp_adv.report.images import exhibit_ids, exhibits
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import check_answers
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.fingerprint import fingerprint
+from nlp_adv.robustness.curve import EpsilonSweep, sweep_by_length
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
+from nlp_adv.robustness.finished import FinishedParts
 from nlp_adv.robustness.images import (
-    EpsilonSweep,
-    ImageRobustness,
     PixelNoise,
     epsilon_sweep,
     evaluate_images,
     image_checks,
 )
 from nlp_adv.robustness.images.checks import check_image_records
-from nlp_adv.robustness.images.finished import FinishedParts
-from nlp_adv.robustness.images.report import exhibit_ids, exhibits
-from nlp_adv.robustness.images.swept import sweep_by_length
 from nlp_adv.sites.normalisation import Pixels
 
 
@@ -47,7 +46,7 @@ class ImageRun:
         self._arguments, self._attacks, self._model = arguments, attacks, model
         self._images = images
 
-    def found(self) -> ImageRobustness:
+    def found(self) -> Evaluation:
         """Accuracies and records."""
         found = evaluate_images(
             self._model,
@@ -68,7 +67,7 @@ class ImageRun:
             )
         return found
 
-    def sweeps(self, found: ImageRobustness) -> dict[str, EpsilonSweep]:
+    def sweeps(self, found: Evaluation) -> dict[str, EpsilonSweep]:
         """Accuracy over ε."""
         radii, finished = self._arguments.epsilons, self._finished(found)
         sweeps = {}
@@ -79,7 +78,7 @@ class ImageRun:
                 continue
             sweep = partial(self._sweep, name, attack)
             sweeps[name] = EpsilonSweep.read(
-                finished.part(f"curve of {name}", [str(attack), radii], sweep)
+                finished.part(f"curve of {name}", [attack_fingerprint(attack), radii], sweep)
             )
         return sweeps
 
@@ -93,7 +92,7 @@ class ImageRun:
             progress=f"{name} over ε",
         ).described()
 
-    def checks(self, found: ImageRobustness) -> list[Check]:
+    def checks(self, found: Evaluation) -> list[Check]:
         """What may speak against the accuracies."""
         tells = check_answers(found.answers)
         if not self._arguments.checks:
@@ -102,7 +101,7 @@ class ImageRun:
         for name, attack in self._attacks.items():
             if not isinstance(attack, PixelNoise):
                 found_checks += check_image_records(found.of(name), in_ball=in_ball(attack))
-        settings = [str(self._arguments.pgd()), self._arguments.check_examples]
+        settings = [attack_fingerprint(self._arguments.pgd()), self._arguments.check_examples]
         kept = self._finished(found).part("checks", settings, self._check)
         return [Check(**one) for one in kept if one["name"] != ANSWERS] + found_checks
 
@@ -113,7 +112,7 @@ class ImageRun:
         checks = image_checks(self._model, batches, attack, progress="Checking for masking")
         return [asdict(one) for one in checks]
 
-    def exhibits(self, found: ImageRobustness) -> dict[str, Any]:
+    def exhibits(self, found: Evaluation) -> dict[str, Any]:
         """A few images under each attack once more, to be drawn."""
         ids = exhibit_ids(found)
         channels = len(self._images.images[0][0])
@@ -132,7 +131,7 @@ class ImageRun:
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self._images.images.batches(self._arguments.batch_size)
 
-    def _finished(self, found: ImageRobustness) -> FinishedParts:
-        images = [(one.id, one.pixels) for one in found.of(found.attacks[0])]
+    def _finished(self, found: Evaluation) -> FinishedParts:
+        images = [(one.id, one.example) for one in found.of(found.titles[0])]
         depends = [fingerprint(self._model), images, self._images.target]
         return FinishedParts(self._arguments.output_dir, depends)

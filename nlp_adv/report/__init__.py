@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nlp_adv.report.content import Curve, ModelResult, PublishedValue, Report
+    from nlp_adv.report.content import ModelResult, PublishedValue, Report
     from nlp_adv.report.pictures import history_curves, picture_grid, sweep_curves
     from nlp_adv.report.writing import write_report
     from nlp_adv.robustness.check_result import Check
+    from nlp_adv.robustness.curve import Curve
 
 __all__ = [
     "Check",
@@ -26,7 +27,7 @@ __all__ = [
 
 _HOMES = {
     "Check": "nlp_adv.robustness.check_result",
-    "Curve": "nlp_adv.report.content",
+    "Curve": "nlp_adv.robustness.curve",
     "ModelResult": "nlp_adv.report.content",
     "PublishedValue": "nlp_adv.report.content",
     "Report": "nlp_adv.report.content",

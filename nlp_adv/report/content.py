@@ -9,26 +9,12 @@ from typing import Any, Literal, get_args
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import NO_CLASS
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.curve import Curve
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.statistics import Share
 
 Metric = Literal["clean", "under attack", "success", "words changed", "queries"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Accuracy at growing radii of an attack on embeddings.
-
-    Args:
-        title: the attack with its norm, such as "PGD, L2 per example"; curves of equal title and
-            `x_label` are drawn into one figure.
-        x_label: what ε is measured in.
-        points: ε → share of texts answered rightly at that radius.
-    """
-
-    title: str
-    x_label: str
-    points: Mapping[float, Share]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +40,34 @@ class ModelResult:
     cost: Mapping[str, float] = field(default_factory=dict)
     curves: Sequence[Curve] = ()
     description: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        evaluation: Evaluation,
+        name: str,
+        seed: int | None = None,
+        description: Mapping[str, Any] | None = None,
+    ) -> ModelResult:
+        """As a report shows an evaluation.
+
+        Args:
+            evaluation: what was measured.
+            name: of the method that trained the model.
+            seed: of its training.
+            description: of its training.
+        """
+        everywhere = evaluation.clean_on_all
+        return cls(
+            name=name,
+            seed=seed,
+            records=evaluation.records,
+            checks=evaluation.checks,
+            clean=None if everywhere is None else Share(*everywhere),
+            cost=evaluation.cost,
+            curves=evaluation.curves,
+            description=description or {},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from statistics import fmean
 from nlp_adv.report.cells import Cell, Table
 from nlp_adv.report.chart import Chart, Line, Point
 from nlp_adv.report.content import Report
-from nlp_adv.report.standing import records_under
-from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.statistics import Share, robustness_curve
+from nlp_adv.report.standing import moves_text, records_under
+from nlp_adv.robustness.record import Record
+from nlp_adv.robustness.statistics import Share, queries_of, robustness_curve
 
 _BUDGETS = 40  # points of a query curve, at most
 
@@ -43,7 +43,7 @@ def query_charts(report: Report, attacks: Sequence[str]) -> list[Chart]:
             for name, models in report.methods().items()
         }
         records = [record for seeds in under.values() for seed in seeds for record in seed]
-        if all(record.adversarial == record.original for record in records):
+        if not moves_text(records):
             continue
         budgets = _budgets(records)
         lines = [
@@ -57,9 +57,9 @@ def query_charts(report: Report, attacks: Sequence[str]) -> list[Chart]:
 
 def _budgets(records: Sequence[Record]) -> list[int]:
     """Numbers of queries at which texts fell, evenly thinned, and the ends of the axis."""
-    asked = sorted({record.queries for record in records if record.outcome == "succeeded"})
+    asked = sorted({queries_of(record) for record in records if record.outcome == "fooled"})
     every = max(1, math.ceil(len(asked) / _BUDGETS))
-    last = max(record.queries for record in records)
+    last = max(queries_of(record) for record in records)
     # From a round number below the first success: before it nothing happens.
     first = asked[0] if asked else 1
     power = 10 ** (len(str(first)) - 1)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.standing import records_under
+from nlp_adv.report.standing import moves_text, records_under
 from nlp_adv.report.word_diff import Piece, word_diff
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.record import Record, Substitution
 
 SUCCESSES, FAILURES = 5, 2
 
@@ -47,23 +47,26 @@ def examples_of(report: Report, attack: str) -> Examples:
         for place, model in enumerate(report.models)
         for record in records_under(model.records, attack)
     ]
-    succeeded = [pair for pair in pairs if pair[1].outcome == "succeeded"]
-    failed = [pair for pair in pairs if pair[1].outcome == "failed"]
-    moves = any(record.adversarial != record.original for _, record in pairs)
+    succeeded = [pair for pair in pairs if pair[1].outcome == "fooled"]
+    failed = [pair for pair in pairs if pair[1].outcome == "robust"]
+    moves = moves_text([record for _, record in pairs])
     turns = len(report.models)
     chosen = [*_drawn(succeeded, turns, SUCCESSES), *_drawn(failed, turns, FAILURES)]
     return Examples(
         attack=attack,
         moves_text=moves,
         shown=tuple(
-            Example(
-                report.models[place], record, tuple(word_diff(record.original, record.adversarial))
-            )
+            Example(report.models[place], record, _pieces(record))
             for place, record in (chosen if moves else [])
         ),
         successes=len(succeeded),
         failures=len(failed),
     )
+
+
+def _pieces(record: Record) -> tuple[Piece, ...]:
+    assert isinstance(record.found, Substitution)
+    return tuple(word_diff(record.found.original, record.found.adversarial))
 
 
 def _drawn(

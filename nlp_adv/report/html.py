@@ -19,7 +19,7 @@ from nlp_adv.report.examples import Example, Examples, examples_of
 from nlp_adv.report.figures import svg
 from nlp_adv.report.numbers import Numbers
 from nlp_adv.report.word_diff import shortened
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.record import Record, Substitution
 
 
 def page(
@@ -92,14 +92,15 @@ def _group(report: Report, group: Examples) -> dict[str, Any]:
 
 def _example(report: Report, one: Example) -> dict[str, Any]:
     record = one.record
+    assert isinstance(record.found, Substitution)
     return {
-        "fell": record.outcome == "succeeded",
+        "fell": record.outcome == "fooled",
         "model": sentences.model_name(one.model),
         "record": record,
         "label": report.label(record.label),
         "answers": _answers(report, record),
-        "cost": f"{number(record.words_changed)} of {number(record.words)} words, "
-        f"{number(record.queries)} queries",
+        "cost": f"{number(record.found.words_changed)} of {number(record.found.words)} words, "
+        f"{number(record.found.queries)} queries",
         "pieces": shortened(one.pieces),
     }
 

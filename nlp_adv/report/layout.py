@@ -54,7 +54,7 @@ def accuracy_table(report: Report, numbers: Numbers) -> Table:
 def _with_share(numbers: Numbers, measure: str) -> str:
     """The name of a column; of an attack on embeddings, what ε is of a token's norm."""
     of = [model.records for method in numbers.methods for model in method.models]
-    records = next((some for some in of if any(r.attack == measure for r in some)), ())
+    records = next((some for some in of if any(r.title == measure for r in some)), ())
     share = share_of_a_token(records, measure) if records else None
     return measure if share is None else f"{measure} (up to {100 * share:.2g} % of a token)"
 

@@ -122,7 +122,7 @@ def numbers_of(report: Report) -> Numbers:
         UserError: there is nothing to report, an attack has the name of another column, or the
             models were not attacked on the same texts, or not with the same ε.
     """
-    attacks = tuple(dict.fromkeys(r.attack for model in report.models for r in model.records))
+    attacks = tuple(dict.fromkeys(r.title for model in report.models for r in model.records))
     if not attacks:
         raise UserError("There are no records to report; attack at least one model first.")
     if taken := {CLEAN, WORST} & set(attacks):

@@ -142,7 +142,7 @@ def threat(numbers: Numbers) -> str:
     shares = {
         a: share_of_a_token(first.records, a)
         for a in numbers.attacks
-        if any(record.attack == a for record in first.records)
+        if any(record.title == a for record in first.records)
     }
     known = {attack: share for attack, share in shares.items() if share is not None}
     if not known:

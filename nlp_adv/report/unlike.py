@@ -10,7 +10,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Per
 from nlp_adv.perturbation.units import token_share
 from nlp_adv.report.content import ModelResult
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.record import Record
 
 _LENGTHS = 1.25  # times as many tokens may a text have in another column; a quarter by tokenizer
 # As `EmbeddingAttack.title` names attacks, whose radius stands behind the @.
@@ -26,8 +26,8 @@ def check_same_texts(models: Sequence[ModelResult]) -> None:
     seen: dict[tuple[str, int], tuple[str, int]] = {}
     for model in models:
         for record in model.records:
-            mine = (" ".join(record.original.casefold().split()), record.label)
-            if seen.setdefault((record.attack, record.id), mine) != mine:
+            mine = (" ".join((record.text or record.example).casefold().split()), record.label)
+            if seen.setdefault((record.title, record.id), mine) != mine:
                 raise UserError(
                     f"Example {record.id} of {model.name} is not the text or has not the label "
                     f"that it has elsewhere: only models that were attacked on the same texts are "
@@ -43,7 +43,7 @@ def check_same_threat(models: Sequence[ModelResult]) -> None:
     """
     first: dict[str, tuple[float, str]] = {}
     for model in models:
-        for attack in dict.fromkeys(record.attack for record in model.records):
+        for attack in dict.fromkeys(record.title for record in model.records):
             if not grows(attack):
                 continue
             length = median_tokens(model.records, attack)
@@ -77,4 +77,6 @@ def share_of_a_token(records: Sequence[Record], attack: str) -> float | None:
 
 def median_tokens(records: Sequence[Record], attack: str) -> float:
     """The median number of tokens of a text; a record counts those of all its forward passes."""
-    return statistics.median(r.tokens / max(1, r.forwards) for r in records if r.attack == attack)
+    return statistics.median(
+        r.found.tokens / max(1, r.forwards) for r in records if r.title == attack
+    )

@@ -7,9 +7,9 @@ if TYPE_CHECKING:
     from nlp_adv.attacks.words.attacks.build import ATTACKS, Resources
     from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol
     from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
+    from nlp_adv.robustness.evaluated import Evaluation
     from nlp_adv.robustness.evaluation import evaluate_robustness
     from nlp_adv.robustness.evaluator import embedding_evaluator
-    from nlp_adv.robustness.saved import Evaluation
     from nlp_adv.robustness.textattack_csv import read_textattack_csv
     from nlp_adv.robustness.white_box import WhiteBox
 
@@ -32,7 +32,7 @@ _WHERE = {
     "ATTACKS": "nlp_adv.attacks.words.attacks.build",
     "PROTOCOLS": "nlp_adv.attacks.words.protocols",
     "EmbeddingPGD": "nlp_adv.robustness.embedding",
-    "Evaluation": "nlp_adv.robustness.saved",
+    "Evaluation": "nlp_adv.robustness.evaluated",
     "Protocol": "nlp_adv.attacks.words.protocols",
     "Resources": "nlp_adv.attacks.words.attacks.build",
     "WhiteBox": "nlp_adv.robustness.white_box",

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_paired import LEVEL, percent
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.statistics import Share
 
 NEARLY_ALL = 0.95  # of the answers, and

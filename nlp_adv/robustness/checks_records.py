@@ -8,40 +8,40 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_paired import Pair, percent
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.record import Record, Substitution
 
 SURE = 0.999  # of a wrong answer that was right a word or a step ago; 0.5 to 0.9 is usual
-FEWEST = 10  # fallen examples, below which their median says nothing
-STOPPED = 0.05  # had all of these fallen, the accuracy would be lower by so much at most
+FEWEST = 10  # fooled examples, below which their median says nothing
+STOPPED = 0.05  # had all of these been fooled, the accuracy would be lower by so much at most
 SEEN = 0.01  # an accuracy on so few known texts is off by a point at most
 
 
 def check_records(records: Iterable[Record]) -> list[Check]:
     """All that the records of one attack tell without another run."""
     chosen = list(records)
-    fallen = [record for record in chosen if record.outcome == "succeeded"]
+    fooled = [record for record in chosen if record.outcome == "fooled"]
     return [
         check_confidence(
             [record.confidence for record in chosen],
-            [record.adversarial_confidence for record in fallen],
+            [record.adversarial_confidence for record in fooled],
         ),
         check_budget(chosen),
     ]
 
 
-def check_confidence(clean: Iterable[float], fallen: Iterable[float]) -> Check:
+def check_confidence(clean: Iterable[float], fooled: Iterable[float]) -> Check:
     """(g) A model that has just been led to a wrong answer is not as sure of it as can be.
 
     An attack ends at the first wrong answer, close to the border between the answers, where a
-    softmax of honest scale is unsure. The verdict is on the median: some texts fall so close to
+    softmax of honest scale is unsure. The verdict is on the median: some examples end so close to
     the border that even sharpened logits are unsure there, and they hold every mean down.
 
     Args:
         clean: softmax probabilities of the answers without attack.
-        fallen: of the wrong answers of the examples that the attack broke.
+        fooled: of the wrong answers under the attack.
     """
     before = [value for value in clean if not math.isnan(value)]
-    after = [value for value in fallen if not math.isnan(value)]
+    after = [value for value in fooled if not math.isnan(value)]
     shown = percent(statistics.fmean(before)) if before else "unknown"
     finding = f"The mean confidence is {shown} without attack"
     if after:
@@ -61,8 +61,13 @@ def check_confidence(clean: Iterable[float], fallen: Iterable[float]) -> Check:
 
 def check_budget(records: Iterable[Record]) -> Check:
     """(i) Few attacks ended because their query budget was spent."""
-    attacked = [record for record in records if record.outcome != "skipped"]
-    stopped = sum(record.budget_stopped and record.outcome == "failed" for record in attacked)
+    attacked = [record for record in records if record.attacked]
+    stopped = sum(
+        isinstance(record.found, Substitution)
+        and record.found.budget_stopped
+        and record.outcome == "robust"
+        for record in attacked
+    )
     share = stopped / len(attacked) if attacked else 0.0
     return Check(
         name="query budget",
@@ -74,7 +79,7 @@ def check_budget(records: Iterable[Record]) -> Check:
 
 
 def check_transfer(direct: Mapping[int, bool], transferred: Mapping[int, bool]) -> Check:
-    """(f) Texts made against another model do not break what an attack on this one leaves.
+    """(f) Texts made against another model do not fool more than an attack on this one does.
 
     Args:
         direct: example id → whether this model is right under an attack on itself.
@@ -95,7 +100,7 @@ def check_transfer(direct: Mapping[int, bool], transferred: Mapping[int, bool]) 
 
 def standing(records: Iterable[Record]) -> dict[int, bool]:
     """Example id → whether the model is right under the attack, for `check_transfer`."""
-    return {record.id: record.outcome == "failed" for record in records}
+    return {record.id: record.outcome == "robust" for record in records}
 
 
 def check_overlap(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from nlp_adv.robustness.embedding_result import EmbeddingRobustness
-from nlp_adv.robustness.statistics import Share
+import torch
+from torch import Tensor
+
+from nlp_adv.perturbation import Ball
+from nlp_adv.robustness.record import Record
+from nlp_adv.robustness.statistics import Share, is_robust
+
+if TYPE_CHECKING:
+    from nlp_adv.robustness.embedding_result import EmbeddingRobustness
 
 
 @dataclass(frozen=True)
@@ -97,3 +105,109 @@ def accuracy_curve(
         stood = Share(int(result.standing(epsilon).sum()), result.examples)
         points.append(CurvePoint(epsilon * factor, stood, confidence))
     return AccuracyCurve(tuple(points))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Accuracy at growing radii of one attack, as it is shown and kept.
+
+    Args:
+        title: the attack with its norm, such as "PGD, L2 per example"; curves of equal title and
+            `x_label` are drawn into one figure.
+        x_label: what ε is measured in.
+        points: ε → share of examples answered rightly at that radius.
+    """
+
+    title: str
+    x_label: str
+    points: Mapping[float, Share]
+
+    @property
+    def accuracy(self) -> AccuracyCurve:
+        """The same from the smallest radius up, with intervals and an area."""
+        return AccuracyCurve(
+            tuple(CurvePoint(e, share) for e, share in sorted(self.points.items()))
+        )
+
+
+def curve_of(records: Iterable[Record], *, title: str, x_label: str) -> Curve:
+    """Accuracy over ε of an attack that was run at several radii, from its records.
+
+    Args:
+        records: of one attack, each with its radius.
+        title, x_label: see `Curve`.
+    """
+    by_radius: dict[float, list[Record]] = {}
+    for record in records:
+        if record.epsilon is not None:
+            by_radius.setdefault(record.epsilon, []).append(record)
+    first = by_radius[next(iter(by_radius))] if by_radius else []
+    points = {0.0: Share(sum(record.attacked for record in first), len(first))}
+    for epsilon, some in sorted(by_radius.items()):
+        points[epsilon] = Share(sum(one.outcome == "robust" for one in some), len(some))
+    return Curve(title=title, x_label=x_label, points=points)
+
+
+@dataclass(frozen=True)
+class EpsilonSweep:
+    """What an attack left of N examples at R radii.
+
+    Attributes:
+        attack: its name.
+        epsilons: the R radii, from the smallest up.
+        right: (N,), right without attack.
+        stood: (N, R), right under the attack at that radius.
+        gradient_passes: (N,), of all radii together.
+    """
+
+    attack: str
+    epsilons: tuple[float, ...]
+    right: Tensor
+    stood: Tensor
+    gradient_passes: Tensor
+
+    def share(self, epsilon: float) -> Share:
+        """Accuracy at a radius that was tried, or 0."""
+        if epsilon == 0:
+            return Share(int(self.right.sum()), len(self.right))
+        return Share(int(self.stood[:, self.epsilons.index(epsilon)].sum()), len(self.right))
+
+    @property
+    def curve(self) -> AccuracyCurve:
+        """Accuracy over ε, from ε = 0, with Wilson's intervals; its area sums it up."""
+        radii = sorted({0.0, *self.epsilons})
+        return AccuracyCurve(tuple(CurvePoint(radius, self.share(radius)) for radius in radii))
+
+    def described(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            name: value.tolist() if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> EpsilonSweep:
+        """The inverse of `described`."""
+        tensors = {k: torch.tensor(content[k]) for k in ("right", "stood", "gradient_passes")}
+        return cls(content["attack"], tuple(content["epsilons"]), **tensors)
+
+
+def sweep_by_length(
+    records: Sequence[Record], ball: Ball, epsilons: Sequence[float]
+) -> EpsilonSweep:
+    """What an attack that looks for the smallest δ left, read off its records.
+
+    Args:
+        records: of one attack.
+        ball: in whose norm δ is measured.
+        epsilons: radii, in any order.
+    """
+    radii = tuple(sorted({float(epsilon) for epsilon in epsilons}))
+    balls = [replace(ball, epsilon=radius) for radius in radii]  # type: ignore[type-var]
+    return EpsilonSweep(
+        records[0].attack,
+        radii,
+        torch.tensor([record.attacked for record in records]),
+        torch.tensor([[is_robust(record, one) for one in balls] for record in records]),
+        torch.tensor([getattr(record.found, "gradient_passes", 0) for record in records]),
+    )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nlp_adv.attacks.words.words import Words
+from nlp_adv.attacks.words.result import Outcome
 from nlp_adv.robustness.embedding_attacks import EmbeddingAttack
-from nlp_adv.robustness.records import Outcome, Record
+from nlp_adv.robustness.record import Point, Record, digits_of_text
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ class EmbeddingRobustness:
     ) -> list[Record]:
         """One record an example and radius, all examples of the smallest radius first.
 
-        The attack is named with its radius, such as embedding-pgd-l2@0.02. `queries` are the
-        forward passes up to and with that radius. Of an example that stood, the adversarial
-        prediction and confidence are those of the last iterate.
+        `forwards` are the passes up to and with that radius, `gradient_passes` those of all radii.
+        Of an example that the model is robust to, the adversarial prediction and confidence are
+        those of the last iterate.
 
         Args:
             texts, labels: of the N examples, in the order in which they were attacked.
@@ -149,7 +149,6 @@ class EmbeddingRobustness:
         shown = [None] * self.examples if contexts is None else list(contexts)
         if any(len(one) != self.examples for one in (texts, labels, ids, shown)):
             raise ValueError(f"texts, labels, contexts and ids must be {self.examples} each.")
-        words = [len(Words.of(text)) for text in texts]
         clean = self.clean_confidences.tolist()
         records = []
         for place, epsilon in enumerate(self.radii):
@@ -159,21 +158,23 @@ class EmbeddingRobustness:
                 records.append(
                     Record(
                         id=ids[row],
-                        attack=f"{self.attack.title}@{epsilon:g}",
-                        original=texts[row],
-                        adversarial=texts[row],
-                        context=shown[row],
+                        attack=self.attack.title,
+                        epsilon=epsilon,
                         label=int(labels[row]),
                         prediction=int(self.predictions[row]),
                         adversarial_prediction=int(self.answers[row, place]),
                         outcome=_outcome(self.broken_at[row], stood[row]),
-                        queries=forwards,
+                        example=digits_of_text(texts[row], shown[row]),
                         forwards=forwards,
-                        tokens=forwards * int(self.tokens[row]),
-                        words=words[row],
-                        words_changed=0,
                         confidence=clean[row],
                         adversarial_confidence=float(self.confidences[row, place]),
+                        found=Point(
+                            text=texts[row],
+                            context=shown[row],
+                            gradient_passes=int(self.gradient_passes[row]),
+                            first_gradient=float(self.gradient_norms[row]),
+                            tokens=forwards * int(self.tokens[row]),
+                        ),
                     )
                 )
         return records
@@ -184,8 +185,8 @@ class EmbeddingRobustness:
 
 def _outcome(broken_at: Tensor, stood: Tensor) -> Outcome:
     if broken_at == 0:
-        return "skipped"
-    return "failed" if bool(stood) else "succeeded"
+        return "wrong"
+    return "robust" if bool(stood) else "fooled"
 
 
 def joined(

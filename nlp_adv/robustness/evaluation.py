@@ -32,11 +32,12 @@ from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import check_overlap
 from nlp_adv.robustness.data import attack_data
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.fingerprint import fingerprint
-from nlp_adv.robustness.records import Record
+from nlp_adv.robustness.record import Record, record_of
 from nlp_adv.robustness.repeatable import check_repeatable
-from nlp_adv.robustness.saved import Evaluation, Store
 from nlp_adv.robustness.shards import Shard
+from nlp_adv.robustness.store import Store
 from nlp_adv.robustness.what_is_read import notes_on, readable
 from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
 from nlp_adv.sites.any_model import a_tensor_of, torch_model
@@ -175,8 +176,8 @@ def evaluate_robustness(
                 disable=not progress,
                 unit="text",
             )
-            for record in bar:
-                store.add(record)
+            for result in bar:
+                store.add(record_of(result))
                 store.cost(asdict(victim.work))
         if white_box is not None:
             doubts = _attack_embeddings(white_box, victim, splicer, on_embeddings, store, progress)
@@ -197,7 +198,7 @@ def evaluate_robustness(
     return replace(
         evaluation,
         records=records,
-        clean=clean,
+        clean_on_all=clean,
         checks=checks,
         curves=[] if white_box is None else [white_box.curve(records)],
         cost=cost,
@@ -221,12 +222,13 @@ def _attack_embeddings(
 ) -> list[str]:
     """What speaks against the numbers, where they were measured now."""
     chosen = texts[: white_box.examples]
-    done = [store.has(name, text.id) for name in white_box.names() for text in chosen]
+    name, radii = white_box.attack.title, white_box.attack.epsilons
+    done = [store.has(name, text.id, epsilon) for epsilon in radii for text in chosen]
     if all(done):
         return []
     records, doubts = white_box.records(victim, splicer, texts, progress=progress)
     for record in records:
-        if not store.has(record.attack, record.id):
+        if not store.has(record.attack, record.id, record.epsilon):
             store.add(record)
     return doubts
 

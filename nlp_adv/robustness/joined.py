@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nlp_adv.errors import UserError
-from nlp_adv.report.content import Curve
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.records import Record, changes_text
-from nlp_adv.robustness.saved import Evaluation, identity
+from nlp_adv.robustness.curve import Curve
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.record import Record
+from nlp_adv.robustness.saved import identity
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.statistics import Share
 from nlp_adv.robustness.white_box import record_checks
@@ -39,7 +40,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
                 f"({theirs[other]}, not {mine[other]})."
             )
     records = _records(parts)
-    names = list(dict.fromkeys(r.attack for r in records if changes_text(r.attack)))
+    names = list(dict.fromkeys(r.attack for r in records if r.changes_text))
     remade = [check_answers(Answers.of_records(records)), *record_checks(records, names)]
     kinds = list(dict.fromkeys(kind for part in parts for kind in part.cost))
     return replace(
@@ -76,30 +77,28 @@ def _all_there(parts: Sequence[Evaluation]) -> list[Shard]:
 
 
 def _records(parts: Sequence[Evaluation]) -> list[Record]:
-    records: dict[tuple[str, int], Record] = {}
+    records: dict[tuple[str, float | None, int], Record] = {}
     for part in parts:
         for record in part.records:
-            other = records.setdefault((record.attack, record.id), record)
+            other = records.setdefault(record.key, record)
             if other != record:
-                raise UserError(f"Two shards disagree on example {record.id} ({record.attack}).")
+                raise UserError(f"Two shards disagree on example {record.id} ({record.title}).")
     order = {attack: place for place, attack in enumerate(parts[0].hashes)}
-    radii = {attack: place for place, (attack, _) in enumerate(records)}
-    found = sorted(
-        records.values(),
-        key=lambda r: (order[r.attack.split("@")[0]], radii[r.attack], r.id),
-    )
-    for attack in dict.fromkeys(record.attack for record in found if changes_text(record.attack)):
+    found = sorted(records.values(), key=lambda r: (order[r.attack], r.epsilon or 0.0, r.id))
+    # Attacks on embeddings take the first texts alone.
+    whole = [record.attack for record in found if record.changes_text or record.text is None]
+    for attack in dict.fromkeys(whole):
         count = sum(record.attack == attack for record in found)
         if count != parts[0].texts:
             raise UserError(
-                f"The shards hold {count} of {parts[0].texts} texts under {attack}; finish their "
-                f"runs."
+                f"The shards hold {count} of {parts[0].texts} examples under {attack}; finish "
+                f"their runs."
             )
     return found
 
 
 def _curve(parts: Sequence[Evaluation], place: int) -> Curve:
-    """A curve's counts over all shards; one of few texts may have none of them."""
+    """A curve's counts over all shards; one of few examples may have none of them."""
     curves = [part.curves[place] for part in parts if len(part.curves) > place]
     points = {
         epsilon: Share(

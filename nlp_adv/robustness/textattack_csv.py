@@ -15,9 +15,10 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
+from nlp_adv.attacks.words.result import Outcome, WordResult
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.records import Outcome, Record
+from nlp_adv.robustness.record import Record, record_of
 
 _COLUMNS = (
     "original_text",
@@ -30,11 +31,11 @@ _COLUMNS = (
     "num_queries",
     "result_type",
 )
-# "Maximized" names a goal without an end: whether the model fell is in its answer alone.
+# "Maximized" names a goal without an end: whether the model was fooled is in its answer alone.
 _OUTCOMES: dict[str, Outcome | None] = {
-    "Successful": "succeeded",
-    "Failed": "failed",
-    "Skipped": "skipped",
+    "Successful": "fooled",
+    "Failed": "robust",
+    "Skipped": "wrong",
     "Maximized": None,
 }
 _MARK = re.compile(r"\[\[([^\[\]]+)\]\]")  # [[word]]
@@ -122,9 +123,9 @@ def _record(row: dict[str, str], number: int, attack: str) -> Record:
         _whole(row, name)
         for name in ("ground_truth_output", "original_output", "perturbed_output", "num_queries")
     )
-    outcome: Outcome = "failed" if adversarial_prediction == label else "succeeded"
+    outcome: Outcome = "robust" if adversarial_prediction == label else "fooled"
     if prediction != label:
-        outcome = "skipped"
+        outcome = "wrong"
     result = row["result_type"]
     if result not in _OUTCOMES:
         raise _BadRow(f"the result_type is {result!r}; it must be {', '.join(_OUTCOMES)}.")
@@ -136,7 +137,7 @@ def _record(row: dict[str, str], number: int, attack: str) -> Record:
         )
     before, after, context = _attacked(row["original_text"], row["perturbed_text"])
     words = Words.of(before.text)
-    return Record(
+    found = WordResult(
         id=number,
         attack=attack,
         original=before.text,
@@ -155,7 +156,9 @@ def _record(row: dict[str, str], number: int, attack: str) -> Record:
         adversarial_confidence=_confidence(
             row, "perturbed_score", right=adversarial_prediction == label
         ),
+        budget_stopped=False,
     )
+    return record_of(found)
 
 
 def _whole(row: dict[str, str], name: str) -> int:

@@ -15,7 +15,6 @@ from nlp_adv.attacks.words.engine import Text
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import answers
-from nlp_adv.report.content import Curve
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks import (
     check_records,
@@ -23,9 +22,9 @@ from nlp_adv.robustness.checks import (
     embedding_checks,
     standing,
 )
+from nlp_adv.robustness.curve import Curve, curve_of
 from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
-from nlp_adv.robustness.records import Record
-from nlp_adv.robustness.statistics import Share
+from nlp_adv.robustness.record import Record, Substitution
 from nlp_adv.sites.any_model import answering
 
 ROWS = 64  # a batch
@@ -91,19 +90,15 @@ class WhiteBox:
 
     def curve(self, records: Iterable[Record]) -> Curve:
         """Accuracy by radius, from the records of all attacks."""
-        mine = [record for record in records if record.attack in self.names()]
-        first = [record.outcome for record in mine if record.attack == self.names()[0]]
-        points = {0.0: Share(len(first) - first.count("skipped"), len(first))}
-        for epsilon, name in zip(sorted(self.attack.epsilons), self.names(), strict=True):
-            outcomes = [record.outcome for record in mine if record.attack == name]
-            points[epsilon] = Share(outcomes.count("failed"), len(outcomes))
+        tried = {float(epsilon) for epsilon in self.attack.epsilons}
+        mine = (r for r in records if r.attack == self.attack.title and r.epsilon in tried)
         norm = {"l2": "L2", "linf": "L∞", "l1": "L1"}[self.attack.norm]
         unit = {"relative": "share of the embedding norm"}.get(self.attack.unit, self.attack.unit)
-        return Curve(
+        return curve_of(
+            mine,
             title=f"PGD-{self.attack.steps} (α = {self.attack.step_size:g}·ε) on the embeddings, "
             f"{norm} per {self.attack.per}",
             x_label=f"ε, {unit}",
-            points=points,
         )
 
     def found_checks(
@@ -149,10 +144,11 @@ def transfer_checks(
     """
     checks = []
     for attack in dict.fromkeys(record.attack for record in records):
-        theirs = [record for record in other if record.attack == attack and "@" not in attack]
-        if not theirs:
+        theirs = [record for record in other if record.attack == attack]
+        words = [one.found for one in theirs if isinstance(one.found, Substitution)]
+        if not words:
             continue
-        rows = splicer.whole([(record.adversarial, record.context) for record in theirs])
+        rows = splicer.whole([(one.adversarial, one.context) for one in words])
         said = answers(victim.logits(rows)).tolist()
         stood = {r.id: answer == r.label for r, answer in zip(theirs, said, strict=True)}
         direct = standing(record for record in records if record.attack == attack)

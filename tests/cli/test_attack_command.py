@@ -86,17 +86,17 @@ def test_an_attack_writes_a_record_for_each_text_and_attack(straight):
     assert run.code == 0, run
     found = records(folder)
     assert {(r.attack, r.id) for r in found} == {(a, n) for a in ATTACKS for n in range(40)}
-    assert all(r.original == TEXTS[r.id]["text"] for r in found)
+    assert all(r.found.original == TEXTS[r.id]["text"] for r in found)
     # Each adjective may become any other, so whoever is right at first must fall to textfooler.
-    assert {r.outcome for r in found if r.attack == "textfooler"} <= {"skipped", "succeeded"}
-    assert sum(r.outcome == "succeeded" for r in found if r.attack == "textfooler") > 20
+    assert {r.outcome for r in found if r.attack == "textfooler"} <= {"wrong", "fooled"}
+    assert sum(r.outcome == "fooled" for r in found if r.attack == "textfooler") > 20
 
 
 def test_the_report_says_what_the_records_say(straight):
     run, folder = straight
     names = {path.name for path in folder.iterdir()}
     assert {"records.jsonl", "report.html", "report.md", "report.csv", "report.json"} <= names
-    stood = sum(r.outcome == "failed" for r in records(folder) if r.attack == "deepwordbug")
+    stood = sum(r.outcome == "robust" for r in records(folder) if r.attack == "deepwordbug")
     line = next(line for line in run.out.splitlines() if " deepwordbug " in line)
     assert f" {100 * stood / 40:.1f} [" in line
 
@@ -214,10 +214,12 @@ def test_texts_without_words_are_kept_as_failed(given, work):
     settings = {**given, "test_file": write(work / "rows.jsonl", rows), "output_dir": "out"}
     assert call("attack", **settings).code == 0
     found = records(work / "out")
-    wordless = [r for r in found if r.words == 0]
+    wordless = [r for r in found if r.found.words == 0]
     assert len(wordless) == 2 * len(ATTACKS)
-    assert {r.outcome for r in wordless} == {"skipped", "failed"}
-    assert all(r.adversarial == r.original and r.words_changed == 0 for r in wordless)
+    assert {r.outcome for r in wordless} == {"wrong", "robust"}
+    assert all(
+        r.found.adversarial == r.found.original and r.found.words_changed == 0 for r in wordless
+    )
     assert len(found) == 4 * len(ATTACKS)
 
 
@@ -261,7 +263,7 @@ def test_texts_without_spaces_are_said_and_segmented(given, work, monkeypatch):
         run = call("attack", **settings, segmenter=name, output_dir=name)
         assert run.code == 0, run
         assert "script" not in run.out
-        assert records(work / name)[0].words == count
+        assert records(work / name)[0].found.words == count
 
 
 @pytest.mark.fault("E4")
@@ -273,7 +275,7 @@ def test_stop_words_of_a_protocol_file(given, work):
     saved = json.loads((work / "out" / "evaluation.json").read_text())
     assert saved["protocol"]["stop_words"] == ["dull", "warm"]
     for record in records(work / "out"):
-        assert ("dull" in record.original) == ("dull" in record.adversarial)
+        assert ("dull" in record.found.original) == ("dull" in record.found.adversarial)
     (work / "mine.json").write_text('{"name": "mine", "stop_words": "no.txt"}')
     run = call("attack", **{**given, "protocol": "mine.json"}, output_dir="other")
     refused_last(run, "no.txt", "english")
@@ -408,7 +410,7 @@ class TestModelsNoFolderHolds:
         assert any("inf or nan" in note for note in found.notes)
         wrong = [record for record in found.records if record.prediction == -1]
         assert wrong
-        assert {record.outcome for record in wrong} == {"skipped"}
+        assert {record.outcome for record in wrong} == {"wrong"}
 
         def none(output):
             output["logits"] = output["logits"] * torch.inf
@@ -425,6 +427,6 @@ class TestModelsNoFolderHolds:
 
         white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False)
         found = evaluated(level, white_box=white_box, clean_on_all=True)
-        assert found.clean[0] == 0
-        assert {record.outcome for record in found.records} == {"skipped"}
+        assert found.clean_on_all[0] == 0
+        assert {record.outcome for record in found.records} == {"wrong"}
         assert {record.prediction for record in found.records} == {-1}

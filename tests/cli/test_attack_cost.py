@@ -7,7 +7,7 @@ import pytest
 from test_attack_command import call, given, straight  # noqa: F401  # fixtures
 from transformers import BertForSequenceClassification
 
-from nlp_adv.robustness.saved import Store
+from nlp_adv.robustness.store import Store
 
 pytestmark = pytest.mark.fault("D6")
 

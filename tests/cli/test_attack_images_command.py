@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from nlp_adv.cli.main import main
-from nlp_adv.robustness.images import read_image_records
+from nlp_adv.robustness.records import read_records
 
 NAMES = ("top", "middle", "bottom")
 SIDE = 12
@@ -149,14 +149,14 @@ def test_a_killed_run_goes_on(given, straight, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     lines = (finished / "records.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "settings.json").write_bytes((finished / "settings.json").read_bytes())
+    (folder / "evaluation.json").write_bytes((finished / "evaluation.json").read_bytes())
     (folder / "records.jsonl").write_bytes(b"".join(lines[:17]) + lines[17][:30])
     run = attack(folder, **given, **FULL)
     assert run.code == 0, run.err
 
     def outcomes(one: Path) -> list:
-        found = read_image_records(one / "records.jsonl")
-        return sorted((r.attack, r.id, r.outcome, round(r.linf, 5)) for r in found)
+        found = read_records(one / "records.jsonl")
+        return sorted((r.attack, r.id, r.outcome, round(r.found.linf, 5)) for r in found)
 
     assert outcomes(folder) == outcomes(finished)
     before = snapshot(folder)
@@ -189,11 +189,13 @@ def test_a_target_and_other_norms(given, tmp_path):
     settings |= {"norm": "l2", "epsilon": 1.5, "target": "middle", "restarts": 2}
     run = attack(tmp_path / "out", **given, **settings)
     assert run.code == 0, run.err
-    found = read_image_records(tmp_path / "out" / "records.jsonl")
+    found = read_records(tmp_path / "out" / "records.jsonl")
     assert {record.label for record in found} == {0, 2}
-    assert any(record.outcome == "succeeded" and record.answer == 1 for record in found)
-    assert all(record.answer == 1 for record in found if record.outcome == "succeeded")
-    assert max(record.l2 for record in found) <= 1.5 * (1 + 1e-5)
+    assert any(
+        record.outcome == "fooled" and record.adversarial_prediction == 1 for record in found
+    )
+    assert all(record.adversarial_prediction == 1 for record in found if record.outcome == "fooled")
+    assert max(record.found.l2 for record in found) <= 1.5 * (1 + 1e-5)
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "not led to “middle”" in text
 
@@ -213,7 +215,7 @@ def test_pictures_in_folders_and_a_mobilenet(tmp_path):
         batch_size=4,
     )
     assert run.code == 0, run.err
-    labels = {r.id: r.label for r in read_image_records(tmp_path / "out" / "records.jsonl")}
+    labels = {r.id: r.label for r in read_records(tmp_path / "out" / "records.jsonl")}
     # The folders' classes stand in the order of the alphabet, the model's do not.
     assert [labels[number] for number in range(6)] == [2, 2, 1, 1, 0, 0]
 
@@ -295,7 +297,7 @@ def test_bad_folders_of_pictures(given, tmp_path, kind):
     run = attack(tmp_path / "out", **(given | {"dataset_name": folder}), **ATTACKS, checks="false")
     if kind == "empty class":
         assert run.code == 0, run.err
-        assert len(read_image_records(tmp_path / "out" / "records.jsonl")) == 12
+        assert len(read_records(tmp_path / "out" / "records.jsonl")) == 12
     else:
         assert run.code == 2
         assert expected[kind] in run.err
@@ -345,4 +347,4 @@ def test_flags_may_stand_in_a_file(given, tmp_path):
     path.write_text(json.dumps(settings | {"output_dir": str(tmp_path / "out")}))
     run = call(str(path))
     assert run.code == 0, run.err
-    assert len(read_image_records(tmp_path / "out" / "records.jsonl")) == 6
+    assert len(read_records(tmp_path / "out" / "records.jsonl")) == 6

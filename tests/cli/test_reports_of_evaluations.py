@@ -121,7 +121,7 @@ class TestShards:
         found = {check["name"]: check for check in mine}
         assert f"of {len(TEXTS)} (" in found["answers"]["finding"]
         attacked = sum(
-            r.outcome != "skipped" and r.attack == "deepwordbug"
+            r.outcome != "wrong" and r.attack == "deepwordbug"
             for folder in shards
             for r in read_records(folder / "records.jsonl")
         )
@@ -169,7 +169,7 @@ class TestShards:
         (copies[1] / "records.jsonl").write_text("".join(lines[2:]), encoding="utf-8")
         run = call("report", *copies, "--shards", output_dir=tmp_path / "all")
         assert run.code == 2
-        assert f"{len(TEXTS) - 2} of {len(TEXTS)} texts" in run.err
+        assert f"{len(TEXTS) - 2} of {len(TEXTS)} examples" in run.err
 
     def test_shards_of_another_model(self, models, settings, shards, tmp_path):
         given = {"model_name_or_path": models["constant"], "shard": "2/3"} | settings
@@ -266,10 +266,10 @@ class TestConstantModels:
         found = read_records(whole[1] / "records.jsonl")
         (method,) = content(whole[1])["methods"]
         for attack, score in method["accuracy"].items():
-            mine = [r for r in found if attack in (r.attack, "clean")]
-            right = {r.id: r.outcome != "skipped" for r in mine}
+            mine = [r for r in found if attack in (r.title, "clean")]
+            right = {r.id: r.outcome != "wrong" for r in mine}
             assert score["clean"] == pytest.approx(sum(right.values()) / len(right))
-        assert len({r.id for r in found if "@" in r.attack}) == 25
+        assert len({r.id for r in found if "@" in r.title}) == 25
 
 
 @pytest.mark.fault("E7")

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from made_records import changed
 from report_sample import Page, record, result, sample, written
 from scipy.stats import norm
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.fault("S1")
 def model(name: str, seed: int, rate: float, *, texts: int = 200) -> ModelResult:
     """Falls to textfooler at this rate, and has all texts right without it."""
     rng = random.Random(f"{name} {seed}")
-    outcomes = ["succeeded" if rng.random() < rate else "failed" for _ in range(texts)]
+    outcomes = ["fooled" if rng.random() < rate else "robust" for _ in range(texts)]
     records = [record(i, "textfooler", one, rng) for i, one in enumerate(outcomes)]
     return ModelResult(name=name, seed=seed, records=records)
 
@@ -109,7 +110,7 @@ def test_clean_accuracy_of_the_same_texts_stands_in_every_cell(tmp_path):
     head, row = Page(files["report.html"]).tables[0]
     for attack in ("textfooler", "deepwordbug"):
         mine = [r for r in fewer if r.attack == attack]
-        clean = 100 * sum(r.outcome != "skipped" for r in mine) / len(mine)
+        clean = 100 * sum(r.outcome != "wrong" for r in mine) / len(mine)
         assert f"|of {clean:.1f} clean|" in row[head.index(attack)]
     assert row[-1].endswith("|of the labels 50.0")
 
@@ -117,7 +118,7 @@ def test_clean_accuracy_of_the_same_texts_stands_in_every_cell(tmp_path):
 def on_embeddings(name: str, tokens: int, attack: str, *, first: int = 0) -> ModelResult:
     rng = random.Random(0)
     records = [
-        replace(record(i, attack, "failed", rng), tokens=7 * (tokens + i % 2), forwards=7)
+        changed(record(i, attack, "robust", rng), tokens=7 * (tokens + i % 2), forwards=7)
         for i in range(first, first + 40)
     ]
     return ModelResult(name=name, records=records)
@@ -180,10 +181,10 @@ class TestThreat:
 
     def test_other_texts_under_the_same_ids_are_refused(self, tmp_path):
         first, second = model("plain", 0, 0.5), model("other", 0, 0.5)
-        swapped = [replace(r, original=second.records[r.id - 1].original) for r in second.records]
+        swapped = [changed(r, original=second.records[r.id - 1].text) for r in second.records]
         with pytest.raises(UserError, match="the same texts"):
             written(report(first, replace(second, records=swapped)), tmp_path)
-        relabelled = [replace(r, outcome="skipped", label=1 - r.label) for r in second.records]
+        relabelled = [replace(r, outcome="wrong", label=1 - r.label) for r in second.records]
         with pytest.raises(UserError, match="the same texts"):
             written(report(first, replace(second, records=relabelled)), tmp_path)
 

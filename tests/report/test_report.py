@@ -24,6 +24,7 @@ from scipy.stats import binomtest
 
 from nlp_adv.report import Report
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.statistics import _changed, queries_of
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,10 @@ def one_seed(tmp_path_factory) -> tuple[Report, dict[str, str]]:
 
 
 MEASURES = ["clean", *ATTACKS, "worst case"]
+
+
+def _stopped(record) -> bool:
+    return getattr(record.found, "budget_stopped", False)
 
 
 class TestNumbers:
@@ -131,14 +136,14 @@ class TestNumbers:
         for row, (attack, name) in zip(rows, keys, strict=True):
             assert row[0] == f"{attack}: {name}"
             seeds = [
-                [r for r in model.records if r.attack == attack and r.outcome != "skipped"]
+                [r for r in model.records if r.title == attack and r.outcome != "wrong"]
                 for model in report.methods()[name]
             ]
-            fallen = [[r for r in seed if r.outcome == "succeeded"] for seed in seeds]
+            fallen = [[r for r in seed if r.outcome == "fooled"] for seed in seeds]
             success = [100 * len(f) / len(s) for f, s in zip(fallen, seeds, strict=True)]
-            queries = [statistics.mean(r.queries for r in seed) for seed in seeds]
-            words = [100 * statistics.mean(r.words_changed / r.words for r in f) for f in fallen]
-            stopped = [100 * statistics.mean(r.budget_stopped for r in seed) for seed in seeds]
+            queries = [statistics.mean(queries_of(r) for r in seed) for seed in seeds]
+            words = [100 * statistics.mean(map(_changed, one)) for one in fallen]
+            stopped = [100 * statistics.mean(map(_stopped, one)) for one in seeds]
             for cell, values in zip(row[3:7], (success, queries, words, stopped), strict=True):
                 shown = [float(x.replace(",", "")) for x in cell.split(" ± ")]
                 want = [statistics.mean(values), statistics.stdev(values)]
@@ -162,7 +167,7 @@ class TestNumbers:
             assert float(row["under_attack"]) == pytest.approx(
                 float(row["clean"]) * (1 - float(row["success"]))
             )
-            tokens = sum(r.tokens for r in model.records if r.attack == attack)
+            tokens = sum(r.found.tokens for r in model.records if r.title == attack)
             assert float(row["tokens"]) == tokens
 
     def test_json_agrees_with_csv(self, report, files):

@@ -191,14 +191,17 @@ class TestCurves:
                         mine = [r for r in model.records if r.attack == chart.title]
                         right = [
                             r.prediction == r.label
-                            and (r.adversarial_prediction == r.label or r.queries > point.x)
+                            and (r.adversarial_prediction == r.label or r.found.queries > point.x)
                             for r in mine
                         ]
                         shares.append(100 * sum(right) / len(mine))
                     assert point.value == pytest.approx(sum(shares) / len(shares))
                     assert (point.low, point.high) == pytest.approx((min(shares), max(shares)))
                 last = [
-                    r.queries for m in report.models for r in m.records if r.attack == chart.title
+                    r.found.queries
+                    for m in report.models
+                    for r in m.records
+                    if r.attack == chart.title
                 ]
                 assert line.points[-1].x == max(last)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_records import changed
 from report_sample import Page, markdown_tables, record, result, right_under, sample, written
 
 from nlp_adv.errors import UserError
@@ -42,6 +43,13 @@ def one_seed(tmp_path_factory) -> tuple[Report, dict[str, str]]:
 NASTY = "<script>alert(1)</script>&amp;\"'|`*_{{ 7*7 }}"
 
 
+def nastier(one):
+    """With markup in all that a page shows of it."""
+    texts = ("original", "adversarial") if one.changes_text else ("text",)
+    told = {name: NASTY + getattr(one.found, name) for name in texts}
+    return changed(one, attack=f"{NASTY}{one.attack}", context=NASTY, **told)
+
+
 class TestSafety:
     @pytest.fixture(scope="class")
     @classmethod
@@ -51,9 +59,7 @@ class TestSafety:
             replace(
                 model,
                 records=[
-                    replace(r, original=NASTY + r.original, adversarial=NASTY + r.adversarial,
-                            attack=f"{NASTY}{r.attack}", context=NASTY)
-                    for r in model.records
+                    nastier(r) for r in model.records
                 ],
                 checks=[Check(NASTY, False, NASTY, NASTY), Check(NASTY, None, NASTY, NASTY)],
                 curves=[replace(c, title=NASTY, x_label=NASTY) for c in model.curves],
@@ -105,7 +111,9 @@ class TestSafety:
     def test_half_a_surrogate_pair_is_written(self, tmp_path):
         report = sample({"plain": 1.0}, (0,))
         records = [
-            replace(r, adversarial="\ud800" + r.adversarial) for r in report.models[0].records
+            changed(r, adversarial="\ud800" + r.found.adversarial)
+            for r in report.models[0].records
+            if r.changes_text
         ]
         report = replace(
             report, title="\udfff", models=[replace(report.models[0], records=records)]
@@ -147,7 +155,7 @@ class TestCorners:
     def test_a_model_that_is_always_wrong(self, tmp_path):
         model = result("wrong", 0)
         rng = random.Random(0)
-        records = [record(i, "textfooler", "skipped", rng) for i in range(20)]
+        records = [record(i, "textfooler", "wrong", rng) for i in range(20)]
         report = replace(sample(), models=[replace(model, records=records, curves=[], clean=None)])
         files = written(report, tmp_path)
         assert Page(files["report.html"]).tables[0][1][1].startswith("0.0|[0.0, 16.1]")
@@ -231,16 +239,16 @@ class TestExamples:
         attacks = ["textfooler"] * 7 + ["deepwordbug"] * 7
         for (kind, name, seed, id), body, attack in zip(shown, bodies, attacks, strict=True):
             model = next(m for m in report.methods()[name] if m.seed == int(seed))
-            one = next(r for r in model.records if (r.id, r.attack) == (int(id), attack))
-            assert one.outcome == {"Fell": "succeeded", "Stood": "failed"}[kind]
-            assert re.sub("<ins>.*?</ins>|</?del>", "", body) == one.original
-            assert re.sub("<del>.*?</del>|</?ins>", "", body) == one.adversarial
+            one = next(r for r in model.records if (r.id, r.title) == (int(id), attack))
+            assert one.outcome == {"Fell": "fooled", "Stood": "robust"}[kind]
+            assert re.sub("<ins>.*?</ins>|</?del>", "", body) == one.found.original
+            assert re.sub("<del>.*?</del>|</?ins>", "", body) == one.found.adversarial
         assert len({(name, seed) for _, name, seed, _ in shown}) >= 4
         assert "negative (" in text
 
     def test_the_models_take_turns(self, tmp_path):
         rng = random.Random(0)
-        records = [record(i, "textfooler", "succeeded", rng) for i in range(50)]
+        records = [record(i, "textfooler", "fooled", rng) for i in range(50)]
         models = [ModelResult(name=name, records=records) for name in "abcdefg"]
         text = written(replace(sample(), models=models), tmp_path)["report.html"]
         assert re.findall(r"<b>Fell</b> · (\S+) · text (\d+) ·", text) == [

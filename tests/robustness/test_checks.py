@@ -15,6 +15,7 @@ import torch
 from embedding_results import left, measured
 from hypothesis import given
 from hypothesis import strategies as st
+from made_records import words_record as record
 from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
@@ -38,7 +39,6 @@ from nlp_adv.robustness.checks import (
 )
 from nlp_adv.robustness.checks_paired import Pair
 from nlp_adv.robustness.embedding import EmbeddingNoise, EmbeddingPGD, embedding_robustness
-from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.scaled_logits import scaled_logits, softening_factor
 
 CROSS_ENTROPY = EmbeddingPGD((0.1,), loss="cross_entropy")
@@ -233,27 +233,6 @@ class TestOfResults:
             check_steps(left(5, 5), left(5, 4, wrong=1))
 
 
-def record(number: int, outcome: str, **settings) -> Record:
-    fields = {
-        "id": number,
-        "attack": "swap",
-        "original": "a b",
-        "adversarial": "a c",
-        "label": 1,
-        "outcome": outcome,
-        "queries": 5,
-        "forwards": 5,
-        "tokens": 9,
-        "words": 2,
-        "words_changed": 1,
-        "prediction": 1,
-        "adversarial_prediction": 0,
-        "confidence": 0.9,
-        "adversarial_confidence": 0.7,
-    }
-    return Record(**{**fields, **settings})
-
-
 class TestOfRecords:
     @pytest.mark.parametrize(
         ("after", "want"),
@@ -273,24 +252,24 @@ class TestOfRecords:
 
     def test_g_from_records_looks_at_fallen_texts_alone(self):
         sure = {"adversarial_confidence": 0.99999}
-        fallen = [record(n, "succeeded") for n in range(12)]
-        stood = [record(n, "failed", **sure) for n in range(12, 90)]
+        fallen = [record(n, "fooled") for n in range(12)]
+        stood = [record(n, "robust", **sure) for n in range(12, 90)]
         assert check_records([*fallen, *stood])[0].passed is True
-        fallen = [record(n, "succeeded", **sure) for n in range(12)]
+        fallen = [record(n, "fooled", **sure) for n in range(12)]
         assert check_records([*fallen, *stood])[0].passed is False
 
     @pytest.mark.parametrize(("stopped", "want"), [(0, True), (2, True), (3, False)])
     def test_i_budget(self, stopped, want):
-        records = [record(n, "failed", budget_stopped=n < stopped) for n in range(20)]
-        records += [record(n, "succeeded") for n in range(20, 40)]
-        records += [record(n, "skipped") for n in range(40, 100)]
+        records = [record(n, "robust", budget_stopped=n < stopped) for n in range(20)]
+        records += [record(n, "fooled") for n in range(20, 40)]
+        records += [record(n, "wrong") for n in range(40, 100)]
         check = check_budget(records)
         assert check.passed is want
         assert f"{stopped} of 40 attacks" in check.finding
         assert check_records(records)[1] == check
 
     def test_i_of_no_attack_is_undecided(self):
-        assert check_budget([record(0, "skipped")]).passed is None
+        assert check_budget([record(0, "wrong")]).passed is None
 
     def test_f_transfer(self):
         direct = {n: n < 60 for n in range(100)}
@@ -305,7 +284,7 @@ class TestOfRecords:
         assert "On 100 texts the direct attack leaves 60.0 %" in check.finding
 
     def test_f_from_records(self):
-        records = [record(4, "failed"), record(7, "succeeded"), record(9, "skipped")]
+        records = [record(4, "robust"), record(7, "fooled"), record(9, "wrong")]
         assert standing(records) == {4: True, 7: False, 9: False}
 
     def test_j_overlap(self):

@@ -20,7 +20,6 @@ from test_embedding_attack import (
 )
 from torch import Tensor, nn
 
-from nlp_adv.attacks.words.words import Words
 from nlp_adv.perturbation import BALLS
 from nlp_adv.robustness.embedding import EmbeddingNoise, EmbeddingPGD
 
@@ -319,24 +318,28 @@ class TestRecords:
         assert len(records) == 36
         for place, epsilon in enumerate((0.02, 1.0, 4.0)):
             mine = records[12 * place : 12 * (place + 1)]
-            assert {record.attack for record in mine} == {f"embedding-pgd-l2@{epsilon:g}"}
+            assert {record.title for record in mine} == {f"embedding-pgd-l2@{epsilon:g}"}
+            assert {record.epsilon for record in mine} == {epsilon}
             assert [record.id for record in mine] == list(range(100, 112))
             outcomes = [record.outcome for record in mine]
-            assert outcomes[:2] == ["skipped"] * 2
-            assert outcomes.count("failed") / 12 == pytest.approx(result.accuracy(epsilon))
+            assert outcomes[:2] == ["wrong"] * 2
+            assert outcomes.count("robust") / 12 == pytest.approx(result.accuracy(epsilon))
             for row, record in enumerate(mine):
-                assert (record.outcome == "failed") == bool(result.broken_at[row] > epsilon)
-                assert record.original == record.adversarial == texts[row]
-                assert (record.words, record.words_changed) == (len(Words.of(texts[row])), 0)
+                assert (record.outcome == "robust") == bool(result.broken_at[row] > epsilon)
+                assert record.text == texts[row]
+                assert not record.changes_text
                 assert record.label == data["labels"][row]
                 assert record.prediction == result.predictions[row]
                 right = record.adversarial_prediction == record.label
-                assert right == (record.outcome == "failed")
-                assert record.queries == record.forwards == result.forwards[row, place]
-                assert record.tokens == record.forwards * int(data["attention_mask"][row].sum())
-                assert not record.budget_stopped
-        assert {"failed", "succeeded"} <= {record.outcome for record in records}
-        assert any(a.queries < b.queries for a, b in zip(records[:12], records[12:24], strict=True))
+                assert right == (record.outcome == "robust")
+                assert record.forwards == result.forwards[row, place]
+                tokens = record.forwards * int(data["attention_mask"][row].sum())
+                assert record.found.tokens == tokens
+                assert record.found.gradient_passes == result.gradient_passes[row]
+        assert {"robust", "fooled"} <= {record.outcome for record in records}
+        assert any(
+            a.forwards < b.forwards for a, b in zip(records[:12], records[12:24], strict=True)
+        )
 
     def test_names_tell_attacks_apart(self):
         assert EmbeddingPGD((0.1,)).title == "embedding-pgd-l2"
@@ -358,7 +361,7 @@ class TestRecords:
         result = attacked(model, data, EmbeddingPGD((0.01,), steps=1))
         labels = data["labels"].tolist()
         records = result.records(list("abc"), labels, ids=[7, 3, 5], contexts=list("xyz"))
-        assert [(one.id, one.original, one.context) for one in records] == [
+        assert [(one.id, one.text, one.found.context) for one in records] == [
             (7, "a", "x"),
             (3, "b", "y"),
             (5, "c", "z"),

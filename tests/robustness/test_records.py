@@ -5,36 +5,29 @@ import json
 import math
 import os
 import random
-from dataclasses import asdict, replace
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_records import changed as other
+from made_records import point_record, words_record
 
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.records import Record, RecordWriter, merge, read_records
+from nlp_adv.robustness.record import Record
+from nlp_adv.robustness.record import line as bytes_of
+from nlp_adv.robustness.records import RecordWriter, merge, read_records
 from nlp_adv.robustness.shards import Shard
 
+TEXTS = {
+    "original": "ein schöner Film",
+    "adversarial": "ein schöner\nFilm\r\u2028“naïve” 😀\\u00e4 \x85}",
+}
 
-def record(number=0, **changes) -> Record:
-    values = {
-        "id": number,
-        "attack": "swap",
-        "original": "ein schöner Film",
-        "adversarial": "ein schöner\nFilm\r\u2028“naïve” 😀\\u00e4 \x85}",
-        "label": 1,
-        "prediction": 1,
-        "adversarial_prediction": 0,
-        "outcome": "succeeded",
-        "queries": 10,
-        "forwards": 8,
-        "tokens": 40,
-        "words": 3,
-        "words_changed": 1,
-        "confidence": 0.1 + 0.2,
-        "adversarial_confidence": 1 / 3,
-    }
-    return Record(**{**values, **changes})
+
+def record(number=0, outcome="fooled", **changes) -> Record:
+    exact = {"confidence": 0.1 + 0.2, "adversarial_confidence": 1 / 3}
+    return words_record(number, outcome, **TEXTS | exact | changes)
 
 
 def write(path, records) -> None:
@@ -44,10 +37,14 @@ def write(path, records) -> None:
 
 
 def line(one: Record) -> str:
-    return json.dumps(asdict(one), ensure_ascii=False) + "\n"
+    return bytes_of(one).decode("utf-8")
 
 
-THREE = [record(4), record(1, context="premise"), record(4, attack="other", budget_stopped=True)]
+THREE = [
+    record(4),
+    record(1, context="premise"),
+    point_record(4, "fooled", epsilon=8 / 255, first_gradient=1e-9),
+]
 
 
 class TestRoundTrip:
@@ -71,7 +68,7 @@ class TestRoundTrip:
                 adversarial=texts,
                 context=st.none() | texts,
                 confidence=st.floats(0, 1),
-                outcome=st.sampled_from(["skipped", "failed", "succeeded"]),
+                outcome=st.sampled_from(["wrong", "robust", "fooled"]),
                 budget_stopped=st.booleans(),
             ),
             max_size=3,
@@ -89,7 +86,7 @@ class TestRoundTrip:
         """As broken JSON data may hold; a file of records is UTF-8 all the same."""
         path = tmp_path / "records.jsonl"
         write(path, [record(original=text)])
-        assert read_records(path)[0].original == text
+        assert read_records(path)[0].text == text
         path.read_bytes().decode("utf-8")
 
     def test_nan_is_null(self, tmp_path):
@@ -102,8 +99,8 @@ class TestRoundTrip:
 
     def test_fields_with_a_default_may_be_missing(self, tmp_path):
         path = tmp_path / "records.jsonl"
-        fields = asdict(record())
-        del fields["context"], fields["budget_stopped"]
+        fields = json.loads(line(record(example="")))
+        del fields["words"]["context"], fields["words"]["budget_stopped"], fields["example"]
         path.write_text(json.dumps(fields), encoding="utf-8")
         assert read_records(path) == [record()]
 
@@ -122,7 +119,7 @@ class TestKilledRuns:
         write(path, THREE)
         data = path.read_bytes()
         ends = [at for at, byte in enumerate(data) if byte == ord("\n")]
-        for length in (*range(20), *range(ends[1] - 5, len(data) + 1)):
+        for length in (*range(30), *range(ends[1] - 5, len(data) + 1)):
             path.write_bytes(data[:length])
             # A line that lacks nothing but its end is whole.
             whole = sum(end <= length for end in ends)
@@ -270,9 +267,15 @@ class TestFullDisk:
             write(tmp_path / "records.jsonl", THREE)
 
 
-def changed(**changes) -> str:
-    fields = {**asdict(record(5)), **changes}
-    return json.dumps({key: value for key, value in fields.items() if value is not ...}) + "\n"
+def damaged(**changes) -> str:
+    """A line with other fields, wherever they stand, or without: `...`."""
+    fields = json.loads(line(record(5)))
+    for name, value in changes.items():
+        place = fields["words"] if name in fields["words"] else fields
+        place[name] = value
+        if value is ...:
+            del place[name]
+    return json.dumps(fields) + "\n"
 
 
 class TestDamage:
@@ -282,18 +285,25 @@ class TestDamage:
             ("not json\n", "bad JSON"),
             (line(record(5))[:-3] + "\n", "bad JSON"),
             ("[1]\n", "not a JSON object"),
-            (changed(queries=...), "no field queries"),
-            (changed(queries=..., words=...), "no field queries, words"),
-            (changed(colour="red"), "unknown field colour"),
-            (changed(outcome="lost"), "outcome is 'lost'; it must be skipped, failed, succeeded"),
-            (changed(id="5"), "id is '5', not int"),
-            (changed(id=True), "id is True, not int"),
-            (changed(queries=1.5), r"queries is 1\.5, not int"),
-            (changed(queries=None), "queries is None, not int"),
-            (changed(original=None), "original is None, not str"),
-            (changed(confidence="high"), "confidence is 'high', not float"),
-            (changed(budget_stopped=1), "budget_stopped is 1, not bool"),
-            (changed(context=3), "context is 3, not str"),
+            (damaged(queries=...), "no field queries"),
+            (damaged(queries=..., words=...), "no field queries, words"),
+            (damaged(colour="red"), "unknown field colour"),
+            (damaged(outcome="lost"), "outcome is 'lost'; it must be wrong, robust, fooled"),
+            (damaged(id="5"), "id is '5', not int"),
+            (damaged(id=True), "id is True, not int"),
+            (damaged(queries=1.5), r"queries is 1\.5, not int"),
+            (damaged(queries=None), "queries is None, not int"),
+            (damaged(original=None), "original is None, not str"),
+            (damaged(confidence="high"), "confidence is 'high', not float"),
+            (damaged(budget_stopped=1), "budget_stopped is 1, not bool"),
+            (damaged(context=3), "context is 3, not str"),
+            (damaged(version=3), "a later version"),
+            (
+                line(record(5)).replace('"words": {', '"said": {'),
+                "one of the fields words and point, not 0",
+            ),
+            (re.sub(r'"words": {.*}', '"words": []}', line(record(5))), "not a JSON object"),
+            (damaged(point={}), "one of the fields words and point, not 2"),
             (line(record(1)), "example 1 of swap is in line 2 already"),
         ],
     )
@@ -315,13 +325,13 @@ class TestDamage:
 
     def test_a_damaged_line_with_an_end_is_no_killed_run(self, tmp_path):
         path = tmp_path / "records.jsonl"
-        path.write_text(line(record(0)) + line(record(1))[:20] + "\n", encoding="utf-8")
+        path.write_text(line(record(0)) + line(record(1))[:30] + "\n", encoding="utf-8")
         with pytest.raises(UserError, match="line 2"):
             read_records(path)
 
     def test_long_values_are_cut_in_messages(self, tmp_path):
         path = tmp_path / "records.jsonl"
-        path.write_text(changed(id="x" * 5000), encoding="utf-8")
+        path.write_text(damaged(id="x" * 5000), encoding="utf-8")
         with pytest.raises(UserError) as caught:
             read_records(path)
         assert len(str(caught.value)) < 300 + len(str(path))
@@ -331,6 +341,98 @@ class TestDamage:
             read_records(tmp_path / "none.jsonl")
         with pytest.raises(UserError, match="cannot be read"):
             read_records(tmp_path)
+
+
+# As nlp_adv 0.5 wrote them.
+OLD_TEXT = (
+    '{"id": 7, "attack": "textfooler", "original": "a good film", "adversarial": "a nice film", '
+    '"label": 1, "outcome": "succeeded", "queries": 12, "forwards": 9, "tokens": 45, "words": 3, '
+    '"words_changed": 1, "prediction": 1, "adversarial_prediction": 0, "confidence": 0.98, '
+    '"adversarial_confidence": 0.61, "budget_stopped": false, "context": null}'
+)
+OLD_EMBEDDING = (
+    '{"id": 7, "attack": "embedding-pgd-l2@0.02", "original": "a good film", '
+    '"adversarial": "a good film", "label": 1, "outcome": "failed", "queries": 21, "forwards": 21, '
+    '"tokens": 105, "words": 3, "words_changed": 0, "prediction": 1, "adversarial_prediction": 1, '
+    '"confidence": 0.98, "adversarial_confidence": null, "budget_stopped": false, '
+    '"context": "and another"}'
+)
+OLD_IMAGE = (
+    '{"id": 7, "attack": "pgd-linf", "pixels": "a0b1c2d3e4f5", "label": 1, "clean_answer": 1, '
+    '"answer": 1, "clean_confidence": 0.98, "confidence": 0.7, "outcome": "failed", '
+    '"survives_8_bit": false, "l2": 0.3, "linf": 0.03, "l1": 2.0, "l0": 64, "gradient_passes": 20, '
+    '"zero_gradient": true, "first_loss": -2.0, "last_loss": null}'
+)
+
+
+class TestOldLines:
+    def found(self, tmp_path, *lines: str) -> list[Record]:
+        (tmp_path / "records.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return read_records(tmp_path / "records.jsonl")
+
+    def test_a_text_under_an_attack_on_words(self, tmp_path):
+        (one,) = self.found(tmp_path, OLD_TEXT)
+        assert one == words_record(
+            7, "fooled", attack="textfooler", adversarial="a nice film", queries=12, forwards=9,
+            tokens=45, confidence=0.98, adversarial_confidence=0.61,
+        )  # fmt: skip
+
+    def test_a_text_under_an_attack_on_embeddings(self, tmp_path):
+        (one,) = self.found(tmp_path, OLD_EMBEDDING)
+        assert (one.attack, one.epsilon, one.title) == (
+            "embedding-pgd-l2",
+            0.02,
+            "embedding-pgd-l2@0.02",
+        )
+        assert (one.text, one.found.context, one.found.tokens) == (
+            "a good film",
+            "and another",
+            105,
+        )
+        assert (one.outcome, one.forwards) == ("robust", 21)
+        assert math.isnan(one.adversarial_confidence)
+        assert math.isnan(one.found.first_gradient)
+        assert not one.changes_text
+
+    def test_an_image(self, tmp_path):
+        (one,) = self.found(tmp_path, OLD_IMAGE)
+        found = {"l2": 0.3, "linf": 0.03, "l1": 2.0, "l0": 64.0, "gradient_passes": 20}
+        assert one == point_record(
+            7, example="a0b1c2d3e4f5", confidence=0.98, adversarial_confidence=0.7,
+            first_gradient=0.0, first_loss=-2.0, last_loss=math.nan, **found,
+        )  # fmt: skip
+        seeing = self.found(tmp_path, OLD_IMAGE.replace("true", "false"))
+        assert math.isnan(seeing[0].found.first_gradient)
+
+    def test_a_name_with_an_at_is_no_radius(self, tmp_path):
+        (one,) = self.found(tmp_path, OLD_TEXT.replace("textfooler", "mine@home"))
+        assert (one.attack, one.epsilon, one.changes_text) == ("mine@home", None, True)
+
+    def test_a_run_goes_on_behind_them(self, tmp_path):
+        path = tmp_path / "records.jsonl"
+        path.write_text(OLD_TEXT + "\n" + OLD_TEXT[:50], encoding="utf-8")
+        write(path, [record(8)])
+        assert [one.id for one in read_records(path)] == [7, 8]
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            (('"queries": 12, ', ""), "no field queries"),
+            (('"queries"', '"asked"'), "no field queries"),
+            (('"queries": 12', '"queries": "12"'), "queries is '12', not int"),
+            (("succeeded", "fooled"), "outcome is 'fooled'; it must be skipped, failed, succeeded"),
+        ],
+    )
+    def test_damage_is_named(self, tmp_path, change, match):
+        with pytest.raises(UserError, match=match):
+            self.found(tmp_path, OLD_TEXT.replace(*change))
+
+    @pytest.mark.parametrize(
+        "change", [('"l1": 2.0, ', ""), ('"zero_gradient": true', '"zero_gradient": 1')]
+    )
+    def test_damage_of_an_image_is_named(self, tmp_path, change):
+        with pytest.raises(UserError, match=r"line 1: .*(no field l1|zero_gradient is 1)"):
+            self.found(tmp_path, OLD_IMAGE.replace(*change))
 
 
 class TestShards:
@@ -370,10 +472,10 @@ class TestShards:
         assert merge([]) == []
 
     @pytest.mark.parametrize(
-        "change", [{"queries": 11}, {"outcome": "failed"}, {"confidence": math.nan}]
+        "change", [{"queries": 11}, {"outcome": "robust"}, {"confidence": math.nan}]
     )
     def test_duplicates_that_disagree_are_refused(self, tmp_path, change):
         write(tmp_path / "a", [record(1), record(2)])
-        write(tmp_path / "b", [replace(record(2), **change)])
+        write(tmp_path / "b", [other(record(2), **change)])
         with pytest.raises(UserError, match=r"a and .*b disagree on example 2 of swap"):
             merge([tmp_path / "a", tmp_path / "b"])

@@ -7,33 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_records import words_record as record
 from scipy import stats
 
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.paired import holm, mcnemar
-from nlp_adv.robustness.records import Record
 from nlp_adv.robustness.statistics import Share, robustness_curve, summarise, worst_case
-
-
-def record(number=0, outcome="failed", **changes) -> Record:
-    values = {
-        "id": number,
-        "attack": "swap",
-        "original": "a good film",
-        "adversarial": "a fine film",
-        "label": 1,
-        "prediction": 0 if outcome == "skipped" else 1,
-        "adversarial_prediction": 1 if outcome == "failed" else 0,
-        "outcome": outcome,
-        "queries": 10,
-        "forwards": 8,
-        "tokens": 40,
-        "words": 3,
-        "words_changed": 1,
-        "confidence": 0.9,
-        "adversarial_confidence": 0.6,
-    }
-    return Record(**{**values, **changes})
 
 
 class TestShare:
@@ -74,11 +53,11 @@ class TestShare:
 
 class TestSummarise:
     RECORDS = (
-        record(0, "skipped", queries=1, forwards=1, tokens=5, words_changed=0),
-        record(1, "failed", queries=30, forwards=20, tokens=100, budget_stopped=True),
-        record(2, "succeeded", queries=10, forwards=9, tokens=50, words=4, words_changed=1),
-        record(3, "succeeded", queries=20, forwards=10, tokens=60, words=2, words_changed=1),
-        record(4, "skipped", queries=1, forwards=1, tokens=5, words_changed=0),
+        record(0, "wrong", queries=1, forwards=1, tokens=5, words_changed=0),
+        record(1, "robust", queries=30, forwards=20, tokens=100, budget_stopped=True),
+        record(2, "fooled", queries=10, forwards=9, tokens=50, words=4, words_changed=1),
+        record(3, "fooled", queries=20, forwards=10, tokens=60, words=2, words_changed=1),
+        record(4, "wrong", queries=1, forwards=1, tokens=5, words_changed=0),
     )
 
     def test_by_hand(self):
@@ -93,7 +72,7 @@ class TestSummarise:
         assert found.budget_stopped == Share(1, 3)
 
     def test_nothing_attacked(self):
-        found = summarise([record(0, "skipped"), record(1, "skipped")])
+        found = summarise([record(0, "wrong"), record(1, "wrong")])
         assert found.clean == found.under_attack == Share(0, 2)
         assert found.success == found.budget_stopped == Share(0, 0)
         assert math.isnan(found.queries)
@@ -101,28 +80,28 @@ class TestSummarise:
         assert math.isnan(found.words_changed)
 
     def test_nothing_fell(self):
-        found = summarise([record(0), record(1, "skipped")])
+        found = summarise([record(0), record(1, "wrong")])
         assert found.success == Share(0, 1)
         assert math.isnan(found.words_changed)
 
     def test_a_text_without_words(self):
-        assert summarise([record(0, "succeeded", words=0, words_changed=0)]).words_changed == 0
+        assert summarise([record(0, "fooled", words=0, words_changed=0)]).words_changed == 0
 
-    @given(st.lists(st.sampled_from(["skipped", "failed", "succeeded"]), min_size=1, max_size=60))
+    @given(st.lists(st.sampled_from(["wrong", "robust", "fooled"]), min_size=1, max_size=60))
     def test_identity(self, outcomes):
         found = summarise([record(n, outcome) for n, outcome in enumerate(outcomes)])
         share = {
             outcome: Fraction(outcomes.count(outcome), len(outcomes))
-            for outcome in ("skipped", "failed", "succeeded")
+            for outcome in ("wrong", "robust", "fooled")
         }
         clean = Fraction(found.clean.count, found.clean.total)
         standing = Fraction(found.under_attack.count, found.under_attack.total)
-        assert clean == 1 - share["skipped"]
-        assert standing == share["failed"]
+        assert clean == 1 - share["wrong"]
+        assert standing == share["robust"]
         if found.success.total:
             fell = Fraction(found.success.count, found.success.total)
             assert standing == clean * (1 - fell)
-        assert share["failed"] + share["succeeded"] == clean
+        assert share["robust"] + share["fooled"] == clean
 
     @pytest.mark.parametrize(
         ("records", "match"),
@@ -130,10 +109,10 @@ class TestSummarise:
             ([], "one attack"),
             ([record(0), record(1, attack="other")], "other, swap"),
             ([record(7), record(8), record(7)], "Example 7 of swap was recorded 2 times"),
-            ([record(0), record(1, "succeeded"), record(2, "lost")], "do not add up"),
+            ([record(0), record(1, "fooled"), record(2, "lost")], "do not add up"),
             ([record(0, "lost")], "do not add up"),
-            ([record(0), record(5, "failed", prediction=0)], "Example 5"),
-            ([record(0), record(6, "succeeded", prediction=0)], "Example 6"),
+            ([record(0), record(5, "robust", prediction=0)], "Example 5"),
+            ([record(0), record(6, "fooled", prediction=0)], "Example 6"),
         ],
     )
     def test_what_does_not_add_up(self, records, match):
@@ -144,8 +123,8 @@ class TestSummarise:
 class TestWorstCase:
     def test_all_must_be_stood(self):
         outcomes = {
-            "a": ["failed", "failed", "succeeded", "skipped"],
-            "b": ["failed", "succeeded", "succeeded", "skipped"],
+            "a": ["robust", "robust", "fooled", "wrong"],
+            "b": ["robust", "fooled", "fooled", "wrong"],
         }
         records = [
             record(n, outcome, attack=attack)
@@ -159,7 +138,7 @@ class TestWorstCase:
     @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=4))
     def test_never_better_than_any_attack(self, columns):
         records = [
-            record(n, "failed" if stood else "succeeded", attack=str(attack))
+            record(n, "robust" if stood else "fooled", attack=str(attack))
             for attack, column in enumerate(columns)
             for n, stood in enumerate(column)
         ]
@@ -176,10 +155,10 @@ class TestWorstCase:
 
 class TestCurve:
     RECORDS = (
-        record(0, "skipped", queries=1),
-        record(1, "failed", queries=3),
-        record(2, "succeeded", queries=5),
-        record(3, "succeeded", queries=9),
+        record(0, "wrong", queries=1),
+        record(1, "robust", queries=3),
+        record(2, "fooled", queries=5),
+        record(3, "fooled", queries=9),
     )
 
     def test_by_hand(self):

@@ -63,6 +63,10 @@ def log(path, *rows, columns=COLUMNS):
     return path
 
 
+def both(one):
+    return one.found.original, one.found.adversarial
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "log.csv"
@@ -76,35 +80,35 @@ def only(path, **changes):
 class TestRows:
     def test_success(self, path):
         found = only(path)
-        assert found.original == "a good film, well-made in 1990"
-        assert found.adversarial == "a fine film, ill-made in 1990"
-        assert (found.id, found.attack, found.context) == (0, "pwws", None)
+        assert found.found.original == "a good film, well-made in 1990"
+        assert found.found.adversarial == "a fine film, ill-made in 1990"
+        assert (found.id, found.attack, found.found.context) == (0, "pwws", None)
         assert (found.label, found.prediction, found.adversarial_prediction) == (1, 1, 0)
-        assert found.outcome == "succeeded"
-        assert (found.queries, found.forwards, found.tokens) == (27, 27, 0)
-        assert (found.words, found.words_changed) == (6, 2)
+        assert found.outcome == "fooled"
+        assert (found.found.queries, found.forwards, found.found.tokens) == (27, 27, 0)
+        assert (found.found.words, found.found.words_changed) == (6, 2)
         assert found.confidence == 0.875
         assert math.isnan(found.adversarial_confidence)
-        assert found.budget_stopped is False
+        assert found.found.budget_stopped is False
 
     def test_failure_keeps_its_last_text(self, path):
         found = only(path, **FAILED)
-        assert found.outcome == "failed"
-        assert found.adversarial == "a fine film, ill-made in 1990"
-        assert found.words_changed == 2
+        assert found.outcome == "robust"
+        assert found.found.adversarial == "a fine film, ill-made in 1990"
+        assert found.found.words_changed == 2
         assert (found.confidence, found.adversarial_confidence) == (0.875, 0.625)
 
     def test_skipped(self, path):
         found = only(path, **SKIPPED)
-        assert found.outcome == "skipped"
-        assert found.adversarial == found.original == "no marks here"
-        assert (found.words, found.words_changed, found.queries) == (3, 0, 1)
+        assert found.outcome == "wrong"
+        assert found.found.adversarial == found.found.original == "no marks here"
+        assert (found.found.words, found.found.words_changed, found.found.queries) == (3, 0, 1)
         assert math.isnan(found.confidence)
         assert math.isnan(found.adversarial_confidence)
 
     @pytest.mark.parametrize(
         ("answers", "outcome"),
-        [((1, 0), "succeeded"), ((1, 1), "failed"), ((0, 0), "skipped"), ((0, 1), "skipped")],
+        [((1, 0), "fooled"), ((1, 1), "robust"), ((0, 0), "wrong"), ((0, 1), "wrong")],
     )
     def test_maximized_is_what_its_answers_say(self, path, answers, outcome):
         before, after = answers
@@ -113,8 +117,8 @@ class TestRows:
 
     def test_whole_numbers_as_some_versions_write_them(self, path):
         found = only(path, original_output=1.0, perturbed_output=2.0, num_queries=27.0)
-        assert (found.prediction, found.adversarial_prediction, found.queries) == (1, 2, 27)
-        assert all(type(one) is int for one in (found.prediction, found.queries, found.label))
+        assert (found.prediction, found.adversarial_prediction, found.found.queries) == (1, 2, 27)
+        assert all(type(one) is int for one in (found.prediction, found.found.queries, found.label))
 
     def test_ids_are_places_and_the_summary_adds_up(self, path):
         rows = [SKIPPED, SUCCESS, FAILED, SUCCESS, FAILED, FAILED]
@@ -128,7 +132,7 @@ class TestRows:
     def test_other_columns_and_orders(self, path):
         columns = ["nli", *reversed(COLUMNS)]
         rows = read_textattack_csv(log(path, {**SUCCESS, "nli": "x"}, columns=columns), attack="a")
-        assert rows[0].original == "a good film, well-made in 1990"
+        assert rows[0].text == "a good film, well-made in 1990"
 
     def test_records_of_a_log_can_be_kept(self, path, tmp_path):
         records = read_textattack_csv(log(path, SUCCESS, FAILED), attack="pwws")
@@ -166,13 +170,13 @@ class TestTexts:
     )
     def test_marks(self, path, original, perturbed, texts, changed):
         found = only(path, original_text=original, perturbed_text=perturbed)
-        assert (found.original, found.adversarial) == texts
-        assert found.words_changed == changed
+        assert both(found) == texts
+        assert found.found.words_changed == changed
 
     @pytest.mark.parametrize("size", [10, 200_000])
     def test_long_texts(self, path, size):
         found = only(path, original_text="word " * size, perturbed_text="word " * size)
-        assert found.words == size
+        assert found.found.words == size
 
 
 PREMISE, HYPOTHESIS = "[[[[Premise]]]]: ", "<SPLIT>[[[[Hypothesis]]]]: "
@@ -185,9 +189,9 @@ class TestPairs:
             original_text=f"{PREMISE}A man rolls.{HYPOTHESIS}A [[child]] rolls.",
             perturbed_text=f"{PREMISE}A man rolls.{HYPOTHESIS}A [[kid]] rolls.",
         )
-        assert (found.original, found.adversarial) == ("A child rolls.", "A kid rolls.")
-        assert found.context == "A man rolls."
-        assert (found.words, found.words_changed) == (3, 1)
+        assert both(found) == ("A child rolls.", "A kid rolls.")
+        assert found.found.context == "A man rolls."
+        assert (found.found.words, found.found.words_changed) == (3, 1)
 
     def test_also_the_first(self, path):
         found = only(
@@ -195,15 +199,21 @@ class TestPairs:
             original_text=f"{PREMISE}A [[man]] rolls down.{HYPOTHESIS}A child rolls.",
             perturbed_text=f"{PREMISE}A [[bloke]] rolls down.{HYPOTHESIS}A child rolls.",
         )
-        assert (found.original, found.adversarial) == ("A man rolls down.", "A bloke rolls down.")
-        assert found.context == "A child rolls."
-        assert found.words == 4
+        assert both(found) == (
+            "A man rolls down.",
+            "A bloke rolls down.",
+        )
+        assert found.found.context == "A child rolls."
+        assert found.found.words == 4
 
     def test_the_last_where_none_changed(self, path):
         text = f"{PREMISE}A man rolls.{HYPOTHESIS}A child rolls."
         found = only(path, **{**SKIPPED, "original_text": text, "perturbed_text": text})
-        assert (found.original, found.adversarial) == ("A child rolls.", "A child rolls.")
-        assert found.context == "A man rolls."
+        assert both(found) == (
+            "A child rolls.",
+            "A child rolls.",
+        )
+        assert found.found.context == "A man rolls."
 
     def test_all_where_several_changed(self, path):
         found = only(
@@ -211,10 +221,10 @@ class TestPairs:
             original_text=f"{PREMISE}A [[man]] rolls.{HYPOTHESIS}A [[child]] [[rolls]].",
             perturbed_text=f"{PREMISE}A [[bloke]] rolls.{HYPOTHESIS}A [[kid]] [[runs]].",
         )
-        assert found.original == "A man rolls.\nA child rolls."
-        assert found.adversarial == "A bloke rolls.\nA kid runs."
-        assert found.context is None
-        assert (found.words, found.words_changed) == (6, 3)
+        assert found.found.original == "A man rolls.\nA child rolls."
+        assert found.found.adversarial == "A bloke rolls.\nA kid runs."
+        assert found.found.context is None
+        assert (found.found.words, found.found.words_changed) == (6, 3)
 
     def test_three_parts_and_line_breaks(self, path):
         begin = "[[[[Context]]]]: one<SPLIT>two<SPLIT>[[[[Question]]]]: "
@@ -224,14 +234,14 @@ class TestPairs:
             original_text=f"{begin}[[which]]?{end}",
             perturbed_text=f"{begin}[[what]]?{end}",
         )
-        assert (found.original, found.adversarial) == ("which?", "what?")
-        assert found.context == "one\ntwo\nthat"
+        assert both(found) == ("which?", "what?")
+        assert found.found.context == "one\ntwo\nthat"
 
     def test_a_part_begins_on_a_line_of_its_own(self, path):
         text = f"{PREMISE}see [[[[1]]]]: there{HYPOTHESIS}none"
         found = only(path, **{**SKIPPED, "original_text": text, "perturbed_text": text})
-        assert found.original == "none"
-        assert found.context == "see [[1]]: there"
+        assert found.found.original == "none"
+        assert found.found.context == "see [[1]]: there"
 
     def test_parts_that_do_not_match(self, path):
         with pytest.raises(UserError, match=r"line 2: .* parts"):

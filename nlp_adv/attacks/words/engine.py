@@ -23,10 +23,10 @@ from nlp_adv.attacks.words.example import (
     Steps,
 )
 from nlp_adv.attacks.words.protocols import Protocol as AttackProtocol
+from nlp_adv.attacks.words.result import Outcome, WordResult
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import Segmenter, Words
 from nlp_adv.perturbation.evaluating import evaluating
-from nlp_adv.robustness.records import Outcome, Record
 
 LIVE = 256  # examples under attack at once: enough to fill batches, few enough to hold in memory
 
@@ -95,8 +95,8 @@ class Engine:
         """The numbers."""
         return self.constraints.protocol
 
-    def run(self, attack: Attack, texts: Iterable[Text]) -> Iterator[Record]:
-        """Attack all texts; records come as examples are finished.
+    def run(self, attack: Attack, texts: Iterable[Text]) -> Iterator[WordResult]:
+        """Attack all texts; results come as examples are finished.
 
         What comes of an example depends on nothing but the model, the attack, the protocol, the
         seed and the example: not on the others, their order or the size of batches, up to the
@@ -104,7 +104,7 @@ class Engine:
         """
         oracles = self._oracles()
         waiting = iter(texts)
-        live: dict[int, tuple[Steps[Record], Request]] = {}
+        live: dict[int, tuple[Steps[WordResult], Request]] = {}
         with evaluating(self.victim.model):
             while True:
                 for example in self._examples(attack, islice(waiting, self.live - len(live))):
@@ -156,13 +156,13 @@ class Engine:
         key = f"{self.seed}/{attack.name}/{self.protocol.hash()}/{text.id}"
         return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
-    def _attacked(self, attack: Attack, example: Example) -> Steps[Record]:
+    def _attacked(self, attack: Attack, example: Example) -> Steps[WordResult]:
         while True:
             state = example.rng.getstate()
             (original,) = yield from example.ask([example.words])
             example.original = original
             if original.prediction != example.label or original.succeeded:
-                return _record(attack, example, original, "skipped")
+                return _result(attack, example, original, "wrong")
             found = yield from attack.search(example)
             if example.template.splices and not example.template.holds_for(found.words):
                 # The spliced ids were not the tokenizer's: once more, tokenized whole.
@@ -170,23 +170,26 @@ class Engine:
                 example.rng.setstate(state)
                 example.start_over()
                 continue
-            return _record(attack, example, found, "succeeded" if found.succeeded else "failed")
+            return _result(attack, example, found, "fooled" if found.succeeded else "robust")
 
 
 def _advance(
-    live: dict[int, tuple[Steps[Record], Request]], number: int, steps: Steps[Record], answer: Any
-) -> Record | None:
+    live: dict[int, tuple[Steps[WordResult], Request]],
+    number: int,
+    steps: Steps[WordResult],
+    answer: Any,
+) -> WordResult | None:
     """Run a search up to its next request, or to its end."""
     try:
         live[number] = (steps, steps.send(answer))
     except StopIteration as end:
-        record: Record = end.value
-        return record
+        found: WordResult = end.value
+        return found
     return None
 
 
 def _answers(
-    live: Mapping[int, tuple[Steps[Record], Request]], oracles: Mapping[type, Oracle]
+    live: Mapping[int, tuple[Steps[WordResult], Request]], oracles: Mapping[type, Oracle]
 ) -> list[tuple[int, Any]]:
     """Number of the example and answer, for all requests, those of one kind together."""
     kinds: dict[type, list[int]] = {}
@@ -199,10 +202,10 @@ def _answers(
     return answered
 
 
-def _record(attack: Attack, example: Example, found: Answer, outcome: Outcome) -> Record:
+def _result(attack: Attack, example: Example, found: Answer, outcome: Outcome) -> WordResult:
     original = example.original
     assert original is not None
-    return Record(
+    return WordResult(
         id=example.id,
         attack=attack.name,
         original=example.words.text,

@@ -43,12 +43,12 @@ from nlp_adv.robustness.images.checks_single import (
     shows_gradient,
 )
 from nlp_adv.robustness.images.noise import PixelNoise
-from nlp_adv.robustness.images.numbers import radius_of
-from nlp_adv.robustness.images.records import ImageRecord
 from nlp_adv.robustness.images.running import clean_look, restarted, run_attack
 from nlp_adv.robustness.images.scaled import ScaledLogits
 from nlp_adv.robustness.images.sweep import at_radius
+from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.scaled_logits import softening_factor
+from nlp_adv.robustness.statistics import radius_of
 from nlp_adv.sites.normalisation import Classifier
 
 __all__ = [
@@ -114,8 +114,8 @@ def image_checks(
     ascending = replace(climbing, loss="cross_entropy")
     with tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar:
 
-        def run(attack: Attack, factor: float = 1.0, starts: int = 1) -> list[ImageRecord]:
-            found: list[ImageRecord] = []
+        def run(attack: Attack, factor: float = 1.0, starts: int = 1) -> list[Record]:
+            found: list[Record] = []
             scaled = model if factor == 1 else ScaledLogits(model, factor)
             for look in data:
                 seen = look if factor == 1 else clean_look(scaled, look.x, look.y)

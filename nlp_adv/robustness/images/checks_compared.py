@@ -22,9 +22,9 @@ from nlp_adv.robustness.checks_embedding import (
     STARTS,
 )
 from nlp_adv.robustness.checks_paired import Pair, percent, points
-from nlp_adv.robustness.images.records import ImageRecord, stood
+from nlp_adv.robustness.record import Record
 
-Records = Sequence[ImageRecord]
+Records = Sequence[Record]
 """Of one attack, in the order of the images."""
 
 
@@ -44,7 +44,7 @@ def check_large_radius(records: Records, epsilon: float) -> Check:
 def check_radii(by_radius: Mapping[float, Records]) -> Check:
     """Each radius, attacked by itself, leaves no more than a smaller one."""
     radii = sorted(by_radius)
-    pairs = [Pair(stood(by_radius[b]), stood(by_radius[a])) for a, b in pairwise(radii)]
+    pairs = [Pair(_robust(by_radius[b]), _robust(by_radius[a])) for a, b in pairwise(radii)]
     shown = ", ".join(f"{percent(_accuracy(by_radius[r]))} at ε = {r:.3g}" for r in radii)
     return Check(
         name="radius",
@@ -57,7 +57,7 @@ def check_radii(by_radius: Mapping[float, Records]) -> Check:
 
 def check_steps(fewer: Records, more: Records, steps: tuple[int, int]) -> Check:
     """More steps leave no higher accuracy; undecided where they leave a much lower one."""
-    pair = Pair(stood(more), stood(fewer))
+    pair = Pair(_robust(more), _robust(fewer))
     return Check(
         name="steps",
         passed=None if -pair.gap > SETTLED else pair.not_above(),
@@ -76,7 +76,7 @@ def check_restarts(one: Records, several: Records, starts: int) -> Check:
         several: of the same attack from so many random starts.
         starts: how many.
     """
-    pair = Pair(stood(several), stood(one))
+    pair = Pair(_robust(several), _robust(one))
     back = Pair(pair.second, pair.first)
     return Check(
         name="restarts",
@@ -95,7 +95,7 @@ def check_beats(strong: Records, weak: Records, names: tuple[str, str]) -> Check
         strong, weak: of the two attacks.
         names: what they are called: "PGD", "FGSM".
     """
-    pair = Pair(stood(strong), stood(weak))
+    pair = Pair(_robust(strong), _robust(weak))
     return Check(
         name=f"{names[0]} and {names[1]}",
         passed=_unless_idle(pair.not_above(), strong, weak),
@@ -108,7 +108,7 @@ def check_beats(strong: Records, weak: Records, names: tuple[str, str]) -> Check
 
 def check_losses(margin: Records, cross_entropy: Records) -> Check:
     """The attack on the cross entropy breaks about what the one on the margin breaks."""
-    pair = Pair(stood(cross_entropy), stood(margin))
+    pair = Pair(_robust(cross_entropy), _robust(margin))
     return Check(
         name="cross entropy",
         passed=_unless_idle(pair.level(LOSSES), margin, cross_entropy),
@@ -130,7 +130,7 @@ def check_softmax_scale(given: Records, rescaled: Mapping[float, Records]) -> Ch
         rescaled: factor on the logits → of the same attack; at least one factor is below 1.
     """
     softened = {
-        factor: Pair(stood(given), stood(r)) for factor, r in rescaled.items() if factor < 1
+        factor: Pair(_robust(given), _robust(r)) for factor, r in rescaled.items() if factor < 1
     }
     factor, pair = max(softened.items(), key=lambda item: item[1].gap)
     shown = ", ".join(
@@ -149,7 +149,7 @@ def check_softmax_scale(given: Records, rescaled: Mapping[float, Records]) -> Ch
 
 def check_margin_scale(given: Records, rescaled: Mapping[float, Records]) -> Check:
     """The attack on the margin breaks the same whatever the factor on the logits."""
-    pairs = {factor: Pair(stood(one), stood(given)) for factor, one in rescaled.items()}
+    pairs = {factor: Pair(_robust(one), _robust(given)) for factor, one in rescaled.items()}
     shown = ", ".join(
         f"{percent(pair.accuracies[0])} (×{factor:g})" for factor, pair in sorted(pairs.items())
     )
@@ -163,14 +163,19 @@ def check_margin_scale(given: Records, rescaled: Mapping[float, Records]) -> Che
     )
 
 
+def _robust(records: Records) -> list[bool]:
+    """Of each image: whether the model is right under the attack."""
+    return [record.outcome == "robust" for record in records]
+
+
 def _accuracy(records: Records) -> float:
-    return sum(stood(records)) / max(1, len(records))
+    return sum(_robust(records)) / max(1, len(records))
 
 
 def _unless_idle(passed: bool | None, *runs: Records) -> bool | None:
     """None where no attack broke anything: then nothing was compared."""
-    fell = any(record.outcome == "succeeded" for records in runs for record in records)
-    return passed if fell else None
+    fooled = any(record.outcome == "fooled" for records in runs for record in records)
+    return passed if fooled else None
 
 
 def _all(verdicts: Sequence[bool | None]) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,7 @@ from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_embedding import ZERO_GRADIENTS
 from nlp_adv.robustness.checks_paired import percent
 from nlp_adv.robustness.checks_records import FEWEST, check_confidence
-from nlp_adv.robustness.images.records import ImageRecord
+from nlp_adv.robustness.record import Point, Record
 from nlp_adv.sites.normalisation import Classifier
 
 FALLING = 0.05  # of the images may lose at the end what the attack climbed
@@ -24,7 +24,7 @@ UNDONE = 0.2  # of the successes may be undone by rounding: those at the border 
 PROBABILITY = 1e-3  # from a sum of 1
 
 
-def check_image_records(records: Sequence[ImageRecord], *, in_ball: bool) -> list[Check]:
+def check_image_records(records: Sequence[Record], *, in_ball: bool) -> list[Check]:
     """What the records of one attack tell without another run, under its name.
 
     Args:
@@ -38,10 +38,10 @@ def check_image_records(records: Sequence[ImageRecord], *, in_ball: bool) -> lis
     return [replace(check, name=f"{check.name} ({records[0].attack})") for check in checks]
 
 
-def check_zero_gradients(records: Sequence[ImageRecord]) -> Check:
+def check_zero_gradients(records: Sequence[Record]) -> Check:
     """Few images have a gradient at the start that is exactly zero."""
-    attacked = [record for record in records if record.outcome != "skipped"]
-    blind = sum(record.zero_gradient for record in attacked)
+    attacked = _points(record for record in records if record.attacked)
+    blind = sum(point.first_gradient == 0 for point in attacked)
     share = blind / max(1, len(attacked))
     return Check(
         name="zero gradients",
@@ -78,10 +78,10 @@ def check_no_gradient(right: int) -> Check:
     )
 
 
-def check_ascent(records: Sequence[ImageRecord]) -> Check:
+def check_ascent(records: Sequence[Record]) -> Check:
     """The loss is seldom lower at the end of the attack than at its start."""
-    known = [r for r in records if not math.isnan(r.first_loss + r.last_loss)]
-    lower = sum(record.last_loss < record.first_loss for record in known)
+    known = [r for r in _points(records) if not math.isnan(r.first_loss + r.last_loss)]
+    lower = sum(point.last_loss < point.first_loss for point in known)
     share = lower / max(1, len(known))
     return Check(
         name="ascent",
@@ -93,31 +93,31 @@ def check_ascent(records: Sequence[ImageRecord]) -> Check:
     )
 
 
-def check_rounding(records: Sequence[ImageRecord]) -> Check:
+def check_rounding(records: Sequence[Record]) -> Check:
     """Few successes are undone by rounding to 256 levels, as a saved picture has them."""
-    fallen = [record for record in records if record.outcome == "succeeded"]
-    undone = sum(not record.survives_8_bit for record in fallen)
-    share = undone / max(1, len(fallen))
+    fooled = _points(record for record in records if record.outcome == "fooled")
+    undone = sum(not point.survives_8_bit for point in fooled)
+    share = undone / max(1, len(fooled))
     passed = share <= UNDONE
     return Check(
         name="rounding to 8 bits",
-        passed=passed if len(fallen) >= FEWEST or (passed and fallen) else None,
-        finding=f"Rounding to 256 levels undoes {undone} of {len(fallen)} successes "
+        passed=passed if len(fooled) >= FEWEST or (passed and fooled) else None,
+        finding=f"Rounding to 256 levels undoes {undone} of {len(fooled)} successes "
         f"({percent(share)}); at most {percent(UNDONE)} may be.",
         meaning="These adversarial images cannot be saved as pictures: the accuracy on pictures is "
         "higher than this attack says.",
     )
 
 
-def check_fallen_confidence(records: Sequence[ImageRecord]) -> Check:
+def check_fallen_confidence(records: Sequence[Record]) -> Check:
     """A model that has just been led to a wrong answer is not as sure of it as can be.
 
     Args:
         records: of an attack that leaves an image with the first wrong answer.
     """
     found = check_confidence(
-        [record.clean_confidence for record in records],
-        [record.confidence for record in records if record.outcome == "succeeded"],
+        [record.confidence for record in records],
+        [record.adversarial_confidence for record in records if record.outcome == "fooled"],
     )
     meaning = "The softmax is saturated: attacks on the cross entropy see little of this model."
     return replace(found, meaning=meaning)
@@ -157,3 +157,7 @@ def check_repeatable(model: Classifier, x: Tensor) -> Check:
         with torch.no_grad():
             first, second = batch.logits(batch.x), batch.logits(batch.x)
     return repeatable.check_repeatable(first, second)
+
+
+def _points(records: Iterable[Record]) -> list[Point]:
+    return [record.found for record in records if isinstance(record.found, Point)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,16 @@ from tqdm.auto import tqdm
 from nlp_adv.attacks import Attack
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball
-from nlp_adv.robustness.fingerprint import fingerprint
-from nlp_adv.robustness.images.numbers import ImageRobustness
-from nlp_adv.robustness.images.running import clean_look, digits_of, restarted, run_attack
-from nlp_adv.robustness.images.store import ImageStore
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
+from nlp_adv.robustness.images.running import (
+    clean_look,
+    digits_of,
+    epsilon_of,
+    restarted,
+    run_attack,
+)
+from nlp_adv.robustness.store import Store
 from nlp_adv.sites.normalisation import Classifier
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -36,7 +43,7 @@ def evaluate_images(
     settings: Mapping[str, Any] | None = None,
     progress: str | None = None,
     examples: int | None = None,
-) -> ImageRobustness:
+) -> Evaluation:
     """Accuracy without attack, under each one, and in the worst case over all of them.
 
         evaluate_images(model, images.batches(64), [FGSM(8 / 255), PGD(…)], restarts=3)
@@ -72,16 +79,18 @@ def evaluate_images(
     named = _named(attacks)
     if restarts < 1:
         raise UserError(f"restarts is {restarts}; an attack needs at least one start.")
-    run = {
-        "model": None if output_dir is None else _model_of(model),
-        "target": target,
-        **(settings or {}),
-        "attacks": {name: f"{attack}, {restarts} starts" for name, attack in named.items()},
-    }
+    run = Evaluation(
+        hashes={name: attack_fingerprint(one, starts=restarts) for name, one in named.items()},
+        attacks={name: f"{attack}, {restarts} starts" for name, attack in named.items()},
+        model=None if output_dir is None else _model_of(model),
+        settings=settings or {},
+        target=target,
+        within=within,
+    )
     numbers, seen = count() if ids is None else iter(ids), set[int]()
     total = None if examples is None else examples * len(named)
     with (
-        ImageStore(run, output_dir) as store,
+        Store(run, output_dir) as store,
         tqdm(total=total, desc=progress, unit="image", disable=progress is None) as bar,
     ):
         for x, y in batches:
@@ -102,16 +111,16 @@ def evaluate_images(
             if chosen:
                 _attack_batch(model, x, y, chosen, named, restarts, target, store, bar)
             seen.update(chosen)
-        found = store.of(list(named), seen)
+        found = store.records(list(named), seen)
     if not found:
         raise UserError("There are no images to attack; give images of other classes, or more.")
-    robustness = ImageRobustness(found, within)
-    if robustness.unanswered == robustness.examples:
+    evaluation = replace(run, records=tuple(found))
+    if evaluation.unanswered == evaluation.examples:
         raise UserError(
             "The model cannot be evaluated: it answers every image with inf or nan. Its training "
             "has diverged, or its precision is too low: try float32."
         )
-    return robustness
+    return evaluation
 
 
 def _attack_batch(
@@ -122,7 +131,7 @@ def _attack_batch(
     attacks: Mapping[str, Attack],
     restarts: int,
     target: int | None,
-    store: ImageStore,
+    store: Store,
     bar: Any,
 ) -> None:
     """What is not in the store yet."""
@@ -130,7 +139,11 @@ def _attack_batch(
     for name, attack in attacks.items():
         bar.set_postfix_str(name, refresh=False)
         known = zip(ids, pixels, y.tolist(), strict=True)
-        waiting = [row for row, one in enumerate(known) if store.find(name, *one) is None]
+        waiting = [
+            row
+            for row, one in enumerate(known)
+            if store.find(name, epsilon_of(attack), *one) is None
+        ]
         if waiting:
             look = clean_look(model, x, y) if look is None else look
             for record in run_attack(

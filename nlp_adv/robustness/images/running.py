@@ -15,8 +15,10 @@ from nlp_adv.attacks import Attack, AttackResult
 from nlp_adv.attacks.batch import image_batch
 from nlp_adv.attacks.quiet import quiet
 from nlp_adv.perturbation.evaluating import answers
-from nlp_adv.robustness.images.records import ImageRecord
+from nlp_adv.robustness.record import Point, Record
 from nlp_adv.sites.normalisation import Classifier
+
+_OF_A_POINT = {one.name for one in fields(Point)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def run_attack(
     ids: Sequence[int],
     pixels: Sequence[str],
     target: int | None = None,
-) -> list[ImageRecord]:
+) -> list[Record]:
     """Attack a batch once from each start; an image leaves with the first that fools the model.
 
     Args:
@@ -92,21 +94,23 @@ def run_attack(
         model: pixels → logits.
         look: at the images.
         name: of the attack in the records.
-        ids, pixels: of the images, see `ImageRecord`.
+        ids, pixels: of the images, their numbers in the data, and hashes.
         target: class to reach; None for any wrong answer.
     """
     said, sure = answers(look.logits), look.logits.softmax(1).amax(1)
     records = [
-        ImageRecord(
+        Record(
             id=number,
             attack=name,
-            pixels=digits,
+            epsilon=epsilon_of(attacks[0]),
+            example=digits,
             label=int(label),
-            clean_answer=int(answer),
-            answer=int(answer),
-            clean_confidence=float(confidence),
+            prediction=int(answer),
+            adversarial_prediction=int(answer),
             confidence=float(confidence),
-            outcome="skipped",
+            adversarial_confidence=float(confidence),
+            outcome="wrong",
+            found=Point(l2=0.0, linf=0.0, l1=0.0, l0=0.0, survives_8_bit=False),
         )
         for number, digits, label, answer, confidence in zip(
             ids, pixels, look.y, said, sure, strict=True
@@ -118,8 +122,9 @@ def run_attack(
             break
         result = attack(model, look.x[live], look.y[live], target=target)
         for row, found in zip(live.tolist(), _tried(result), strict=True):
-            found["gradient_passes"] += records[row].gradient_passes
-            records[row] = replace(records[row], **found)
+            found["gradient_passes"] += getattr(records[row].found, "gradient_passes", 0)
+            own = {name: found.pop(name) for name in list(found) if name in _OF_A_POINT}
+            records[row] = replace(records[row], **found, found=Point(**own))
         live = live[~result.success]
     return records
 
@@ -130,21 +135,28 @@ def digits_of(x: Tensor) -> list[str]:
     return [hashlib.blake2b(content, digest_size=6).hexdigest() for content in rows]
 
 
+def epsilon_of(attack: Attack) -> float | None:
+    """The radius; None of an attack that looks for the smallest δ."""
+    ball = getattr(attack, "ball", None)
+    own = getattr(attack if ball is None else ball, "epsilon", None)
+    return None if own is None else float(torch.as_tensor(own, dtype=torch.float64).max())
+
+
 def _tried(result: AttackResult) -> list[dict[str, Any]]:
     """What is new in the records of images after one more start."""
     delta, losses = result.delta.flatten(1), result.losses.cpu()
     seen = [column[~column.isnan()].tolist() for column in losses.unbind(1)]
     columns = {
-        "answer": result.answers.tolist(),
-        "confidence": result.confidences.tolist(),
-        "outcome": ["succeeded" if fell else "failed" for fell in result.success.tolist()],
+        "adversarial_prediction": result.answers.tolist(),
+        "adversarial_confidence": result.confidences.tolist(),
+        "outcome": ["fooled" if fooled else "robust" for fooled in result.success.tolist()],
         "survives_8_bit": (result.success & result.survives_8_bit).tolist(),
         "l2": torch.linalg.vector_norm(delta, dim=1).tolist(),
         "linf": delta.abs().amax(1).tolist(),
         "l1": delta.abs().sum(1).tolist(),
-        "l0": (delta != 0).sum(1).tolist(),
+        "l0": (delta != 0).sum(1).double().tolist(),
         "gradient_passes": result.gradient_passes.tolist(),
-        "zero_gradient": result.zero_gradients.tolist(),
+        "first_gradient": [0.0 if blind else math.nan for blind in result.zero_gradients.tolist()],
         "first_loss": [line[0] if line else math.nan for line in seen],
         "last_loss": [line[-1] if line else math.nan for line in seen],
     }

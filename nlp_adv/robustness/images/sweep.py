@@ -15,9 +15,9 @@ from nlp_adv.attacks import FGM, FGSM, Attack
 from nlp_adv.attacks.batch import image_batch
 from nlp_adv.attacks.quiet import quiet
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.images.numbers import radius_of
+from nlp_adv.robustness.curve import EpsilonSweep
 from nlp_adv.robustness.images.running import CleanLook, clean_look
-from nlp_adv.robustness.images.swept import EpsilonSweep
+from nlp_adv.robustness.statistics import radius_of
 from nlp_adv.sites.normalisation import Classifier
 
 Found = tuple[Tensor, Tensor]  # of b images: (b, R) stood, (b,) gradient passes

@@ -180,8 +180,8 @@ class TestSlowTokenizer:
             BagOfTokens(len(tokenizer)), tokenizer, attacks=["deepwordbug"], max_length=9
         )
         outcomes = [record.outcome for record in found.records]
-        assert set(outcomes) <= {"skipped", "failed", "succeeded"}
-        assert any(record.words_changed for record in found.records)
+        assert set(outcomes) <= {"wrong", "robust", "fooled"}
+        assert any(record.found.words_changed for record in found.records)
 
     @pytest.mark.parametrize("attacks", [["a2t"], ["hotflip"], [A2T(neighbours())]], ids=str)
     def test_others_are_refused(self, attacks):
@@ -204,11 +204,11 @@ def test_texts_without_spaces_are_said_and_segmented():
     (note,) = [note for note in plain.notes if "script" in note]
     assert note.startswith("2 of 8 texts")
     assert "--segmenter" in note
-    assert [record.words for record in plain.records[:2]] == [1, 1]
+    assert [record.found.words for record in plain.records[:2]] == [1, 1]
     given = Resources(segmenter=characters, segmenter_name="characters")
     found = evaluated(own_bert(), rows=rows, attacks="deepwordbug", white_box=None, resources=given)
     assert not any("script" in note for note in found.notes)
-    assert [record.words for record in found.records[:2]] == [7, 3]
+    assert [record.found.words for record in found.records[:2]] == [7, 3]
     assert found.hashes != plain.hashes
     assert not any("script" in note for note in evaluated(own_bert(), white_box=None).notes)
 
@@ -218,5 +218,5 @@ def test_blank_texts_are_counted_apart():
     rows = [{"text": text, "label": 0} for text in ("", "  ", "\ufffd")]
     found = evaluated(own_bert(), rows=[*rows, *ROWS], attacks="deepwordbug", clean_on_all=True)
     assert {record.id for record in found.records} == {3, 4, 5, 6, 7, 8}
-    assert found.clean[1] == 6
+    assert found.clean_on_all[1] == 6
     assert "3 of 9 texts hold nothing to read (row 1, 2, 3)" in found.notes[0]

@@ -16,20 +16,20 @@ from toy_victims import (
 from nlp_adv.attacks.words.engine import Attack, Engine, Text
 from nlp_adv.attacks.words.example import GradientRequest, LogitsRequest
 from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol
+from nlp_adv.attacks.words.result import WordResult
 from nlp_adv.attacks.words.stop_words import ENGLISH_STOP_WORDS
 from nlp_adv.attacks.words.words import Words
-from nlp_adv.robustness.records import Record
 
 TEXTS = SENTENCES[1:5]
 
 
-def run(attack: Attack, protocol: Protocol, texts: list[Text] | None = None) -> list[Record]:
+def run(attack: Attack, protocol: Protocol, texts: list[Text] | None = None) -> list[WordResult]:
     return attacked(
         engine_of(protocol=protocol, oracles=oracles()), attack, texts or right_texts(texts=TEXTS)
     )
 
 
-def asked(attack: Attack, protocol: Protocol, text: Text) -> tuple[Record, list]:
+def asked(attack: Attack, protocol: Protocol, text: Text) -> tuple[WordResult, list]:
     """The record, and what the model was really run on, in this order."""
     engine, seen = engine_of(protocol=protocol), []
 
@@ -58,7 +58,7 @@ class TestQueries:
                 assert record.queries <= limit
                 if record.budget_stopped:
                     assert record.queries == limit
-                    assert record.outcome == "failed"
+                    assert record.outcome == "robust"
                     stopped += 1
         assert stopped >= 8
 
@@ -105,7 +105,7 @@ class TestQueries:
         texts = right_texts(texts=["", "!?", "..."])
         for protocol in (FREE, PROTOCOLS["default"]):
             for record in run(attack_named(name), protocol, texts):
-                assert (record.outcome, record.queries, record.words) == ("failed", 1, 0)
+                assert (record.outcome, record.queries, record.words) == ("robust", 1, 0)
                 assert record.adversarial == record.original
 
     def test_which_words(self, name):
@@ -119,7 +119,7 @@ class TestQueries:
             for record in run(attack_named(name), protocol):
                 before = Words.of(record.original)
                 if len(before) < protocol.min_words:
-                    assert (record.outcome, record.queries) == ("failed", 1)
+                    assert (record.outcome, record.queries) == ("robust", 1)
                     assert record.words_changed == 0
                 after = Words.of(record.adversarial)
                 if len(before) != len(after):  # an edit may part a word

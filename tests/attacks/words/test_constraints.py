@@ -193,7 +193,7 @@ class TestSimilarity:
             said = greedy(asker, text.text, from_source(source, None), protocol, "[UNK]", compare)
             assert record.adversarial == said.text
             assert record.queries == asker.queries
-            assert (record.outcome == "succeeded") == said.wrong
+            assert (record.outcome == "fooled") == said.wrong
 
     def test_the_most_similar_of_those_that_succeed(self):
         """Whichever of them the encoder calls nearest, and not the one of the highest score."""

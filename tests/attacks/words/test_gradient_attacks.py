@@ -150,7 +150,7 @@ class TestOrder:
         texts = right_texts()
         for record in attacked(engine_of(), A2T(type(neighbours())({})), texts):
             assert (record.queries, record.forwards) == (2, 2)
-            assert record.outcome == "failed"
+            assert record.outcome == "robust"
 
 
 def single_flips(attack, text: str) -> dict[str, tuple[int, str]]:
@@ -186,7 +186,7 @@ class TestHotFlip:
             scores = scores_of(engine, [text.text, *flips], text.label, target)
             best = max(range(len(scores)), key=scores.__getitem__)
             assert record.adversarial == [text.text, *flips][best]
-            assert (record.outcome == "succeeded") == (max(scores) > 0)
+            assert (record.outcome == "fooled") == (max(scores) > 0)
             assert record.queries == 3  # the original, one gradient, one flip
             compared += best > 0
         assert compared >= 3
@@ -238,7 +238,7 @@ class TestHotFlip:
                     break
             (record,) = attacked(engine, attack, [text])
             assert record.adversarial == put_together(kept[0][1], gaps)
-            assert (record.outcome == "succeeded") == (kept[0][0] > 0)
+            assert (record.outcome == "fooled") == (kept[0][0] > 0)
         assert rounds > 6
 
     def test_no_text_twice(self):
@@ -267,7 +267,7 @@ class TestHotFlip:
     def test_nothing_to_flip(self):
         table = right_texts(texts=["tuesday camerawork", "!", "it is the"])
         for record in attacked(engine_of(), flips_of(light()), table):
-            assert (record.outcome, record.words_changed) == ("failed", 0)
+            assert (record.outcome, record.words_changed) == ("robust", 0)
             assert record.queries == 1
 
 

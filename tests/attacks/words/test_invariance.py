@@ -29,7 +29,7 @@ from nlp_adv.attacks.words.engine import Engine, Text
 from nlp_adv.attacks.words.example import Example
 from nlp_adv.attacks.words.importance import by_deletion
 from nlp_adv.attacks.words.protocols import Protocol
-from nlp_adv.robustness.records import Record
+from nlp_adv.attacks.words.result import WordResult
 from nlp_adv.robustness.shards import Shard
 
 PROTOCOL = Protocol(name="some", candidates=4, queries=60, max_changed=0.25, stop_words="none")
@@ -46,17 +46,17 @@ def texts() -> list[Text]:
     return [replace(text, id=3 * text.id + 1) for text in [*chosen, replace(chosen[0], id=11)]]
 
 
-def records(name: str, chosen: list[Text], **options) -> list[Record]:
+def records(name: str, chosen: list[Text], **options) -> list[WordResult]:
     engine = engine_of(light(), PROTOCOL, oracles=oracles(), max_length=24, **options)
     return attacked(engine, attack_named(name), chosen)
 
 
 @functools.cache
-def one_by_one(name: str) -> list[Record]:
+def one_by_one(name: str) -> list[WordResult]:
     return [record for text in texts() for record in records(name, [text])]
 
 
-def assert_same(got: list[Record], want: list[Record], atol: float = 1e-9) -> None:
+def assert_same(got: list[WordResult], want: list[WordResult], atol: float = 1e-9) -> None:
     """Equal; confidences up to the rounding of the model."""
     for mine, other in zip(got, sorted(want, key=lambda record: record.id), strict=True):
         assert mine.confidence == pytest.approx(other.confidence, abs=atol)
@@ -88,7 +88,7 @@ class TestInvariance:
     def test_the_cases_are_all_there(self, name):
         """So that equal records say something."""
         found = one_by_one(name)
-        assert {record.outcome for record in found} == {"skipped", "failed", "succeeded"}
+        assert {record.outcome for record in found} == {"wrong", "robust", "fooled"}
         assert len({record.queries for record in found}) > 2
         assert any(record.words_changed > 1 for record in found) or name in ("textbugger", "pwws")
 
@@ -141,7 +141,7 @@ def test_padding_on_the_left():
         together = attacked(engine_of(model, kind="gpt2"), attack, chosen)
         # Rotary angles are float32.
         assert_same(together, alone, atol=1e-3)
-        assert {record.outcome for record in alone} >= {"skipped", "succeeded"}
+        assert {record.outcome for record in alone} >= {"wrong", "fooled"}
 
 
 def never_spliced(engine: Engine) -> Engine:
@@ -168,7 +168,7 @@ def test_other_tokenizers(kind):
     found = attacked(engine, attack, chosen)
     assert (engine.unspliced > 0) == (kind == "unigram")
     assert_same(found, attacked(never_spliced(engine_of(model, kind=kind)), attack, chosen))
-    assert any(record.outcome == "succeeded" for record in found)
+    assert any(record.outcome == "fooled" for record in found)
 
 
 class Bracketed(Shuffled):
@@ -195,11 +195,11 @@ def test_a_text_that_ends_otherwise_than_spliced_is_attacked_again(monkeypatch):
         (row,) = engine.splicer.whole([(record.adversarial, None)])
         (logits,) = engine.victim.logits([row])
         assert int(logits.argmax()) == record.adversarial_prediction
-        assert (record.outcome == "succeeded") == (int(logits.argmax()) != text.label)
+        assert (record.outcome == "fooled") == (int(logits.argmax()) != text.label)
 
 
 @functools.cache
-def unscaled(name: str, target: int | None) -> list[Record]:
+def unscaled(name: str, target: int | None) -> list[WordResult]:
     engine = engine_of(protocol=ANY, oracles=oracles(), target=target)
     return attacked(engine, attack_named(name), texts()[:5])
 
@@ -211,7 +211,7 @@ def test_the_scale_of_the_logits_changes_nothing(name, target, factor):
     engine = engine_of(Scaled(light(), factor), ANY, oracles=oracles(), target=target)
     found = attacked(engine, attack_named(name), texts()[:5])
     want = unscaled(name, target)
-    assert [record.outcome for record in want].count("succeeded") > 0
+    assert [record.outcome for record in want].count("fooled") > 0
     for mine, other in zip(found, want, strict=True):
         confidences = {
             "confidence": mine.confidence,

@@ -165,7 +165,7 @@ class TestAttacks:
                 said = greedy(asker, text.text, propose, FREE, "[MASK]")
             assert record.adversarial == said.text
             assert record.queries == asker.queries
-            assert (record.outcome == "succeeded") == said.wrong
+            assert (record.outcome == "fooled") == said.wrong
             changed += record.words_changed
         assert changed > 3
 

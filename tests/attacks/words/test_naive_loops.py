@@ -69,7 +69,7 @@ def compare(pair: str, protocol: Protocol, model: nn.Module, target: int | None)
         assert record.adversarial == said.text
         assert record.queries == asker.queries
         skipped = target == text.label
-        expected = "skipped" if skipped else "succeeded" if said.wrong else "failed"
+        expected = "wrong" if skipped else "fooled" if said.wrong else "robust"
         assert record.outcome == expected
         if record.budget_stopped:
             assert asker.queries == budget
@@ -82,15 +82,15 @@ class TestAgainstNaive:
     @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
     def test_same_text_outcome_and_queries(self, pair, protocol):
         outcomes = compare(pair, protocol, light(), None)
-        assert protocol is not FREE or set(outcomes) == {"failed", "succeeded"}
+        assert protocol is not FREE or set(outcomes) == {"robust", "fooled"}
 
     def test_another_model(self, pair):
         outcomes = compare(pair, FREE, bert(1), None)
-        assert set(outcomes) == {"failed", "succeeded"}
+        assert set(outcomes) == {"robust", "fooled"}
 
     def test_a_target(self, pair):
         outcomes = compare(pair, FREE, light(), 0)
-        assert {"failed", "succeeded"} <= set(outcomes)
+        assert {"robust", "fooled"} <= set(outcomes)
 
 
 class TestTies:

@@ -9,7 +9,8 @@ from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol
 from nlp_adv.attacks.words.stop_words import ENGLISH_STOP_WORDS
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.saved import Evaluation, load, save
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.saved import load, save
 
 
 def free(text: str, stop_words="english", **numbers) -> list[str]:

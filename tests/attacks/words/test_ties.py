@@ -38,7 +38,7 @@ TEXT = Text(0, "dull dull dull dull", 0)
 
 def found(attack, needed: int, protocol=ANY, text: Text = TEXT, **options) -> str:
     (record,) = attacked(engine_of(Counting(needed), protocol, **options), attack, [text])
-    assert record.outcome == "succeeded"
+    assert record.outcome == "fooled"
     return record.adversarial
 
 
@@ -89,4 +89,4 @@ def test_what_gains_nothing_is_not_taken():
     table = Table({"dull": ["superb", "graceful"]})
     for attack in (TextFooler(table), PWWS(table), attack_named("deepwordbug")):
         (record,) = attacked(engine_of(Counting(1), ANY), attack, [TEXT])
-        assert (record.outcome, record.adversarial) == ("failed", TEXT.text)
+        assert (record.outcome, record.adversarial) == ("robust", TEXT.text)

@@ -14,10 +14,10 @@ from nlp_adv.attacks.words.constraints import Constraints
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack, Engine, Text
 from nlp_adv.attacks.words.protocols import Protocol
+from nlp_adv.attacks.words.result import WordResult
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.data.text_demo import demo_tokenizer
-from nlp_adv.robustness.records import Record
 
 SENTENCES = (
     "The acting is superb, and the plot is never dull.",
@@ -203,11 +203,11 @@ def right_texts(model: nn.Module | None = None, texts: Sequence[str] = SENTENCES
     return [Text(n, text, label) for n, (text, label) in enumerate(zip(texts, labels, strict=True))]
 
 
-def attacked(engine: Engine, attack: Attack, texts: Sequence[Text]) -> list[Record]:
+def attacked(engine: Engine, attack: Attack, texts: Sequence[Text]) -> list[WordResult]:
     """The records by id."""
     return sorted(engine.run(attack, texts), key=lambda record: record.id)
 
 
-def without_confidence(records: Sequence[Record]) -> list[Record]:
+def without_confidence(records: Sequence[WordResult]) -> list[WordResult]:
     """What must not change with the scale of the logits."""
     return [replace(record, confidence=0.0, adversarial_confidence=0.0) for record in records]

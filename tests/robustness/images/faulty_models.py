@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from made_records import point_record as record
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlp_adv.robustness.images.records import ImageRecord
+from nlp_adv.robustness.record import Record
 
 CLASSES, SIDE, LEVELS = 3, 8, 255
 EPSILON = 0.05
@@ -137,31 +138,9 @@ def remembering() -> nn.Module:
     return Remembering()
 
 
-def record(number: int = 0, **changes) -> ImageRecord:
-    content = {
-        "id": number,
-        "attack": "pgd-linf",
-        "pixels": "0" * 12,
-        "label": 1,
-        "clean_answer": 1,
-        "answer": 1,
-        "clean_confidence": 0.9,
-        "confidence": 0.6,
-        "outcome": "failed",
-        "gradient_passes": 5,
-        "first_loss": -1.0,
-        "last_loss": -0.5,
-    }
-    if changes.get("outcome") == "succeeded":
-        content |= {"answer": 0, "survives_8_bit": True, "l2": 0.3, "linf": 0.05, "last_loss": 0.2}
-    if changes.get("outcome") == "skipped":
-        content |= {"clean_answer": 0, "answer": 0}
-    return ImageRecord(**(content | changes))
-
-
-def left(standing: int, total: int = 100, **changes) -> list[ImageRecord]:
+def left(standing: int, total: int = 100, **changes) -> list[Record]:
     """Records of so many images, the first of which stand."""
     return [
-        record(number, outcome="failed" if number < standing else "succeeded", **changes)
+        record(number, outcome="robust" if number < standing else "fooled", **changes)
         for number in range(total)
     ]

@@ -152,9 +152,9 @@ class TestVerdicts:
 
     @pytest.mark.parametrize(("blind", "want"), [(5, True), (6, False)])
     def test_zero_gradients(self, blind, want):
-        records = [record(n, zero_gradient=n < blind) for n in range(100)]
+        records = [record(n, first_gradient=0.0 if n < blind else 1.0) for n in range(100)]
         assert check_zero_gradients(records).passed is want
-        skipped = [record(n, outcome="skipped", zero_gradient=True) for n in range(3)]
+        skipped = [record(n, outcome="wrong", first_gradient=0.0) for n in range(3)]
         assert check_zero_gradients(skipped).passed is None
 
     @pytest.mark.parametrize(("lower", "want"), [(5, True), (6, False)])
@@ -168,9 +168,7 @@ class TestVerdicts:
         [(20, 100, True), (21, 100, False), (2, 3, None), (0, 3, True), (0, 0, None)],
     )
     def test_rounding(self, undone, fallen, want):
-        records = [
-            record(n, outcome="succeeded", survives_8_bit=n >= undone) for n in range(fallen)
-        ]
+        records = [record(n, outcome="fooled", survives_8_bit=n >= undone) for n in range(fallen)]
         assert check_rounding([*records, record(200)]).passed is want
 
 

@@ -1,6 +1,5 @@
 """Accuracies of image classifiers: clean, under attack, in the worst case; kept and continued."""
 
-import json
 from dataclasses import replace
 
 import faulty_models as small
@@ -8,23 +7,23 @@ import pytest
 import torch
 from faulty_models import record
 from filelock import FileLock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from nlp_adv.attacks import FGSM, PGD, Attack, DeepFool
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import L2Ball, LInfBall
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.fingerprint import described
 from nlp_adv.robustness.images import (
-    ImageRobustness,
     PixelNoise,
     evaluate_images,
     image_evaluator,
-    read_image_records,
 )
-from nlp_adv.robustness.images.numbers import stands, summarise_images
-from nlp_adv.robustness.images.records import line
-from nlp_adv.robustness.statistics import Share
+from nlp_adv.robustness.images.running import epsilon_of
+from nlp_adv.robustness.records import read_records
+from nlp_adv.robustness.statistics import Share, is_robust, summarise
 from nlp_adv.sites.normalisation import Pixels
 from nlp_adv.training.callbacks import RobustnessCallback
 
@@ -43,7 +42,7 @@ def batches(size: int = 8, count: int = 24):
 
 
 @pytest.fixture(scope="module")
-def found() -> ImageRobustness:
+def found() -> Evaluation:
     return evaluate_images(small.trained(), batches(), ATTACKS)
 
 
@@ -66,24 +65,25 @@ class TestAccuracies:
         assert found.worst_case.value <= min(s.under_attack.value for s in found.summaries.values())
         for name in ATTACKS:
             for one in found.of(name):
-                assert not found.standing()[one.id] or one.outcome == "failed"
+                assert not found.robust()[one.id] or one.outcome == "robust"
 
     def test_wrong_images_are_skipped_and_nothing_is_done_to_them(self, found):
-        skipped = [one for one in found.of("pgd") if one.outcome == "skipped"]
+        skipped = [one for one in found.of("pgd") if one.outcome == "wrong"]
         assert [one.id for one in skipped] == [0, 6, 12, 18]
         for one in skipped:
-            assert one.answer == one.clean_answer != one.label
-            assert (one.l2, one.l0, one.gradient_passes, one.survives_8_bit) == (0, 0, 0, False)
+            assert one.adversarial_prediction == one.prediction != one.label
+            done = one.found
+            assert (done.l2, done.l0, done.gradient_passes, done.survives_8_bit) == (0, 0, 0, False)
 
     def test_batches_change_nothing(self, found):
         whole = evaluate_images(small.trained(), batches(24), ATTACKS)
         for mine, theirs in zip(found.records, whole.records, strict=True):
-            assert (mine.id, mine.outcome, mine.pixels) == (
+            assert (mine.id, mine.outcome, mine.example) == (
                 theirs.id,
                 theirs.outcome,
-                theirs.pixels,
+                theirs.example,
             )
-            assert mine.l2 == pytest.approx(theirs.l2, abs=1e-9)
+            assert mine.found.l2 == pytest.approx(theirs.found.l2, abs=1e-9)
 
     def test_more_starts_are_one_attack_and_fooled_images_leave_after_the_first(self):
         attack = replace(ATTACKS["pgd"], steps=1)
@@ -92,14 +92,14 @@ class TestAccuracies:
         fell = torch.zeros(24, dtype=torch.bool)
         for seed in range(4):
             alone = evaluate_images(small.trained(), batches(), {"pgd": replace(attack, seed=seed)})
-            fell |= torch.tensor([r.outcome == "succeeded" for r in alone.records])
-        assert [r.outcome == "succeeded" for r in several.records] == fell.tolist()
+            fell |= torch.tensor([r.outcome == "fooled" for r in alone.records])
+        assert [r.outcome == "fooled" for r in several.records] == fell.tolist()
         for first, all_of_them in zip(one.records, several.records, strict=True):
-            passes = {"succeeded": 1, "failed": 4, "skipped": 0}
-            if first.outcome == "succeeded":
+            passes = {"fooled": 1, "robust": 4, "wrong": 0}
+            if first.outcome == "fooled":
                 assert all_of_them == first
-            elif all_of_them.outcome != "succeeded":
-                assert all_of_them.gradient_passes == passes[all_of_them.outcome]
+            elif all_of_them.outcome != "fooled":
+                assert all_of_them.found.gradient_passes == passes[all_of_them.outcome]
 
     @pytest.mark.parametrize(
         "attack", [FGSM(0.05), replace(ATTACKS["pgd"], random_start=False), DeepFool()]
@@ -116,7 +116,7 @@ class TestAccuracies:
         assert anywhere.worst_case.count == 0
         assert 0 < inside.worst_case.count < inside.clean.count
         deepfool = inside.summaries["deepfool"]
-        lengths = [r.linf for r in inside.of("deepfool") if r.outcome == "succeeded"]
+        lengths = [r.found.linf for r in inside.of("deepfool") if r.outcome == "fooled"]
         assert deepfool.fooled.count == len(lengths) == deepfool.success.total
         assert deepfool.success.count == sum(length <= 0.05 for length in lengths)
         assert deepfool.linf == pytest.approx(sum(lengths) / len(lengths))
@@ -129,13 +129,13 @@ class TestAccuracies:
         assert [one.id for one in found.records] == (labels != 1).nonzero().flatten().tolist()
         assert 0 < found.summaries["pgd"].success.count < found.clean.count
         for one in found.records:
-            assert (one.outcome == "succeeded") == (one.outcome != "skipped" and one.answer == 1)
+            assert (one.outcome == "fooled") == (one.attacked and one.adversarial_prediction == 1)
 
     def test_ids_are_those_of_the_data(self):
         numbers = list(range(100, 124))
         found = evaluate_images(small.trained(), batches(), [FGSM(0.05)], ids=numbers)
         assert [one.id for one in found.records] == numbers
-        assert found.attacks == ("fgsm",)
+        assert found.titles == ("fgsm",)
         with pytest.raises(UserError, match="more images than ids"):
             evaluate_images(small.trained(), batches(), [FGSM(0.05)], ids=numbers[:-1])
 
@@ -143,7 +143,7 @@ class TestAccuracies:
         x, y = small.images(6)
         found = evaluate_images(small.trained(), [(x, (y + 1) % 3)], ATTACKS)
         assert found.clean.count == found.worst_case.count == 0
-        assert all(one.outcome == "skipped" for one in found.records)
+        assert all(one.outcome == "wrong" for one in found.records)
 
     def test_a_model_without_numbers_is_refused(self):
         model = small.Changed(after=lambda logits: logits * torch.nan)
@@ -193,6 +193,8 @@ class _Killed(Attack):
         return str(self.attack)
 
     name = property(lambda self: self.attack.name)
+    epsilon = property(lambda self: epsilon_of(self.attack))
+    fingerprint = property(lambda self: described(self.attack))
 
     def run(self, batch):
         if not self.left:
@@ -213,7 +215,7 @@ class TestContinued:
         again = evaluate_images(small.trained(), batches(), ATTACKS, output_dir=tmp_path)
         assert again.records == found.records
         assert path.read_bytes().startswith(before)
-        assert len(read_image_records(path)) == 3 * 24
+        assert len(read_records(path)) == 3 * 24
         done = path.read_bytes()
         nothing = {name: _Killed(attack, 0) for name, attack in ATTACKS.items()}
         assert evaluate_images(
@@ -236,7 +238,7 @@ class TestContinued:
             ({"attacks": {"pgd": replace(ATTACKS["pgd"], steps=5)}}, "records of another pgd"),
             ({"restarts": 2}, "records of another"),
             ({"target": 1}, "its target is None, not 1"),
-            ({"settings": {"data": "other"}}, "its data is None"),
+            ({"settings": {"data": "other"}}, "its data is '', not 'other'"),
             ({"model": Pixels(small.trained(), 0.5)}, "its model is"),
         ],
     )
@@ -253,7 +255,7 @@ class TestContinued:
     def test_other_images_are_refused(self, tmp_path):
         evaluate_images(small.trained(), batches(), ATTACKS, output_dir=tmp_path)
         x, y = small.images(24, seed=5)
-        with pytest.raises(UserError, match="records of other images"):
+        with pytest.raises(UserError, match="records of other examples"):
             evaluate_images(small.trained(), [(x, y)], ATTACKS, output_dir=tmp_path)
 
     def test_two_processes_do_not_share_a_folder(self, tmp_path):
@@ -265,7 +267,7 @@ class TestContinued:
 
     def test_a_folder_that_is_none_or_holds_other_records_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(UserError, match="cannot be used"):
+        with pytest.raises(UserError, match=r"cannot be (used|written)"):
             evaluate_images(small.trained(), batches(), ATTACKS, output_dir=tmp_path / "file")
         (tmp_path / "records.jsonl").write_text('{"id": 1}\n')
         with pytest.raises(UserError, match="unknown run"):
@@ -275,76 +277,34 @@ class TestContinued:
             evaluate_images(small.trained(), batches(), ATTACKS, output_dir=tmp_path)
 
 
-class TestRecords:
-    @settings(max_examples=10)
-    @given(
-        st.builds(
-            lambda **changes: record(**changes),
-            number=st.integers(0, 10**9),
-            attack=st.text(max_size=5),
-            outcome=st.sampled_from(["failed", "succeeded", "skipped"]),
-            l2=st.floats(0, 1e6),
-            confidence=st.floats(0, 1) | st.just(float("nan")),
-        )
-    )
-    def test_a_line_comes_back_as_it_was(self, tmp_path_factory, one):
-        path = tmp_path_factory.mktemp("records") / "records.jsonl"
-        path.write_bytes(line(one) + line(replace(one, id=one.id + 1)))
-        first, second = read_image_records(path)
-        assert repr(first) == repr(one)
-        assert second.id == one.id + 1
-
-    @pytest.mark.parametrize(
-        "damage",
-        [
-            lambda content: "[]",
-            lambda content: "{",
-            lambda content: json.dumps(content | {"outcome": "fell"}),
-            lambda content: json.dumps(content | {"id": "3"}),
-            lambda content: json.dumps(content | {"more": 1}),
-            lambda content: json.dumps({k: v for k, v in content.items() if k != "label"}),
-        ],
-    )
-    def test_what_is_no_record_is_named_by_its_line(self, tmp_path, damage):
-        path = tmp_path / "records.jsonl"
-        good = line(record(3))
-        path.write_bytes(good + damage(json.loads(line(record(4)))).encode() + b"\n")
-        with pytest.raises(UserError, match="line 2 is no record"):
-            read_image_records(path)
-
-    def test_an_image_is_there_once(self, tmp_path):
-        path = tmp_path / "records.jsonl"
-        path.write_bytes(line(record(3)) * 2)
-        with pytest.raises(UserError, match="line 2: image 3 of pgd-linf is there twice"):
-            read_image_records(path)
-        with pytest.raises(UserError, match="cannot be read"):
-            read_image_records(tmp_path / "none")
+def evaluation(*records) -> Evaluation:
+    return Evaluation(hashes={}, model=None, records=records)
 
 
 class TestNumbers:
-    @given(st.lists(st.sampled_from(["failed", "succeeded", "skipped"]), min_size=1, max_size=30))
+    @given(st.lists(st.sampled_from(["robust", "fooled", "wrong"]), min_size=1, max_size=30))
     def test_accuracy_under_attack_is_clean_times_what_stood(self, outcomes):
         records = [record(number, outcome=one) for number, one in enumerate(outcomes)]
-        found = summarise_images(records)
+        found = summarise(records)
         success = 0.0 if not found.success.total else found.success.value
         assert found.under_attack.value == pytest.approx(found.clean.value * (1 - success))
 
     def test_contradictions_are_refused(self):
-        with pytest.raises(UserError, match="must be skipped"):
-            summarise_images([record(clean_answer=2)])
+        with pytest.raises(UserError, match="must be wrong"):
+            summarise([record(prediction=2)])
         with pytest.raises(UserError, match="of one attack"):
-            summarise_images([record(attack="a"), record(attack="b")])
-        with pytest.raises(UserError, match="not run on the same images"):
-            ImageRobustness((record(0, attack="a"), record(1, attack="b")))
+            summarise([record(attack="a"), record(attack="b")])
+        with pytest.raises(UserError, match="not run on the same examples"):
+            evaluation(record(0, attack="a"), record(1, attack="b")).robust()
         with pytest.raises(UserError, match="no records"):
-            ImageRobustness(())
+            evaluation().robust()
 
     def test_a_delta_on_the_surface_is_inside(self):
-        one = record(outcome="succeeded", l2=0.1 * (1 + 1e-7), linf=0.2)
-        assert not stands(one, L2Ball(0.1))
-        assert stands(one, L2Ball(0.09))
-        assert stands(one, LInfBall(0.1))
-        assert not stands(one)
+        one = record(outcome="fooled", l2=0.1 * (1 + 1e-7), linf=0.2)
+        assert not is_robust(one, L2Ball(0.1))
+        assert is_robust(one, L2Ball(0.09))
+        assert is_robust(one, LInfBall(0.1))
+        assert not is_robust(one)
 
 
 class TestEvaluator:

@@ -10,9 +10,9 @@ import torch
 from nlp_adv.attacks import APGD, FGM, FGSM, PGD, DeepFool, OptimizerAttack
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import L2Ball, LInfBall
-from nlp_adv.robustness.images import EpsilonSweep, epsilon_sweep, evaluate_images
+from nlp_adv.robustness.curve import EpsilonSweep, sweep_by_length
+from nlp_adv.robustness.images import epsilon_sweep, evaluate_images
 from nlp_adv.robustness.images.sweep import at_radius
-from nlp_adv.robustness.images.swept import sweep_by_length
 
 RADII = (0.02, 0.045, 0.06, 0.3)
 PGD_ATTACK = PGD(LInfBall(0.045), step_size=0.01, steps=6, loss="margin", until_fooled=True)
@@ -46,7 +46,7 @@ def test_one_gradient_gives_what_separate_attacks_give(attack):
     for place, epsilon in enumerate(RADII):
         alone = FGSM(epsilon) if isinstance(attack, FGSM) else FGM(L2Ball(epsilon), "margin")
         records = evaluate_images(small.trained(), batches(), {"one": alone}).of("one")
-        assert sweep.stood[:, place].tolist() == [one.outcome == "failed" for one in records]
+        assert sweep.stood[:, place].tolist() == [one.outcome == "robust" for one in records]
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_ascending_radii_give_what_separate_attacks_give(attack, unit):
         run = {"one": at_radius(attack, epsilon)}
         records = evaluate_images(small.trained(), batches(), run).of("one")
         # The ball of a radius holds the smaller ones, so an image that fell there has fallen here.
-        fell |= torch.tensor([one.outcome == "succeeded" for one in records])
+        fell |= torch.tensor([one.outcome == "fooled" for one in records])
         assert torch.equal(sweep.stood[:, place], sweep.right & ~fell)
-        alone += sum(one.gradient_passes for one in records)
+        alone += sum(one.found.gradient_passes for one in records)
     assert sum(seen) >= int(sweep.gradient_passes.sum())
     assert int(sweep.gradient_passes.sum()) < alone
     assert 0 < int(sweep.stood[:, 1].sum()) < int(sweep.right.sum()) < 30
@@ -89,7 +89,7 @@ def test_the_smallest_delta_of_one_run_says_it_for_all_radii():
     sweep = epsilon_sweep(attack, small.trained(), batches(), RADII)
     records = evaluate_images(small.trained(), batches(), [attack]).of("deepfool-linf")
     for place, epsilon in enumerate(RADII):
-        want = [r.outcome != "skipped" and r.linf > epsilon for r in records]
+        want = [r.attacked and r.found.linf > epsilon for r in records]
         assert sweep.stood[:, place].tolist() == want
     again = sweep_by_length(records, LInfBall(0.1), RADII[::-1])
     assert torch.equal(again.stood, sweep.stood)

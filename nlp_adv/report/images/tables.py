@@ -14,12 +14,11 @@ from nlp_adv.report.cells import (
 )
 from nlp_adv.report.chart import Chart, Line, Point
 from nlp_adv.report.content import ModelResult, Report
+from nlp_adv.report.images.content import NORMS, ImageReport
 from nlp_adv.report.layout import check_table
 from nlp_adv.report.sentences import Verdict, verdict
 from nlp_adv.robustness.curve import AccuracyCurve
-from nlp_adv.robustness.images.numbers import radius_of
-from nlp_adv.robustness.images.report.content import NORMS, ImageReport
-from nlp_adv.robustness.statistics import Share
+from nlp_adv.robustness.statistics import Share, radius_of
 
 ATTACK_LEGEND = (
     "“fooled” is of the images that were right without attack, by a δ of any length; the next "
@@ -30,8 +29,8 @@ ATTACK_LEGEND = (
 
 def summary(report: ImageReport) -> str:
     """The report in one sentence."""
-    found, several = report.found, len(report.found.attacks)
-    under = f"the worst of {several} attacks" if several > 1 else found.attacks[0]
+    found, several = report.found, len(report.found.titles)
+    under = f"the worst of {several} attacks" if several > 1 else found.titles[0]
     clean, worst = percent(found.clean.value), percent(found.worst_case.value)
     if report.target is None:
         said = f"{report.model} answers {worst} % of {found.examples} images right under {under}"
@@ -83,7 +82,7 @@ def accuracy_table(report: ImageReport) -> Table:
     found = report.found
     shares = {"without attack": found.clean}
     shares |= {name: one.under_attack for name, one in found.summaries.items()}
-    if len(found.attacks) > 1:
+    if len(found.titles) > 1:
         shares["worst case"] = found.worst_case
     rows = [(Cell(name), _share(share), Cell(str(share.count))) for name, share in shares.items()]
     answers = found.answers

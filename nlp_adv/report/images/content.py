@@ -9,8 +9,8 @@ from typing import Any
 from nlp_adv.attacks import AttackResult
 from nlp_adv.perturbation.evaluating import NO_CLASS
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.images.numbers import ImageRobustness
-from nlp_adv.robustness.images.sweep import EpsilonSweep
+from nlp_adv.robustness.curve import EpsilonSweep
+from nlp_adv.robustness.evaluated import Evaluation
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
@@ -39,7 +39,7 @@ class ImageReport:
     title: str
     model: str
     data: str
-    found: ImageRobustness
+    found: Evaluation
     checks: Sequence[Check] = ()
     sweeps: Mapping[str, EpsilonSweep] = field(default_factory=dict)
     norm: str = "linf"

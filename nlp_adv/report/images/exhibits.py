@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from nlp_adv.attacks import Attack, AttackResult
-from nlp_adv.robustness.images.numbers import ImageRobustness
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.images.running import device_of
 from nlp_adv.sites.normalisation import Classifier
 
 FALLEN, STOOD = 4, 2  # of the images that are drawn
 
 
-def exhibit_ids(found: ImageRobustness, count: int = 32) -> list[int]:
+def exhibit_ids(found: Evaluation, count: int = 32) -> list[int]:
     """Ids of images that attacks were tried on, those to be drawn first.
 
     Evenly spaced: four that fell under any attack and two that stood them all, or more of one kind
@@ -27,8 +27,8 @@ def exhibit_ids(found: ImageRobustness, count: int = 32) -> list[int]:
         found: by the attacks.
         count: how many in all.
     """
-    attacked = {r.id for r in found.of(found.attacks[0]) if r.outcome != "skipped"}
-    stands = found.standing()
+    attacked = {r.id for r in found.of(found.titles[0]) if r.attacked}
+    stands = found.robust()
     fallen = [number for number in sorted(attacked) if not stands[number]]
     stood = [number for number in sorted(attacked) if stands[number]]
     several = min(STOOD, len(stood))

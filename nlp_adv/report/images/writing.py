@@ -7,11 +7,11 @@ from pathlib import Path
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.report.figures import sheet
+from nlp_adv.report.images.content import ImageReport
+from nlp_adv.report.images.page import page
+from nlp_adv.report.images.tables import chart
+from nlp_adv.report.images.texts import json_text, markdown
 from nlp_adv.report.pictures import history_curves, picture_grid
-from nlp_adv.robustness.images.report.content import ImageReport
-from nlp_adv.robustness.images.report.page import page
-from nlp_adv.robustness.images.report.tables import chart
-from nlp_adv.robustness.images.report.texts import json_text, markdown
 
 
 def write_image_report(report: ImageReport, folder: str | Path) -> list[Path]:

@@ -17,9 +17,9 @@ from nlp_adv.drawing import svg_bytes
 from nlp_adv.errors import UserError
 from nlp_adv.report.cells import percent
 from nlp_adv.report.figures import svg
+from nlp_adv.report.images import tables
+from nlp_adv.report.images.content import ImageReport
 from nlp_adv.report.pictures import history_curves
-from nlp_adv.robustness.images.report import tables
-from nlp_adv.robustness.images.report.content import ImageReport
 
 _SHOWN = 6  # images an attack
 _SMALL = 96  # pixels a side, up to which pictures keep every pixel; larger ones are JPEG

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from nlp_adv.report.machine import plain
-from nlp_adv.report.markdown import escaped, markdown_table
-from nlp_adv.robustness.images.report.content import ImageReport
-from nlp_adv.robustness.images.report.tables import (
+from nlp_adv.report.images.content import ImageReport
+from nlp_adv.report.images.tables import (
     ATTACK_LEGEND,
     accuracy_table,
     attack_table,
@@ -19,6 +17,8 @@ from nlp_adv.robustness.images.report.tables import (
     settings_table,
     summary,
 )
+from nlp_adv.report.machine import plain
+from nlp_adv.report.markdown import escaped, markdown_table
 
 
 def markdown(report: ImageReport, figures: Sequence[str]) -> str:
