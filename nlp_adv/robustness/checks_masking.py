@@ -10,18 +10,14 @@ Most of these signs are from Athalye et al., "Obfuscated Gradients Give a False 
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from nlp_adv.attacks.measured import Measured
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_paired import Pair, percent, points
-from nlp_adv.robustness.checks_records import FEWEST
 
 LARGE_ACCURACY = 0.05  # may be left where all is erased; a few may need more steps than there are
 SETTLED = 0.05  # what twice the steps may still gain; past it, twice as many again gain too
@@ -29,10 +25,6 @@ STEP = 0.02  # what other lengths of the steps may gain
 STARTS = 0.05  # what other starts may gain; past it, one start is luck (Mosbach et al., 2018)
 LOSSES = 0.02  # the losses agree on which answers are wrong and differ in how they weigh classes
 SCALE = 0.01  # a factor on the logits changes no answer; rounding may move one in a hundred
-ZERO_GRADIENTS = 0.05  # such an example counts as robust: the accuracy is too high by so much
-FALLING = 0.05  # of the examples may lose at the end what the attack climbed
-UNDONE = 0.2  # of the successes may be undone by rounding: those at the border often are
-PROBABILITY = 1e-3  # from a sum of 1
 
 
 def check_large_radius(found: Measured) -> Check:
@@ -220,85 +212,6 @@ def check_margin_scale(given: Measured, rescaled: Mapping[float, Measured]) -> C
         f"{points(SCALE)} are expected.",
         meaning="The accuracy depends on the unit of the logits: they overflow, or are rounded too "
         "coarsely; attack in float32.",
-    )
-
-
-def check_zero_gradients(norms: Sequence[float], what: str) -> Check:
-    """(h) Few right answers have a first gradient that is exactly zero, or no number.
-
-    Args:
-        norms: ‖∇‖ of each example that was attacked.
-        what: of which loss, or attack.
-    """
-    seen = [norm for norm in norms if 0 < norm < math.inf]
-    blind = len(norms) - len(seen)
-    share = blind / max(1, len(norms))
-    shown = f"; the others' median norm is {statistics.median(seen):.2g}" if seen else ""
-    return Check(
-        name=f"zero gradients, {what}",
-        passed=share <= ZERO_GRADIENTS if norms else None,
-        finding=f"{blind} of {len(norms)} right answers ({percent(share)}) show the attack no "
-        f"gradient where it begins{shown}; at most {percent(ZERO_GRADIENTS)} may.",
-        meaning="The attack stands still on these examples and counts them as robust.",
-    )
-
-
-def check_ascent(first: Sequence[float], last: Sequence[float]) -> Check:
-    """The loss is seldom lower at the end of the attack than at its start.
-
-    Args:
-        first, last: the attack's own loss at the two ends, of each example that was attacked.
-    """
-    pairs = zip(first, last, strict=True)
-    known = [(before, after) for before, after in pairs if not math.isnan(before + after)]
-    lower = sum(after < before for before, after in known)
-    share = lower / max(1, len(known))
-    return Check(
-        name="ascent",
-        passed=share <= FALLING if known else None,
-        finding=f"On {lower} of {len(known)} examples ({percent(share)}) the attack's own loss is "
-        f"lower at the end than at the start; at most {percent(FALLING)} may be.",
-        meaning="The attack climbs and does not arrive: its steps are too long, or the gradients "
-        "point elsewhere; these examples count as robust without being so.",
-    )
-
-
-def check_rounding(survives: Sequence[bool]) -> Check:
-    """Few successes are undone by rounding to 256 levels, as a saved picture has them.
-
-    Args:
-        survives: of each fooled image, whether it still is.
-    """
-    undone = sum(not one for one in survives)
-    share = undone / max(1, len(survives))
-    passed = share <= UNDONE
-    return Check(
-        name="rounding to 8 bits",
-        passed=passed if len(survives) >= FEWEST or (passed and survives) else None,
-        finding=f"Rounding to 256 levels undoes {undone} of {len(survives)} successes "
-        f"({percent(share)}); at most {percent(UNDONE)} may be.",
-        meaning="These adversarial images cannot be saved as pictures: the accuracy on pictures is "
-        "higher than this attack says.",
-    )
-
-
-def check_probabilities(logits: Tensor) -> Check:
-    """What the model returns are logits, not probabilities.
-
-    Args:
-        logits: (N, C).
-    """
-    rows = logits.double()
-    far = (rows.sum(1) - 1).abs()
-    probabilities = bool(((rows >= 0).all(1) & (far < PROBABILITY)).all())
-    low, high = rows.min().item(), rows.max().item()
-    return Check(
-        name="logits",
-        passed=not probabilities,
-        finding=f"The outputs are from {low:.3g} to {high:.3g}, and their sums are off 1 by "
-        f"{far.max().item():.2g} at most.",
-        meaning="The model returns probabilities: a softmax of them is nearly flat, and so is "
-        "every loss that has one. Return the logits.",
     )
 
 

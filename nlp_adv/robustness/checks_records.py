@@ -3,60 +3,68 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.checks_alone import (
+    check_ascent,
+    check_confidence,
+    check_rounding,
+    check_zero_gradients,
+)
 from nlp_adv.robustness.checks_paired import Pair, percent
-from nlp_adv.robustness.record import Record, Substitution
+from nlp_adv.robustness.record import Point, Record, Substitution
 
-SURE = 0.999  # of a wrong answer that was right a word or a step ago; 0.5 to 0.9 is usual
-FEWEST = 10  # fooled examples, below which their median says nothing
 STOPPED = 0.05  # had all of these been fooled, the accuracy would be lower by so much at most
 SEEN = 0.01  # an accuracy on so few known texts is off by a point at most
 
 
-def check_records(records: Iterable[Record]) -> list[Check]:
-    """All that the records of one attack tell without another run."""
-    chosen = list(records)
-    fooled = [record for record in chosen if record.outcome == "fooled"]
+def record_checks(records: Sequence[Record]) -> list[Check]:
+    """What the records of each attack tell without another run, under its name.
+
+    Of attacks on words: how sure the model is of the wrong answers, and budgets. Of attacks on
+    pixels: gradients of 0, and of those that climb a loss in a ball whether they arrived, and
+    whether their pictures can be saved. (One that looks for the smallest δ goes down as well as up, and
+    ends at the border between the answers, where rounding often undoes it.) The embeddings have
+    the masking checks.
+
+    Args:
+        records: of any attacks.
+    """
     return [
-        check_confidence(
-            [record.confidence for record in chosen],
-            [record.adversarial_confidence for record in fooled],
-        ),
-        check_budget(chosen),
+        replace(check, name=f"{check.name} ({title})")
+        for title in dict.fromkeys(record.title for record in records)
+        for check in _checks([record for record in records if record.title == title])
     ]
 
 
-def check_confidence(clean: Iterable[float], fooled: Iterable[float]) -> Check:
-    """(g) A model that has just been led to a wrong answer is not as sure of it as can be.
+def _checks(records: Sequence[Record]) -> list[Check]:
+    """Of one attack."""
+    fooled = [record for record in records if record.outcome == "fooled"]
+    if records[0].changes_text:
+        clean = [record.confidence for record in records]
+        wrong = [record.adversarial_confidence for record in fooled]
+        return [check_confidence(clean, wrong), check_budget(records)]
+    attacked = [one for one in records if one.attacked and isinstance(one.found, Point)]
+    points = [one.found for one in attacked if isinstance(one.found, Point)]
+    if records[0].text is not None or not any(_climbed(point) for point in points):
+        return []
+    checks = [check_zero_gradients([_length(point.first_gradient) for point in points])]
+    if records[0].epsilon is not None:
+        ends = [(point.first_loss, point.last_loss) for point in points]
+        rounded = [bool(one.found.survives_8_bit) for one in fooled if isinstance(one.found, Point)]
+        checks += [check_ascent(*zip(*ends, strict=True)), check_rounding(rounded)]
+    return checks
 
-    An attack ends at the first wrong answer, close to the border between the answers, where a
-    softmax of honest scale is unsure. The verdict is on the median: some examples end so close to
-    the border that even sharpened logits are unsure there, and they hold every mean down.
 
-    Args:
-        clean: softmax probabilities of the answers without attack.
-        fooled: of the wrong answers under the attack.
-    """
-    before = [value for value in clean if not math.isnan(value)]
-    after = [value for value in fooled if not math.isnan(value)]
-    shown = percent(statistics.fmean(before)) if before else "unknown"
-    finding = f"The mean confidence is {shown} without attack"
-    if after:
-        finding += (
-            f", and {percent(statistics.fmean(after))} in the {len(after)} wrong answers that the "
-            f"attack brought about, their median {100 * statistics.median(after):.4g} %"
-        )
-    decided = len(after) >= FEWEST
-    return Check(
-        name="confidence",
-        passed=statistics.median(after) < SURE if decided else None,
-        finding=f"{finding}; a median of {100 * SURE:g} % over at least {FEWEST} is a flag.",
-        meaning="The softmax is saturated: attacks that score probabilities see no difference "
-        "between candidates, and overstate this model.",
-    )
+def _length(gradient: float) -> float:
+    """Of a gradient whose length was not measured: it was not 0."""
+    return 1.0 if math.isnan(gradient) else gradient
+
+
+def _climbed(point: Point) -> bool:
+    return point.gradient_passes > 0 or point.first_gradient == 0
 
 
 def check_budget(records: Iterable[Record]) -> Check:
@@ -98,7 +106,7 @@ def check_transfer(direct: Mapping[int, bool], transferred: Mapping[int, bool]) 
     )
 
 
-def standing(records: Iterable[Record]) -> dict[int, bool]:
+def robust_to(records: Iterable[Record]) -> dict[int, bool]:
     """Example id → whether the model is right under the attack, for `check_transfer`."""
     return {record.id: record.outcome == "robust" for record in records}
 

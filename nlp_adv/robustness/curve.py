@@ -16,7 +16,7 @@ from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.statistics import Share, is_robust
 
 if TYPE_CHECKING:
-    from nlp_adv.robustness.embedding_result import EmbeddingRobustness
+    from nlp_adv.attacks import Measured
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AccuracyCurve:
 
 
 def accuracy_curve(
-    result: EmbeddingRobustness,
+    result: Measured,
     *,
     unit: Literal["absolute", "relative"] | None = None,
     confidence: float = 0.95,
@@ -101,8 +101,8 @@ def accuracy_curve(
     """
     factor = {None: 1.0, "absolute": result.absolute(1.0), "relative": result.relative(1.0)}[unit]
     points = []
-    for epsilon in sorted({0.0, *result.radii}):
-        stood = Share(int(result.standing(epsilon).sum()), result.examples)
+    for epsilon in sorted({0.0, *(radius or 0.0 for radius in result.radii)}):
+        stood = Share(int(result.robust(epsilon).sum()), result.examples)
         points.append(CurvePoint(epsilon * factor, stood, confidence))
     return AccuracyCurve(tuple(points))
 

@@ -30,16 +30,22 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import answers, divergence_found, evaluating
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.checks import check_overlap
+from nlp_adv.robustness.checks_records import (
+    check_overlap,
+    check_transfer,
+    record_checks,
+    robust_to,
+)
 from nlp_adv.robustness.data import attack_data
 from nlp_adv.robustness.evaluated import Evaluation
-from nlp_adv.robustness.fingerprint import fingerprint
-from nlp_adv.robustness.record import Record, record_of
+from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
+from nlp_adv.robustness.record import Record, Substitution
 from nlp_adv.robustness.repeatable import check_repeatable
+from nlp_adv.robustness.runners import Runner, WordRunner, waiting
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.store import Store
 from nlp_adv.robustness.what_is_read import notes_on, readable
-from nlp_adv.robustness.white_box import WhiteBox, record_checks, transfer_checks
+from nlp_adv.robustness.white_box import WhiteBox, doubts_of_runners
 from nlp_adv.sites.any_model import a_tensor_of, torch_model
 
 if TYPE_CHECKING:
@@ -141,12 +147,12 @@ def evaluate_robustness(
     check_vocabulary(tokenizer, (text.text for text in attackable), "the model")
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
-    hashes = {one.name: attack_hash(one, chosen, resources) for one in built}
-    if white_box is not None:
-        hashes[white_box.attack.title] = white_box.hash
+    words = [WordRunner(engine, one) for one in built]
+    points = [] if white_box is None else white_box.runners(victim, splicer, attackable)
     evaluation = Evaluation(
         protocol=chosen,
-        hashes=hashes,
+        hashes={one.name: attack_hash(one, chosen, resources) for one in built}
+        | {one.name: attack_fingerprint(one.ladder) for one in points},
         model=fingerprint(model),
         data=data.fingerprint,
         description=data.description,
@@ -158,35 +164,18 @@ def evaluate_robustness(
         texts=len(attackable),
     )
     texts = [text for text in attackable if shard is None or shard.takes(text.id)]
-    # Of the same texts as without shards: those of all of them that come first.
-    few = {text.id for text in attackable[: white_box.examples]} if white_box is not None else ()
-    on_embeddings = [text for text in texts if text.id in few]
-    doubts: list[str] = []
     with Store(evaluation, output_dir) as store, evaluating(model):
-        todo = [text for text in texts if not all(store.has(one.name, text.id) for one in built)]
+        todo = [text for text in texts if any(waiting(store, one, [text]) for one in words)]
         looked_at = texts if white_box is not None else todo  # a finished run runs no model
         repeatable = _looked_twice(replace(victim, work=Work()), splicer, looked_at)
-        for one in built:
-            waiting = [text for text in texts if not store.has(one.name, text.id)]
-            bar = tqdm(
-                engine.run(one, waiting),
-                desc=f"Attacking with {one.name}",
-                total=len(texts),
-                initial=len(texts) - len(waiting),
-                disable=not progress,
-                unit="text",
-            )
-            for result in bar:
-                store.add(record_of(result))
-                store.cost(asdict(victim.work))
-        if white_box is not None:
-            doubts = _attack_embeddings(white_box, victim, splicer, on_embeddings, store, progress)
-        records = store.records(list(hashes), {text.id for text in texts})
+        for runner in (*words, *points):
+            _run(runner, texts, store, victim, progress=progress)
+        records = store.records(list(evaluation.hashes), {text.id for text in texts})
         checks = [check_answers(Answers.of_records(records))] if records else []
-        checks += record_checks(records, [one.name for one in built])
+        checks += record_checks(records)
         if repeatable is not None and not repeatable.passed:
             checks.insert(0, repeatable)
-        checks += transfer_checks(victim, splicer, records, transfer)
+        checks += _transfer_checks(victim, splicer, records, transfer)
         if trained_on:
             checks.append(check_overlap(trained_on, [_both(text) for text in texts]))
         everything = [*attackable, *readable(splicer, data.rest)] if clean_on_all else []
@@ -207,30 +196,54 @@ def evaluate_robustness(
             *notes_on(engine, data.texts, attackable),
             *_randomness(built, seed),
             *_unanswered(victim),
-            *(f"The model {doubt}" for doubt in doubts),
+            *(f"The model {doubt}" for doubt in doubts_of_runners(points)),
         ],
     )
 
 
-def _attack_embeddings(
-    white_box: WhiteBox,
-    victim: Victim,
-    splicer: Splicer,
-    texts: Sequence[Text],
-    store: Store,
-    progress: bool,
-) -> list[str]:
-    """What speaks against the numbers, where they were measured now."""
-    chosen = texts[: white_box.examples]
-    name, radii = white_box.attack.title, white_box.attack.epsilons
-    done = [store.has(name, text.id, epsilon) for epsilon in radii for text in chosen]
-    if all(done):
-        return []
-    records, doubts = white_box.records(victim, splicer, texts, progress=progress)
-    for record in records:
-        if not store.has(record.attack, record.id, record.epsilon):
-            store.add(record)
-    return doubts
+def _run(
+    runner: Runner, texts: Sequence[Text], store: Store, victim: Victim, *, progress: bool
+) -> None:
+    """What is not in the store yet; each text is written down as it is finished."""
+    wanted = [text for text in texts if runner.wants(text)]
+    left = waiting(store, runner, wanted)
+    with tqdm(
+        desc=f"Attacking with {runner.name}",
+        total=len(wanted) * len(runner.radii),
+        initial=(len(wanted) - len(left)) * len(runner.radii),
+        disable=not progress,
+        unit="text",
+    ) as bar:
+        for record in runner.run(left):
+            if not store.has(record.attack, record.id, record.epsilon):
+                store.add(record)
+            store.cost(asdict(victim.work))
+            bar.update()
+
+
+def _transfer_checks(
+    victim: Victim, splicer: Splicer, records: Sequence[Record], other: Sequence[Record]
+) -> list[Check]:
+    """Whether another model's adversarial texts break this one more than its own attacks do.
+
+    Args:
+        victim, splicer: this model.
+        records: of attacks on it.
+        other: of attacks on the other model; those on embeddings have no texts to try.
+    """
+    checks = []
+    for attack in dict.fromkeys(record.attack for record in records):
+        theirs = [record for record in other if record.attack == attack]
+        words = [one.found for one in theirs if isinstance(one.found, Substitution)]
+        if not words:
+            continue
+        rows = splicer.whole([(one.adversarial, one.context) for one in words])
+        said = answers(victim.logits(rows)).tolist()
+        robust = {r.id: answer == r.label for r, answer in zip(theirs, said, strict=True)}
+        direct = robust_to(record for record in records if record.attack == attack)
+        check = check_transfer(direct, robust)
+        checks.append(replace(check, name=f"{check.name} ({attack})"))
+    return checks
 
 
 def _looked_twice(victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> Check | None:

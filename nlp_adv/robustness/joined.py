@@ -9,13 +9,13 @@ from nlp_adv.errors import UserError
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.checks_records import record_checks
 from nlp_adv.robustness.curve import Curve
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.saved import identity
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.statistics import Share
-from nlp_adv.robustness.white_box import record_checks
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
@@ -40,8 +40,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
                 f"({theirs[other]}, not {mine[other]})."
             )
     records = _records(parts)
-    names = list(dict.fromkeys(r.attack for r in records if r.changes_text))
-    remade = [check_answers(Answers.of_records(records)), *record_checks(records, names)]
+    remade = [check_answers(Answers.of_records(records)), *record_checks(records)]
     kinds = list(dict.fromkeys(kind for part in parts for kind in part.cost))
     return replace(
         first,

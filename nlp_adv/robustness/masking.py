@@ -20,22 +20,24 @@ from nlp_adv.attacks.subject import Batch, Subject, device_of
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.checks_masking import (
+from nlp_adv.robustness.checks_alone import (
     check_ascent,
+    check_confidence,
+    check_probabilities,
+    check_rounding,
+    check_zero_gradients,
+)
+from nlp_adv.robustness.checks_masking import (
     check_beats,
     check_cross_entropy,
     check_large_radius,
     check_margin_scale,
-    check_probabilities,
     check_radii,
     check_restarts,
-    check_rounding,
     check_softmax_scale,
     check_step_size,
     check_steps,
-    check_zero_gradients,
 )
-from nlp_adv.robustness.checks_records import check_confidence
 from nlp_adv.robustness.repeatable import check_repeatable, repeats
 from nlp_adv.robustness.scaled_logits import softening_factor
 

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
+import torch
+from torch import Tensor
+
 from nlp_adv.attacks.words.result import Outcome, WordResult
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.record_before import upgraded
@@ -171,6 +174,12 @@ def digits_of_text(text: str, context: str | None = None) -> str:
     """12 hexadecimal digits of a text, or of a pair."""
     content = text if context is None else f"{text}\0{context}"
     return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+def digits_of_pixels(x: Tensor) -> list[str]:
+    """12 hexadecimal digits of each image's hash."""
+    rows = [row.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for row in x]
+    return [hashlib.blake2b(content, digest_size=6).hexdigest() for content in rows]
 
 
 _KINDS: dict[str, type[Substitution] | type[Point]] = {"words": Substitution, "point": Point}

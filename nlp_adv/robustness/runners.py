@@ -1,12 +1,13 @@
 """Runners turn any attack into records, one an example and radius.
 
-Attacks on a point (pixels, embeddings, layers) and attacks that replace words have nothing in common
-but this: they are given examples, and what comes of each is written down.
+Attacks on a point (pixels, embeddings, layers) and attacks that replace words have nothing in
+common but this: they are given examples, and what comes of each is written down.
+
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from nlp_adv.attacks.words.engine import Engine, Text
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.robustness.masking import answers_alike
 from nlp_adv.robustness.record import Point, Record, digits_of_pixels, digits_of_text, record_of
+from nlp_adv.robustness.store import Store
 from nlp_adv.sites.any_model import answering
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.normalisation import Classifier
@@ -87,6 +89,30 @@ class WordRunner:
         """Attack texts, many at once."""
         for result in self.engine.run(self.attack, examples):
             yield record_of(result)
+
+
+def waiting(store: Store, runner: Runner, examples: Iterable[Any]) -> list[Any]:
+    """The examples that a runner wants and has not finished.
+
+    Raises:
+        UserError: the store holds others under their numbers.
+    """
+    return [
+        example
+        for example in examples
+        if runner.wants(example)
+        and any(
+            store.find(runner.name, radius, example.id, digits_of(example), example.label) is None
+            for radius in runner.radii
+        )
+    ]
+
+
+def digits_of(example: Any) -> str:
+    """12 hexadecimal digits of what an example holds."""
+    if isinstance(example, Picture):
+        return example.digits
+    return digits_of_text(example.text, example.context)
 
 
 class Reader(Protocol):
@@ -169,9 +195,7 @@ class Picture:
     def batch(cls, ids: Sequence[int], x: Tensor, y: Tensor) -> list[Picture]:
         """Of a batch of images and right classes."""
         digits = digits_of_pixels(x)
-        return [
-            cls(*one) for one in zip(ids, x.unbind(), y.tolist(), digits, strict=True)
-        ]
+        return [cls(*one) for one in zip(ids, x.unbind(), y.tolist(), digits, strict=True)]
 
 
 @dataclass(frozen=True)

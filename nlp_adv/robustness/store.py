@@ -75,7 +75,8 @@ class Store:
         # Before version 2 a record of an image had no radius: an attack of one name has one.
         record = self._records.get((attack, epsilon, number))
         record = record or self._records.get((attack, None, number))
-        if record is not None and (record.example, record.label) != (example, label):
+        known = record is not None and record.example in ("", example)
+        if record is not None and not (known and record.label == label):
             raise UserError(
                 f"{self._folder} holds records of other examples (example {number} differs); give "
                 f"another --output_dir."

@@ -11,18 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from nlp_adv.attacks import Attack
+from nlp_adv.attacks import Attack, Ladder, ladder
+from nlp_adv.attacks.subject import Subject
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball
+from nlp_adv.robustness.curve import EpsilonSweep
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
-from nlp_adv.robustness.images.running import (
-    clean_look,
-    digits_of,
-    epsilon_of,
-    restarted,
-    run_attack,
-)
+from nlp_adv.robustness.runners import Picture, PictureReader, PointRunner, waiting
 from nlp_adv.robustness.store import Store
 from nlp_adv.sites.normalisation import Classifier
 
@@ -60,7 +56,7 @@ def evaluate_images(
         model: pixels → logits; it is attacked where it is and left as it was.
         batches: gone through once.
         attacks: by name, or under the names that they have.
-        restarts: starts of attacks that have a seed: seed, seed + 1, …
+        restarts: starts of attacks that begin at random: seed, seed + 1, …
         target: class that the attacks lead to; images of that class are left out, there being
             nothing to do. None for any wrong answer.
         within: the ball in which a success counts against the accuracies, such as that of the
@@ -89,28 +85,24 @@ def evaluate_images(
     )
     numbers, seen = count() if ids is None else iter(ids), set[int]()
     total = None if examples is None else examples * len(named)
+    reader = PictureReader(model)
+    runners = [
+        PointRunner(started(one, restarts, name), reader, target) for name, one in named.items()
+    ]
     with (
         Store(run, output_dir) as store,
         tqdm(total=total, desc=progress, unit="image", disable=progress is None) as bar,
     ):
         for x, y in batches:
-            if not isinstance(y, Tensor) or y.ndim != 1:
-                raise UserError(
-                    "A batch has images (B, C, H, W) and a tensor of labels (B,); one image alone "
-                    "is x[None], which is x.unsqueeze(0), and its label torch.tensor([y])."
-                )
-            chosen = list(islice(numbers, len(x)))
-            if len(chosen) < len(x):
-                raise UserError("There are more images than ids; give one an image.")
-            left_out = 0
-            if target is not None:
-                kept = (y != target).nonzero().flatten()
-                left_out, chosen = len(x) - len(kept), [chosen[row] for row in kept.tolist()]
-                x, y = x[kept], y[kept]
-            bar.update(left_out * len(named))
-            if chosen:
-                _attack_batch(model, x, y, chosen, named, restarts, target, store, bar)
-            seen.update(chosen)
+            pictures = _pictures(x, y, numbers)
+            kept = [picture for picture in pictures if picture.label != target]
+            bar.update((len(pictures) - len(kept)) * len(runners))
+            for runner in runners:
+                bar.set_postfix_str(runner.name, refresh=False)
+                for record in runner.run(waiting(store, runner, kept)):
+                    store.add(record)
+                bar.update(len(kept))
+            seen.update(picture.id for picture in kept)
         found = store.records(list(named), seen)
     if not found:
         raise UserError("There are no images to attack; give images of other classes, or more.")
@@ -123,40 +115,61 @@ def evaluate_images(
     return evaluation
 
 
-def _attack_batch(
+def epsilon_sweep(
+    attack: Attack,
     model: Classifier,
-    x: Tensor,
-    y: Tensor,
-    ids: Sequence[int],
-    attacks: Mapping[str, Attack],
-    restarts: int,
-    target: int | None,
-    store: Store,
-    bar: Any,
-) -> None:
-    """What is not in the store yet."""
-    pixels, look = digits_of(x), None
-    for name, attack in attacks.items():
-        bar.set_postfix_str(name, refresh=False)
-        known = zip(ids, pixels, y.tolist(), strict=True)
-        waiting = [
-            row
-            for row, one in enumerate(known)
-            if store.find(name, epsilon_of(attack), *one) is None
-        ]
-        if waiting:
-            look = clean_look(model, x, y) if look is None else look
-            for record in run_attack(
-                restarted(attack, restarts),
-                model,
-                look.rows(waiting),
-                name=name,
-                ids=[ids[row] for row in waiting],
-                pixels=[pixels[row] for row in waiting],
-                target=target,
-            ):
-                store.add(record)
-        bar.update(len(ids))
+    batches: Batches,
+    epsilons: Sequence[float],
+    *,
+    target: int | None = None,
+    progress: str | None = None,
+) -> EpsilonSweep:
+    """Accuracy at several radii, by the least work that gives it; see `attacks.ladder`.
+
+    Args:
+        attack: what is tried; its own radius is not, unless it is among `epsilons`.
+        model: pixels → logits.
+        batches: images (B, C, H, W) in [0, 1] and right classes (B,); images that are wrong
+            without attack are not attacked.
+        epsilons: radii ≥ 0, in any order.
+        target: class to reach, of which no image is; an image is robust where it is not reached.
+        progress: the title of a progress bar; none is shown without.
+
+    Raises:
+        UserError: no images, or no radius.
+        ValueError: a radius that is none.
+    """
+    if not epsilons:
+        raise UserError("A sweep needs radii that are finite and ≥ 0.")
+    try:
+        steps = ladder(attack, epsilons)
+    except ValueError as error:
+        raise UserError(f"A sweep needs radii that are finite and ≥ 0, not {epsilons}.") from error
+    with tqdm(batches, desc=progress, disable=progress is None, unit="batch") as bar:
+        found = Subject(model).measure(steps, bar, target=target)
+    radii = tuple(radius for radius in found.radii if radius is not None)
+    stood = (found.right[:, None] & ~found.fooled).cpu()
+    return EpsilonSweep(attack.name, radii, found.right, stood, found.gradient_passes[:, -1])
+
+
+def started(attack: Attack, restarts: int, name: str = "") -> Ladder:
+    """An attack with so many seeds, where it begins at random; see `ladder`."""
+    random = getattr(attack, "random_start", True)
+    return ladder(attack, restarts=restarts if random else 1, name=name)
+
+
+def _pictures(x: Tensor, y: Tensor, numbers: Any) -> list[Picture]:
+    if not isinstance(y, Tensor) or y.ndim != 1:
+        raise UserError(
+            "A batch has images (B, C, H, W) and a tensor of labels (B,); one image alone is "
+            "x[None], which is x.unsqueeze(0), and its label torch.tensor([y])."
+        )
+    ids = list(islice(numbers, len(x)))
+    if len(ids) < len(x):
+        raise UserError("There are more images than ids; give one an image.")
+    if len(y) != len(x):
+        raise UserError(f"Labels of shape {tuple(y.shape)} for {len(x)} images; give one an image.")
+    return Picture.batch(ids, x, y)
 
 
 def _named(attacks: Mapping[str, Attack] | Sequence[Attack]) -> dict[str, Attack]:
