@@ -29,15 +29,14 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from nlp_adv.attacks import FGSM, PGD
-from nlp_adv.cli.image_task import ImageTask, Normalised, load_image_task
-from nlp_adv.cli.train_image_arguments import ImageReportArguments, parse
+from nlp_adv.cli.arguments import parse
+from nlp_adv.cli.image_task import ImageReportArguments, ImageTask
 from nlp_adv.errors import UserError
 from nlp_adv.methods import floor_cost
 from nlp_adv.robustness.images.evaluation import evaluate_images
 from nlp_adv.robustness.images.evaluator import image_evaluator
 from nlp_adv.robustness.images.sweep import epsilon_sweep
 from nlp_adv.training.callbacks import RobustnessCallback
-from nlp_adv.training.metrics import compute_metrics_for
 from nlp_adv.training.trainer import AdversarialTrainer
 
 SMALL, USUAL, LARGE = 8 / 255, 0.1, 0.25  # radii in pixels of [0, 1]
@@ -127,12 +126,12 @@ def command(args: argparse.Namespace, name: str, seed: int) -> list[str]:
 
 def pgd_of(steps: int, epsilon: float) -> PGD:
     """The one of `nlp-adv train`: on the logit margin, from a random start, α = 2.5·ε/K."""
-    return ImageReportArguments(attack_steps=steps).attack(epsilon)
+    return ImageReportArguments(attack_steps=steps).attack([epsilon])
 
 
 def watch_of(task: ImageTask, epsilon: float) -> Callable[[nn.Module], dict[str, float]]:
     """Clean, PGD and FGSM accuracy on the held-out images."""
-    batches = list(task.splits["validation"].batches(256))
+    batches = list(task.images("validation").batches(256))
     by_pgd = image_evaluator(batches, pgd_of(WATCH_STEPS, epsilon), task.pixels)
     by_fgsm = image_evaluator(batches, FGSM(epsilon), task.pixels)
     return lambda model: by_pgd(model) | {"fgsm_accuracy": by_fgsm(model)["robust_accuracy"]}
@@ -174,15 +173,12 @@ def train(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     """A cell: the Trainer's log, the warnings, the cost, and what attacks left at the end."""
     arguments = parse([*command(args, name, seed)[1:], "--output_dir", str(args.output_dir)])
     set_seed(seed)
-    task = load_image_task(arguments)
+    task = ImageTask.load(arguments)
     set_seed(seed)
     trainer = AdversarialTrainer(
         model=task.new_model(),
         args=arguments.training,
-        train_dataset=Normalised(task.splits["train"], task.processor),
-        eval_dataset=Normalised(task.splits["validation"], task.processor),
-        processing_class=task.processor,
-        compute_metrics=compute_metrics_for(None, task.label_names),
+        **task.for_trainer(),
     )
     epsilon, clock = epsilon_of(name), StepClock()
     trainer.add_callback(RobustnessCallback(trainer, watch_of(task, epsilon)))
@@ -211,7 +207,7 @@ def layers_of(model: nn.Module) -> int:
 
 def tested(task: ImageTask, model: nn.Module, epsilon: float) -> dict[str, Any]:
     """On the first test images: strong attacks at one radius, a weaker one at several."""
-    images = task.splits[task.reported].head(TESTED)
+    images = task.images(str(task.reported)).head(TESTED)
     on_pixels, batches = task.pixels(model), list(images.batches(256))
     attacks = {"fgsm": FGSM(epsilon), "pgd": pgd_of(TEST_STEPS, epsilon)}
     found = evaluate_images(on_pixels, batches, attacks, restarts=RESTARTS)

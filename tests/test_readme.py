@@ -97,7 +97,6 @@ def test_there_are_examples():
 def test_flags_in_the_text_are_flags_of_the_command():
     from transformers import HfArgumentParser
 
-    from nlp_adv.cli.arguments import DataArguments, ModelArguments, ReportArguments
     from nlp_adv.cli.attack_arguments import (
         AttackArguments,
         EmbeddingArguments,
@@ -105,23 +104,17 @@ def test_flags_in_the_text_are_flags_of_the_command():
     )
     from nlp_adv.cli.attack_image_arguments import ImageAttackArguments, ImageVictimArguments
     from nlp_adv.cli.sweep_request import SweepArguments
-    from nlp_adv.cli.train_image_arguments import (
-        ImageDataArguments,
-        ImageModelArguments,
-        ImageReportArguments,
-    )
+    from nlp_adv.cli.task import task_of
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
-    own = (ModelArguments, DataArguments, ReportArguments, SweepArguments)
-    training = HfArgumentParser((*own, AdversarialTrainingArguments))
-    attacking = HfArgumentParser((VictimArguments, AttackArguments, EmbeddingArguments))
-    of_images = (ImageModelArguments, ImageDataArguments, ImageReportArguments)
-    images = [
-        HfArgumentParser(of_images),
-        HfArgumentParser((ImageVictimArguments, ImageAttackArguments)),
+    training = (SweepArguments, AdversarialTrainingArguments)
+    kinds = [
+        (*task_of("text").arguments, *training),
+        task_of("image").arguments,
+        (VictimArguments, AttackArguments, EmbeddingArguments),
+        (ImageVictimArguments, ImageAttackArguments),
     ]
-    parsers = [training, attacking, *images]
-    actions = [action for parser in parsers for action in parser._actions]
+    actions = [action for one in kinds for action in HfArgumentParser(one)._actions]
     known = {name for action in actions for name in action.option_strings}
     used = set(re.findall(r"--[a-z]\w+", README))
     assert "--adv_epsilon" in used

@@ -1,195 +1,203 @@
-"""The flags of `nlp-adv train`, beside those of TrainingArguments and of adversarial training."""
+"""The flags that the commands share, whatever a model takes in, and the reading of `train`'s."""
+
+from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
-from nlp_adv.cli.flags import FlagParser, flag_names, method_name
+from nlp_adv.cli.flags import flag_names, values_of
+from nlp_adv.cli.modality import modality
 from nlp_adv.cli.numbers import check_numbers
+from nlp_adv.cli.parser import FlagParser
 from nlp_adv.cli.settings import flags_of
-from nlp_adv.data.text import GLUE_TASKS, DataSource
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.embedding import EmbeddingPGD
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 
+if TYPE_CHECKING:
+    from nlp_adv.cli.task import Task
 
-def _flag(text: str, default: Any = None) -> Any:
+
+def flag(text: str, default: Any = None) -> Any:
+    """A field of a dataclass of flags."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass
 class ModelArguments:
-    """Which model; without one and without data, the demo's."""
+    """Which model."""
 
-    model_name_or_path: str | None = _flag("A folder with a saved model, or a name on the Hub.")
-    config_name: str | None = _flag("Its configuration, where it is somewhere else.")
-    tokenizer_name: str | None = _flag("Its tokenizer, where it is somewhere else.")
-    cache_dir: str | None = _flag("Where downloads from the Hub are kept.")
-    model_revision: str = _flag("Branch, tag or commit on the Hub.", "main")
+    modality: str | None = flag(
+        "text or image: what the model takes in. Found from its configuration, or else from the "
+        "data; text without both."
+    )
+    model_name_or_path: str | None = flag("A folder with a saved model, or a name on the Hub.")
+    cache_dir: str | None = flag("Where downloads from the Hub are kept.")
+    model_revision: str = flag("Branch, tag or commit on the Hub.", "main")
+    token: str | None = flag(
+        "Token of the Hub, for what is not public; without, the one of `hf auth login`. It is "
+        "written down nowhere."
+    )
+    trust_remote_code: bool = flag(
+        "Run the code that a model, a tokenizer or an image processor brings along. Read it first.",
+        False,
+    )
+
+    def hub(self, name: str) -> dict[str, Any]:
+        """How `from_pretrained` finds something: the revision is the model's alone."""
+        own = self.model_name_or_path in (None, "", name)
+        return {
+            "cache_dir": self.cache_dir,
+            "revision": self.model_revision if own else "main",
+            "token": self.token,
+            "trust_remote_code": self.trust_remote_code,
+        }
 
 
 @dataclass
-class DataArguments:
-    """Which sentences; exactly one of a task, a data set or files."""
+class LimitArguments:
+    """How much of the data.
 
-    task_name: str | None = _flag(f"A GLUE task: {', '.join(GLUE_TASKS)}.")
-    dataset_name: str | None = _flag(
-        "A name on the Hub, a saved data set, or a folder with train, validation and test files "
-        "(csv, tsv, json, jsonl, their .gz, or parquet)."
-    )
-    dataset_config_name: str | None = _flag("Configuration of a data set on the Hub.")
-    train_file: str | None = _flag("Training rows.")
-    validation_file: str | None = _flag("Validation rows.")
-    test_file: str | None = _flag("Test rows.")
-    text_columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "The text column, or two for pairs; the usual names are found."},
-    )
-    label_column: str | None = _flag("The label column; the usual names are found.")
-    regression: bool | None = _flag("Whether labels are scores; decided from them where unset.")
-    max_seq_length: int = _flag("Longest input in tokens; longer ones are cut.", 128)
-    max_train_samples: int | None = _flag("Train on a random draw of so many rows.")
-    max_eval_samples: int | None = _flag("Evaluate on the first so many rows of each split.")
+    Raises:
+        UserError: less than one example.
+    """
 
-    def source(self, seed: int) -> DataSource:
-        """What `load_text_data` reads."""
-        return DataSource(
-            task_name=self.task_name,
-            dataset_name=self.dataset_name,
-            dataset_config_name=self.dataset_config_name,
-            train_file=self.train_file,
-            validation_file=self.validation_file,
-            test_file=self.test_file,
-            text_columns=tuple(self.text_columns),
-            label_column=self.label_column,
-            regression=self.regression,
-            max_train_samples=self.max_train_samples,
-            max_eval_samples=self.max_eval_samples,
-            seed=seed,
-        )
+    max_train_samples: int | None = flag("Train on a random draw of so many examples.")
+    max_eval_samples: int | None = flag("Evaluate on the first so many examples of each split.")
+
+    def __post_init__(self) -> None:
+        check_counts(self, "max_train_samples", "max_eval_samples")
 
 
 @dataclass
 class ReportArguments:
-    """What is measured after training, and where it may be written.
+    """What is measured, and where it may be written.
 
     Raises:
         UserError: a setting of the attack that is out of range.
     """
 
     attack_epsilons: list[float] = field(
-        default_factory=list,
-        metadata={
-            "help": "Measure accuracy under a 20-step L2 PGD on the embeddings at these radii, as "
-            "shares of the norm of a whole text's embeddings. One token may get all of it: at ε "
-            "it moves by √tokens·ε of one token's norm, so the same ε is more in longer texts."
-        },
+        default_factory=list, metadata={"help": "Radii of the PGD that the table is about."}
     )
-    attack_steps: int = _flag("Steps of that attack.", 20)
-    attack_examples: int = _flag("Attack the first so many rows of the evaluation split.", 500)
-    watch_epsilon: float | None = _flag(
+    attack_steps: int = flag("Steps of that attack.", 20)
+    attack_examples: int = flag("Attack the first so many examples of the evaluation split.", 500)
+    watch_epsilon: float | None = flag(
         "Measure accuracy under that attack at this radius at every evaluation; "
         "--metric_for_best_model robust_accuracy then keeps the most robust checkpoint."
     )
-    compare_plain: bool = _flag(
+    compare_plain: bool = flag(
         "Train without attack from the same initialisation as well, for the table.", False
     )
-    overwrite_output_dir: bool = _flag("Write over another run in --output_dir.", False)
+    overwrite_output_dir: bool = flag("Write over another run in --output_dir.", False)
+
+    zero_is_unwatched: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.attack_examples < 1:
-            raise UserError(f"--attack_examples is {self.attack_examples}; give at least 1.")
+        check_counts(self, "attack_examples", "attack_steps")
         watched = [] if self.watch_epsilon is None else [self.watch_epsilon]
-        for flag, epsilons in (
-            ("attack_epsilons", self.attack_epsilons),
-            ("watch_epsilon", watched),
-        ):
-            check_radii(flag, epsilons)
-        self._attack([*self.attack_epsilons, *watched] or [1.0])  # the steps, also without radii
-
-    def attack(self) -> EmbeddingPGD:
-        """The attack that the report is about."""
-        return self._attack(self.attack_epsilons)
-
-    def watched(self) -> EmbeddingPGD:
-        """The attack of every evaluation."""
-        return self._attack([self.watch_epsilon])
-
-    def _attack(self, epsilons: list[Any]) -> EmbeddingPGD:
+        if self.zero_is_unwatched and watched == [0]:
+            watched = []
+        check_radii("attack_epsilons", self.attack_epsilons)
+        check_radii("watch_epsilon", watched)
         try:
-            return EmbeddingPGD(tuple(epsilons), steps=self.attack_steps)
+            self.attack([*self.attack_epsilons, *watched] or [1.0])  # the steps, without radii too
         except ValueError as error:
-            raise UserError(
-                f"--attack_epsilons, --watch_epsilon, --attack_steps: {error}"
-            ) from error
+            flags = "--attack_epsilons, --watch_epsilon, --attack_steps"
+            raise UserError(f"{flags}: {error}") from error
+
+    def attack(self, epsilons: Sequence[float]) -> Any:
+        """The attack of the table at these radii."""
+        raise NotImplementedError
 
 
 class TrainArguments(NamedTuple):
-    """All flags of `nlp-adv train`."""
+    """All flags of `nlp-adv train`.
 
-    model: ModelArguments
-    data: DataArguments
-    report: ReportArguments
+    Attributes:
+        model, data, report, training: the flags, in the classes of the task.
+        kind: text or images.
+        demo: no data were named.
+        trains: not with `--do_train false`.
+        scores: the splits, not with `--do_eval false`.
+    """
+
+    model: Any
+    data: Any
+    report: Any
     training: AdversarialTrainingArguments
+    kind: type[Task]
     demo: bool
-
-
-_DATA_FLAGS = ("task_name", "dataset_name", "train_file", "validation_file", "test_file")
+    trains: bool = True
+    scores: bool = True
 
 
 def parse(
     argv: list[str],
-    demo_flags: Callable[[str], list[str]],
     *,
     command: str = "train",
     more: tuple[type, ...] = (),
+    demo: Sequence[str] = (),
 ) -> TrainArguments:
     """Flags, or a file of them, as dataclasses.
 
     Args:
         argv: the command line after the command.
-        demo_flags: method → defaults of the demo, which runs when neither a model nor data is
-            named.
         command: its name, for the help.
         more: dataclasses of further flags, which are taken here and read elsewhere.
+        demo: flags that the command's demo has beside those of the task's.
 
     Raises:
         UserError: a value that TrainingArguments or a method refuses, or half of model and data.
     """
+    from nlp_adv.cli.task import task_of
+
+    kind = task_of(modality(argv))
     parser = FlagParser(
-        (*more, ModelArguments, DataArguments, ReportArguments, AdversarialTrainingArguments),
+        (*more, *kind.arguments, AdversarialTrainingArguments),
+        presets=kind.modality,
         prog=f"nlp-adv {command}",
-        usage=f"nlp-adv {command} [flags]   (nlp-adv {command} --help lists them)",
+        usage=f"nlp-adv {command} [flags]",
+        epilog=f"These are the flags for {kind.modality}; --modality {kind.other} --help lists "
+        f"those for {kind.other}.",
     )
     argv = flags_of(argv)
     named = flag_names(argv)
-    demo = not named & {"model_name_or_path", *_DATA_FLAGS}
-    meaningless = named & {"text_columns", "label_column", "regression", "tokenizer_name"}
-    if demo and meaningless:
-        raise UserError(f"--{meaningless.pop()} needs data: the demo brings its own.")
-    if not demo and not ("model_name_or_path" in named and named & set(_DATA_FLAGS)):
-        raise UserError(
-            "Name a model (--model_name_or_path) and data (--task_name, --dataset_name or "
-            "--train_file), or neither for the demo."
-        )
+    is_demo = kind.is_demo(named)
+    adv = values_of(argv, ["adv"])["adv"] or "none"
+    defaults = kind.defaults(adv, demo=is_demo)
+    if not torch.accelerator.is_available():
+        defaults = {"dataloader_pin_memory": "false"} | defaults
+    flags = [part for name, value in defaults.items() for part in (f"--{name}", value)]
     # argparse lets the last of a repeated flag win, so defaults go first.
-    defaults = [] if torch.accelerator.is_available() else ["--dataloader_pin_memory", "false"]
-    parsed, unknown = parser.read(
-        [*defaults, *(demo_flags(method_name(argv)) if demo else []), *argv]
-    )
-    if unknown:
-        raise parser.unknown(unknown[0])
-    model, data, report, training = parsed[len(more) :]
+    *_, model, data, report, training = parser.read_all([*flags, *(demo if is_demo else ()), *argv])
     check_numbers(training)
+    trains = training.do_train or "do_train" not in named
+    if not trains and model.model_name_or_path is None:
+        raise UserError("--do_train false needs a trained model: name it, --model_name_or_path.")
     if "output_dir" not in named:
-        name = "demo" if demo else "run"
-        training.output_dir = unused_folder(f"runs/{name}-{training.adv}")
-    return TrainArguments(model, data, report, training, demo)
+        training.output_dir = unused_folder(f"runs/{kind.folder(demo=is_demo)}-{training.adv}")
+    scores = training.do_eval or "do_eval" not in named
+    arguments = TrainArguments(model, data, report, training, kind, is_demo, trains, scores)
+    kind.complete(arguments)
+    return arguments
+
+
+def check_counts(arguments: Any, *names: str) -> None:
+    """Refuse numbers of things that are less than one.
+
+    Raises:
+        UserError: one is.
+    """
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}; give at least 1.")
 
 
 def check_radii(flag: str, epsilons: Sequence[float]) -> None:

@@ -18,7 +18,8 @@ from nlp_adv.cli.attack_arguments import (
     parse,
 )
 from nlp_adv.cli.attack_image_arguments import of_texts
-from nlp_adv.cli.evaluations import command_line, finish, model_name
+from nlp_adv.cli.evaluations import finish, model_name
+from nlp_adv.cli.flags import command_line
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts, load_victim
 from nlp_adv.folders import alone_in

@@ -11,8 +11,7 @@ from typing import Any
 from nlp_adv.attacks.words.attacks.build import ATTACKS
 from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.cli.arguments import check_radii
-from nlp_adv.cli.flags import FlagParser
-from nlp_adv.cli.settings import flags_of
+from nlp_adv.cli.parser import FlagParser
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import EmbeddingPGD
 from nlp_adv.robustness.white_box import WhiteBox
@@ -141,9 +140,7 @@ def parse(argv: list[str], command: str, *kinds: type) -> list[Any]:
         usage=f"nlp-adv {command} --model_name_or_path DIR --test_file FILE [flags]",
         epilog="nlp-adv attack --modality image attacks images: its own --help lists its flags.",
     )
-    parsed, unknown = parser.read(flags_of(argv))
-    if unknown:
-        raise parser.unknown(unknown[0])
+    parsed = parser.read_all(argv)
     victim, attack = parsed[0], parsed[1]
     if not victim.model_name_or_path:
         raise UserError("Name the attacked model: --model_name_or_path FOLDER_OR_NAME.")

@@ -10,8 +10,8 @@ from nlp_adv.attacks.losses import check_loss
 from nlp_adv.attacks.radii import check_ball
 from nlp_adv.cli.arguments import check_radii
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
-from nlp_adv.cli.flags import FlagParser, PlainParser, flag_names
-from nlp_adv.cli.modality import with_numbers
+from nlp_adv.cli.flags import PlainParser, flag_names
+from nlp_adv.cli.parser import FlagParser
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import BALLS, Ball
@@ -109,7 +109,7 @@ def parse(argv: list[str]) -> tuple[ImageVictimArguments, ImageAttackArguments]:
         usage="nlp-adv attack --modality image --model_name_or_path DIR --dataset_name FOLDER "
         "[flags]",
     )
-    (victim, attack), unknown = parser.read(with_numbers(flags_of(argv)))
+    (victim, attack), unknown = parser.read(flags_of(argv))
     if unknown:
         raise _unknown(unknown[0], parser)
     for name, value in (("model_name_or_path", "FOLDER_OR_NAME"), ("dataset_name", "FOLDER")):

@@ -10,11 +10,11 @@ from typing import Any
 from nlp_adv import __version__
 from nlp_adv.attacks import Attack
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments, ImageVictimArguments, parse
-from nlp_adv.cli.evaluations import command_line
+from nlp_adv.cli.flags import command_line
 from nlp_adv.cli.image_attacks import built_attacks
 from nlp_adv.cli.image_run import ImageRun
 from nlp_adv.cli.image_victim import load_attacked_images, load_on_device
-from nlp_adv.cli.report import table
+from nlp_adv.cli.tables import table
 from nlp_adv.folders import alone_in
 from nlp_adv.report.cells import MISSING
 from nlp_adv.report.images import ImageReport, write_image_report

@@ -10,11 +10,10 @@ from pathlib import Path
 from nlp_adv.cli import evaluate, train
 from nlp_adv.cli.arguments import parse
 from nlp_adv.cli.recipe import Control, Recipe
-from nlp_adv.cli.report import REPORT_NAME
+from nlp_adv.cli.tables import REPORT_NAME
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.saved import HEADER
-from nlp_adv.sites.embeddings import find_embedding
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,14 @@ def check_cells(recipe: Recipe, cells: Sequence[Cell]) -> None:
 
 
 def _check_training(flags: list[str], tasks: dict[str, Task]) -> None:
-    arguments = parse(flags, train.demo_flags)
+    arguments = parse(flags)
     same = repr((arguments.model, arguments.data))
     if same not in tasks:
         tasks[same] = load_task(arguments)
     task, training = tasks[same], arguments.training
     train.check_before_training(arguments, task)
     if training.adv != "none":
-        find_embedding(task.new_model(), training.adv_embedding)
+        task.check_fits(task.new_model(), arguments)
 
 
 def needs_model(cell: Cell, own: Control) -> str:

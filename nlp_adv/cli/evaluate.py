@@ -13,7 +13,8 @@ from nlp_adv.cli.attack_arguments import (
     chosen_protocol,
     parse,
 )
-from nlp_adv.cli.evaluations import command_line, finish
+from nlp_adv.cli.evaluations import finish
+from nlp_adv.cli.flags import command_line
 from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts
 from nlp_adv.folders import alone_in
 from nlp_adv.robustness.evaluated import Evaluation

@@ -1,47 +1,35 @@
-"""From saved evaluations to one report: `nlp-adv report`, and the end of the other commands."""
+"""From saved evaluations to one report: the end of `report`, `attack` and `evaluate`."""
 
 from __future__ import annotations
 
+import argparse
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nlp_adv.cli.flags import PlainParser
-from nlp_adv.cli.report import table
+from nlp_adv.cli.tables import table
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
 from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
-from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.joined import joined
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.saved import load, save
 from nlp_adv.robustness.statistics import Share, summarise
 
 
-def main(argv: list[str]) -> None:
+def report(options: argparse.Namespace, command: str) -> None:
     """Put finished evaluations, or shards of one, into one report."""
-    parser = PlainParser(prog="nlp-adv report")
-    parser.add_argument(
-        "folders",
-        nargs="+",
-        help="of nlp-adv attack or evaluate; the first one's model is the baseline",
-    )
-    parser.add_argument("--shards", action="store_true", help="the folders are shards of one run")
-    parser.add_argument("--title", default="Robustness")
-    parser.add_argument("--output_dir", required=True)
-    options = parser.parse_args(argv)
     evaluations = [load(Path(folder)) for folder in options.folders]
     names = names_of(evaluations, options.folders)
     if options.shards:
         evaluations = [joined(evaluations)]
         names = [evaluations[0].name or "model"]
     results = [ModelResult.of(one, name) for one, name in zip(evaluations, names, strict=True)]
-    commands = [command_line("report", argv)]
-    report = one_report(evaluations, results, title=options.title, commands=commands)
+    found = one_report(evaluations, results, title=options.title, commands=[command])
     with alone_in(options.output_dir):
-        written = write_report(report, options.output_dir)
+        written = write_report(found, options.output_dir)
     print(summary_table(results))
     print(f"The report is {written[0]}.")
 
@@ -187,8 +175,3 @@ def summary_table(results: Sequence[ModelResult]) -> str:
 def _with_interval(share: Share) -> str:
     low, high = share.interval()
     return f"{100 * share.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def command_line(command: str, argv: Sequence[str]) -> str:
-    """What was typed."""
-    return shlex.join(["nlp-adv", command, *argv])

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments, ImageVictimArguments
-from nlp_adv.data.image_loading import LoadedClassifier, load_classifier
+from nlp_adv.cli.loading import LoadedClassifier, load_classifier, to_device
 from nlp_adv.data.images import Images, load_images
 from nlp_adv.errors import UserError
 
@@ -41,14 +41,7 @@ def load_on_device(victim: ImageVictimArguments) -> LoadedClassifier:
     classifier = load_classifier(
         victim.model_name_or_path, cache_dir=victim.cache_dir, revision=victim.model_revision
     )
-    device = torch.device("cpu")
-    if torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator() or device
-    try:
-        classifier.model.to(torch.device(victim.device) if victim.device else device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--device {victim.device} cannot be used: {first}") from error
+    to_device(classifier.model, victim.device)
     return classifier
 
 

@@ -18,7 +18,7 @@ COMMANDS = {
     ),
     "evaluate": ("nlp_adv.cli.evaluate", "attack words and embeddings, and check for masking"),
     "compare": ("nlp_adv.cli.compare", "train and evaluate the methods of a recipe"),
-    "report": ("nlp_adv.cli.evaluations", "make one report of finished evaluations"),
+    "report": ("nlp_adv.cli.report_command", "make one report of finished evaluations"),
     "sweep": ("nlp_adv.cli.sweep", "search adversarial and training hyperparameters together"),
 }
 

@@ -1,33 +1,68 @@
-"""Which kind of input a command is about: `--modality text`, the default, or `--modality image`."""
+"""What a command is about, text or images: said by `--modality`, or found from model and data."""
 
-import re
-from typing import cast, get_args
+from __future__ import annotations
 
-from nlp_adv.cli.flags import value_of
+import json
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from nlp_adv.cli.flags import values_of
+from nlp_adv.data.images import holds_images
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Modality
-from nlp_adv.sites.normalisation import parse_epsilon
 
-# A word, or what follows the = of a flag.
-_FRACTION = re.compile(r"(--[\w-]+=)?(\d+(?:\.\d*)?/\d+(?:\.\d*)?)")
+_LOOKED_AT = ("modality", "model_name_or_path", "config_name", "dataset_name")
+_OF_THE_HUB = ("model_revision", "cache_dir", "token")
+_HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
 
 
 def modality(argv: list[str]) -> Modality:
-    """What `--modality` is on a command line.
+    """What a command line is about: as it says, else as its model's configuration, else its data.
 
     Raises:
-        UserError: something else than text or image.
+        UserError: `--modality` is something else than text or image.
     """
-    found = value_of("modality", argv, "text")
-    if found not in get_args(Modality):
+    given = values_of(argv, (*_LOOKED_AT, *_OF_THE_HUB))
+    found, name = given["modality"], given["model_name_or_path"] or given["config_name"]
+    if found is not None and found not in get_args(Modality):
         raise UserError(f"--modality is text or image, not {found!r}.")
-    return cast(Modality, found)
+    if found is None and name:
+        found = _of_configuration(_configuration(name, given))
+    if found is None and given["dataset_name"]:
+        found = "image" if holds_images(Path(given["dataset_name"]).expanduser()) else None
+    return cast(Modality, found or "text")
 
 
-def with_numbers(argv: list[str]) -> list[str]:
-    """The command line with fractions as numbers: 8/255 is how radii in pixels are written."""
-    words = []
-    for word in argv:
-        found = _FRACTION.fullmatch(word)
-        words.append(f"{found[1] or ''}{parse_epsilon(found[2])}" if found else word)
-    return words
+def _configuration(name: str, given: dict[str, str | None]) -> dict[str, Any]:
+    """What a configuration says, empty where it cannot be had: loading the model says why."""
+    path = Path(name).expanduser()
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        if file.is_file():
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        if path.is_dir() or path.is_absolute() or name.count("/") > 1:
+            return {}
+        from transformers import PretrainedConfig
+
+        revision = given["model_revision"] or "main"
+        hub = {"revision": revision, "cache_dir": given["cache_dir"], "token": given["token"]}
+        return dict(PretrainedConfig.get_config_dict(name, **hub)[0])
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _of_configuration(config: dict[str, Any]) -> str | None:
+    """By the head of the model that was saved, else by what models of its type there are."""
+    for architecture in config.get("architectures") or ():
+        for head, found in _HEADS.items():
+            if str(architecture).endswith(head):
+                return found
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    )
+
+    kind = config.get("model_type")
+    of_images = kind in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    of_texts = kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    return None if of_images == of_texts else ("image" if of_images else "text")

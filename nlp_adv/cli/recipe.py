@@ -97,6 +97,7 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     try:
         train, attack = (_flags(content.get(name) or {}, name) for name in ("train", "attack"))
         methods = {name: _method(own or {}, name) for name, own in content["methods"].items()}
+        _check_trust(train, attack, *methods.values())
         published = tuple(PublishedValue(**one) for one in content.get("published") or ())
         seeds = _seeds(content["seeds"])
         _check_names(methods)
@@ -118,6 +119,12 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
         if isinstance(own, Control) and not isinstance(methods.get(own.of), Mapping):
             raise UserError(f"{path}: the control {name} is of {own.of!r}, which is not trained.")
     return Recipe(content["title"], train, attack, methods, seeds, published)
+
+
+def _check_trust(*sections: Any) -> None:
+    """A recipe comes from anywhere, and must not decide whose code is run."""
+    if any(isinstance(one, Mapping) and "trust_remote_code" in one for one in sections):
+        raise ValueError("trust_remote_code is for the command line, not for a recipe")
 
 
 def _flags(settings: Any, section: str) -> dict[str, Any]:

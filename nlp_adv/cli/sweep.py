@@ -19,7 +19,6 @@ from nlp_adv.cli.task import Task, load_task
 from nlp_adv.cli.train import check_length
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
-from nlp_adv.sites.embeddings import find_embedding
 
 
 def main(argv: list[str]) -> None:
@@ -51,10 +50,8 @@ def _run(request: SweepRequest) -> None:
 def _check_before_training(request: SweepRequest, task: Task) -> None:
     if "validation" not in task.splits:
         raise UserError("A sweep compares trials on a validation split: give --validation_file.")
-    if task.data.label_names is None:
+    if task.label_names is None:
         raise UserError("A sweep compares accuracies; regression has none.")
     for arguments in request.trials:
         check_length(task, arguments.training)
-    model = task.new_model()
-    find_embedding(model, request.base.training.adv_embedding)
-    task.check_fits(model)
+    task.check_fits(task.new_model(), request.base)

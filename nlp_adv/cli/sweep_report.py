@@ -10,9 +10,9 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from nlp_adv.cli.report import table
 from nlp_adv.cli.sweep_records import SweepFolder, TrialRecord
 from nlp_adv.cli.sweep_space import Hyperparameter
+from nlp_adv.cli.tables import table
 from nlp_adv.folders import write_whole
 from nlp_adv.training.trials import Interval
 

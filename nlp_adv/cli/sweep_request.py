@@ -5,9 +5,8 @@ from importlib import import_module
 from typing import Any, Literal
 
 from nlp_adv.cli.arguments import TrainArguments, parse
-from nlp_adv.cli.flags import FlagParser
+from nlp_adv.cli.parser import FlagParser
 from nlp_adv.cli.sweep_space import Hyperparameter, default_space, parse_space
-from nlp_adv.cli.train import demo_flags as demo_flags_of_train
 from nlp_adv.errors import UserError
 from nlp_adv.training.search import BUILT_IN
 from nlp_adv.training.trials import planned
@@ -17,6 +16,7 @@ _REFUSED = ("resume_from_checkpoint", "load_best_model_at_end", "push_to_hub", "
 # Flags that may change before a sweep goes on.
 _NEUTRAL = ("output_dir", "overwrite_output_dir", "disable_tqdm", "report_to", "log_level")
 # Trials are scored once, at their end.
+_DEMO = ("--attack_examples", "200")  # fewer than in `nlp-adv train`
 _OF_TRIALS = {"save_strategy": ["no"], "eval_strategy": ["no"]}
 
 
@@ -60,11 +60,6 @@ class SweepArguments:
             raise UserError(f"--grid_points is {self.grid_points}; give at least 2.")
         if not 0 <= self.clean_share <= 1:
             raise UserError(f"--clean_share is {self.clean_share}; it must be in [0, 1].")
-
-
-def demo_flags(adv: str) -> list[str]:
-    """The demo of `nlp-adv train`, attacked on fewer rows."""
-    return [*demo_flags_of_train(adv), "--attack_examples", "200"]
 
 
 class SweepRequest:
@@ -199,7 +194,7 @@ class SweepRequest:
 
     def _parsed(self, flags: dict[str, list[str]]) -> TrainArguments:
         argv = [word for name, values in flags.items() for word in (f"--{name}", *values)]
-        return parse(argv, demo_flags, command="sweep", more=(SweepArguments,))
+        return parse(argv, command="sweep", more=(SweepArguments,), demo=_DEMO)
 
 
 def _split(argv: list[str]) -> tuple[SweepArguments, dict[str, list[str]]]:

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import Any
 
 from transformers import (
-    DataCollatorWithPadding,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
@@ -16,7 +15,6 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from nlp_adv.cli.report import attacked
 from nlp_adv.cli.sweep_records import STUDY_NAME, SweepFolder, TrialRecord
 from nlp_adv.cli.sweep_report import mean, trial_line
 from nlp_adv.cli.sweep_request import SweepRequest
@@ -24,7 +22,6 @@ from nlp_adv.cli.sweep_space import hyperparameters
 from nlp_adv.cli.task import Task
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.answers import one_answer
-from nlp_adv.training.metrics import compute_metrics_for, with_largest_answer
 from nlp_adv.training.records import run_description
 from nlp_adv.training.search import BUILT_IN
 from nlp_adv.training.trainer import AdversarialTrainer
@@ -46,19 +43,11 @@ class SweepRun:
         self._request, self._folder, self._task = request, folder, task
         self._args = request.base.training
         self._trial: Any = None
-        report = request.base.report
-        self._attack = report.attack() if report.attack_epsilons else None
         try:
             self._trainer = AdversarialTrainer(
                 model_init=self._model,
                 args=self._args,
-                train_dataset=task.splits["train"],
-                eval_dataset=task.splits["validation"],
-                data_collator=DataCollatorWithPadding(task.tokenizer),
-                processing_class=task.tokenizer,
-                compute_metrics=with_largest_answer(
-                    compute_metrics_for(task.task_name, task.data.label_names)
-                ),
+                **task.for_trainer(),
             )
         except ValueError as error:
             raise UserError(" ".join(str(error).split())) from error
@@ -120,29 +109,25 @@ class SweepRun:
         """Attack the trained model, and write the trial down."""
         trainer, report, share = self._trainer, self._request.base.report, self._request.share
         clean, robust, same_rows = metrics["eval_accuracy"], {}, None
-        labels = self._task.splits["validation"]["labels"]
+        labels = self._task.labels("validation")
         largest = Counter(labels).most_common(1)[0][1] / len(labels)
         constant = one_answer(metrics["eval_largest_answer"], largest)
         objective = clean
-        if self._attack is not None:
+        if report.attack_epsilons:
             # Mixed precision wraps the model's forward; attacks look at it in its own precision.
             model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-            measured = attacked(
-                model,
-                self._task.tokenizer,
-                self._task.attacked(report.attack_examples, "validation"),
-                self._attack,
-                embedding=self._args.adv_embedding,
-                progress=None if self._args.disable_tqdm else "Attacking",
+            progress = None if self._args.disable_tqdm else "Attacking"
+            measured = self._task.measure(
+                model, "validation", report, self._args, progress=progress
             )
-            robust = {str(e): measured.accuracy(e) for e in sorted(self._attack.epsilons)}
+            robust = {str(e): measured.under[e] for e in sorted(measured.under)}
             objective = share * clean + (1 - share) * mean(list(robust.values()))
-            constant |= measured.is_constant
-            same_rows = measured.clean_accuracy
+            constant |= measured.constant
+            same_rows = measured.clean
         times = [
             log["train_runtime"] for log in trainer.state.log_history if "train_runtime" in log
         ]
-        schedule = self._args.adversarial_schedule()
+        schedule = self._args.adversarial_schedule(self._task.modality)
         record = TrialRecord(
             number=self._trial.number,
             params=dict(self._trial.params),

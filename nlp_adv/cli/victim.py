@@ -6,13 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,7 +25,13 @@ from nlp_adv.attacks.words.language_models import (
 )
 from nlp_adv.attacks.words.words import Segmenter, characters
 from nlp_adv.cli.attack_arguments import SEGMENTERS, AttackArguments, VictimArguments
-from nlp_adv.cli.task import check_embeddings, not_found, with_padding
+from nlp_adv.cli.loading import (
+    check_embeddings,
+    load,
+    load_classifier_of,
+    load_tokenizer,
+    to_device,
+)
 from nlp_adv.data.files import read_file
 from nlp_adv.data.sources import read_splits
 from nlp_adv.data.text import DataSource, check_rows, find_columns
@@ -41,20 +45,14 @@ def load_victim(arguments: VictimArguments) -> tuple[PreTrainedModel, PreTrained
     Raises:
         UserError: they cannot be had, or the model is no trained classifier.
     """
-    model = _loaded(
-        AutoModelForSequenceClassification, "model", arguments.model_name_or_path, arguments
-    )
+    kind, own = AutoModelForSequenceClassification, arguments.model_name_or_path
+    model = load_classifier_of(kind, "model", own, _hub(own, arguments), trained=True)
     name = arguments.tokenizer_name or arguments.model_name_or_path
-    tokenizer = _tokenizer(name, arguments)
+    tokenizer = load_tokenizer(name, _hub(name, arguments))
     check_embeddings(model, tokenizer)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    try:
-        device = torch.device(arguments.device) if arguments.device else _accelerator()
-        torch.nn.Module.to(model, device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"--device {arguments.device} cannot be used: {first}") from error
+    to_device(model, arguments.device)
     return model, tokenizer
 
 
@@ -127,13 +125,14 @@ def _synonyms(attack: AttackArguments) -> Source | None:
 
 
 def _masked_lm(name: str, victim: VictimArguments) -> MaskedLanguageModel:
-    model = _loaded(AutoModelForMaskedLM, "masked language model", name, victim)
-    tokenizer = _tokenizer(name, victim)
+    hub = _hub(name, victim)
+    model = load(AutoModelForMaskedLM, "masked language model", name, hub)
+    tokenizer = load_tokenizer(name, hub)
     if tokenizer.mask_token is None:
         raise UserError(f"{name} has no mask token; name a masked language model.")
     length = victim.max_seq_length
     return MaskedLanguageModel(
-        torch.nn.Module.to(model, _accelerator()),
+        to_device(model, None),
         tokenizer,
         max_length=length,
         fingerprint=fingerprint(model),
@@ -141,8 +140,9 @@ def _masked_lm(name: str, victim: VictimArguments) -> MaskedLanguageModel:
 
 
 def _encoder(name: str, victim: VictimArguments) -> Similarity:
-    model = _loaded(AutoModel, "sentence encoder", name, victim)
-    encoder = MeanPooledEncoder(torch.nn.Module.to(model, _accelerator()), _tokenizer(name, victim))
+    hub = _hub(name, victim)
+    model = load(AutoModel, "sentence encoder", name, hub)
+    encoder = MeanPooledEncoder(to_device(model, None), load_tokenizer(name, hub))
     return Similarity(encoder, fingerprint(model))
 
 
@@ -185,39 +185,7 @@ def _segmenter(name: str) -> Segmenter:
     return found
 
 
-def _loaded(kind: Any, what: str, name: str, arguments: VictimArguments) -> PreTrainedModel:
+def _hub(name: str, arguments: VictimArguments) -> dict[str, Any]:
     own = name == arguments.model_name_or_path
     revision = arguments.model_revision if own else "main"
-    try:
-        model, info = kind.from_pretrained(
-            name,
-            cache_dir=arguments.cache_dir,
-            revision=revision,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
-    except Exception as error:  # damaged files fail in any way
-        raise not_found(what, name, error) from error
-    if own and info["missing_keys"]:
-        raise UserError(
-            f"{name} holds no trained classifier: {sorted(info['missing_keys'])[0]} is missing; "
-            f"fine-tune it first (nlp-adv train)."
-        )
-    loaded: PreTrainedModel = model
-    return loaded
-
-
-def _tokenizer(name: str, arguments: VictimArguments) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, cache_dir=arguments.cache_dir, trust_remote_code=False
-        )
-    except Exception as error:  # damaged files fail in any way
-        raise not_found("tokenizer", name, error) from error
-    return with_padding(tokenizer)
-
-
-def _accelerator() -> torch.device:
-    if torch.accelerator.is_available():
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
-    return torch.device("cpu")
+    return {"cache_dir": arguments.cache_dir, "revision": revision}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, load_dataset
 from torch import Tensor
 
+from nlp_adv.data.files import cause
 from nlp_adv.data.idx import read_idx
+from nlp_adv.data.sources import SPLITS, known_splits, read_named
 from nlp_adv.errors import UserError
 
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation"}
-_SPLITS |= {"dev": "validation", "test": "test", "t10k": "test"}
+_IDX = "*-images-idx*"
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 _IMAGE_COLUMNS = ("image", "img", "pixel_values")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -130,7 +131,12 @@ def _of_two_sizes(one: tuple[int, ...], other: tuple[int, ...]) -> str:
 
 
 def load_images(
-    name: str, *, processor: Any = None, channels: int | None = None
+    name: str,
+    *,
+    processor: Any = None,
+    channels: int | None = None,
+    config: str | None = None,
+    token: str | None = None,
 ) -> dict[str, Images]:
     """Read images by split: "train", "validation", "test", as far as there are.
 
@@ -142,32 +148,46 @@ def load_images(
             `save_to_disk` folder; or a name on the Hub.
         processor: a Hugging Face image processor; it resizes and crops. Normalisation is not done.
         channels: 1 turns pictures grey, 3 makes grey ones RGB.
+        config: of a data set on the Hub.
+        token: of the Hub.
 
     Raises:
         UserError: nothing there, or nothing that can be read.
     """
     path = Path(name).expanduser()
-    if path.is_dir() and any(path.glob("*-images-idx*")):
+    if path.is_dir() and any(path.glob(_IDX)):
         return {key: _idx_split(path, *pair, processor, channels) for key, pair in _idx_files(path)}
-    splits = {
-        _SPLITS[key]: _of_dataset(rows, name, processor, channels)
-        for key, rows in _datasets(path, name).items()
-        if key in _SPLITS
-    }
+    found = read_named(name, config, token=token, from_folder=_from_pictures)
+    splits = {key: _of_dataset(rows, name, processor, channels) for key, rows in found.items()}
     if not splits:
         raise UserError(f"{name} has no split named train, validation or test.")
     return splits
 
 
+def holds_images(path: Path) -> bool:
+    """Whether a folder is one that `load_images` reads, by a look at the names of its files."""
+    if not path.is_dir():
+        return False
+    if any(path.glob(_IDX)) or any(is_picture(file) for file in path.rglob("*")):
+        return True
+    described = (*path.glob("dataset_info.json"), *path.glob("*/dataset_info.json"))
+    return any('"Image"' in file.read_text(encoding="utf-8") for file in described)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture by its name."""
+    return path.suffix.lower() in _PICTURES
+
+
 def _idx_files(path: Path) -> list[tuple[str, tuple[Path, Path]]]:
     found = {}
-    for images in sorted(path.glob("*-images-idx*")):
+    for images in sorted(path.glob(_IDX)):
         labels = [path / images.name.replace("-images-idx3", "-labels-idx1")]
         labels += [labels[0].with_suffix(""), Path(f"{labels[0]}.gz")]
         there = next((file for file in labels if file.is_file()), None)
         if there is None:
             raise UserError(f"{images} has no labels beside it: {labels[0].name} is missing.")
-        split = _SPLITS.get(images.name.split("-")[0])
+        split = SPLITS.get(images.name.split("-")[0])
         if split is not None:
             found[split] = (images, there)
     return list(found.items())
@@ -190,28 +210,8 @@ def _idx_split(
     return Images(read, classes.tolist(), names)
 
 
-def _datasets(path: Path, name: str) -> Mapping[str, Dataset]:
-    try:
-        if path.is_dir() and any((path / m).is_file() for m in ("dataset_dict.json", "state.json")):
-            loaded = load_from_disk(str(path))
-        elif path.is_dir():
-            _check_folder(path)
-            loaded = load_dataset("imagefolder", data_dir=str(path), drop_labels=False)
-        elif path.is_absolute() or name.startswith(("~", ".")) or name.count("/") > 1:
-            raise UserError(f"The image folder {name} does not exist; check the path.")
-        else:
-            loaded = load_dataset(name)
-    except UserError:
-        raise
-    except Exception as error:  # network, Hub, builder and damaged files have no common base
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"The images {name} could not be loaded ({reason}).") from error
-    return loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
-
-
-def _check_folder(path: Path) -> None:
-    pictures = (file for file in path.rglob("*") if file.suffix.lower() in _PICTURES)
-    first = next(pictures, None)
+def _from_pictures(path: Path) -> dict[str, Dataset]:
+    first = next(filter(is_picture, path.rglob("*")), None)
     if first is None:
         raise UserError(
             f"{path} holds no pictures; give a folder with one sub-folder a class, IDX files, or a "
@@ -221,6 +221,67 @@ def _check_folder(path: Path) -> None:
         raise UserError(
             f"The pictures in {path} have no classes; put them in one sub-folder a class."
         )
+    try:
+        loaded = load_dataset("imagefolder", data_dir=str(path), drop_labels=False)
+    except Exception as error:  # builders let through whatever their parser raises
+        raise UserError(f"The images {path} could not be loaded ({cause(error)}).") from error
+    return known_splits(loaded)
+
+
+def held_out(splits: dict[str, Images], count: int, seed: int) -> dict[str, Images]:
+    """The splits with so many training images as the validation split.
+
+    Raises:
+        UserError: they are all there are.
+    """
+    train = splits["train"]
+    if count >= len(train):
+        raise UserError(
+            f"--validation_examples {count} leaves nothing of {len(train)} training images; give "
+            f"fewer."
+        )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
+    kept = {"train": train.select(order[count:]), "validation": train.select(order[:count])}
+    return kept | {key: split for key, split in splits.items() if key != "train"}
+
+
+def of_known_classes(splits: dict[str, Images]) -> dict[str, Images]:
+    """The same, with the numbers of the training split's classes.
+
+    Raises:
+        UserError: another split has a class that is not trained.
+    """
+    train = splits["train"]
+    known = {train.label_names[label] for label in train.labels}
+    for key, split in splits.items():
+        there = {split.label_names[label] for label in split.labels}
+        if not there <= known:
+            raise UserError(
+                f"The {key} split has images of the class {min(there - known)}, of which there is "
+                f"no training image: add some, or remove that class."
+            )
+    return {
+        key: split if split.label_names == train.label_names else split.named_as(train.label_names)
+        for key, split in splits.items()
+    }
+
+
+def check_grey(images: Images) -> None:
+    """Refuse to take the colours out of pictures for a model of grey ones.
+
+    Args:
+        images: in three channels; those of a grey picture are equal.
+
+    Raises:
+        UserError: one of a few pictures is in colour.
+    """
+    for number in range(0, len(images), max(1, len(images) // 8)):
+        x = images[number][0]
+        if bool((x != x[:1]).any()):
+            raise UserError(
+                "The images are in colour and the model takes grey ones: give a model of 3 "
+                "channels, or grey images."
+            )
 
 
 def _of_dataset(rows: Dataset, name: str, processor: Any, channels: int | None) -> Images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from nlp_adv.errors import UserError
 
 GLUE_TASKS = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")
 
-_SPLITS = {
+# How people call the splits; t10k is MNIST's.
+SPLITS = {
     "train": "train",
     "validation": "validation",
     "validation_matched": "validation",
@@ -23,6 +24,7 @@ _SPLITS = {
     "validation_mismatched": "validation_mismatched",
     "test": "test",
     "test_matched": "test",
+    "t10k": "test",
     "test_mismatched": "test_mismatched",
 }
 
@@ -46,6 +48,7 @@ class DataSource:
         max_train_samples: Keep this many training rows, drawn at random with ``seed``.
         max_eval_samples: Keep the first rows, this many, of every other split.
         seed: Seed of the draw.
+        token: Of the Hub, for data that is not public.
     """
 
     task_name: str | None = None
@@ -60,12 +63,13 @@ class DataSource:
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     seed: int = 0
+    token: str | None = None
 
 
 def read_splits(source: DataSource) -> dict[str, Dataset]:
     """Read the splits of a source, under their usual names and in their usual order."""
     found = _find_splits(source)
-    return {name: found[name] for name in dict.fromkeys(_SPLITS.values()) if name in found}
+    return {name: found[name] for name in dict.fromkeys(SPLITS.values()) if name in found}
 
 
 def _find_splits(source: DataSource) -> dict[str, Dataset]:
@@ -83,27 +87,44 @@ def _find_splits(source: DataSource) -> dict[str, Dataset]:
     if source.task_name and source.task_name not in GLUE_TASKS:
         raise UserError(f"Unknown GLUE task {source.task_name!r}; use {', '.join(GLUE_TASKS)}.")
     if source.task_name:
-        return _from_hub("nyu-mll/glue", source.task_name)
+        return _from_hub("nyu-mll/glue", source.task_name, source.token)
     if source.dataset_name:
-        return _from_name(source.dataset_name, source.dataset_config_name)
+        return read_named(source.dataset_name, source.dataset_config_name, token=source.token)
     return {name: read_file(path) for name, path in paths.items()}
 
 
-def _from_name(name: str, config: str | None) -> dict[str, Dataset]:
+def read_named(
+    name: str,
+    config: str | None = None,
+    *,
+    token: str | None = None,
+    from_folder: Callable[[Path], dict[str, Dataset]] | None = None,
+) -> dict[str, Dataset]:
+    """The splits of a saved data set, of a folder of files, or of a name on the Hub.
+
+    Args:
+        name: a folder, or a name on the Hub.
+        config: of a data set on the Hub.
+        token: of the Hub.
+        from_folder: what reads a folder; files of rows, one a split, without.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         saved = any((path / mark).is_file() for mark in ("dataset_dict.json", "state.json"))
-        return _from_saved(path) if saved else _from_folder(path)
+        return _from_saved(path) if saved else (from_folder or _from_folder)(path)
     if path.is_file():
         raise UserError(f"{name} is a file, not a data set; pass it as train_file.")
     if path.is_absolute() or name.startswith(("~", ".")) or name.count("/") > 1 or "\\" in name:
         raise UserError(f"The data folder {name} does not exist; check the path.")
-    return _from_hub(name, config)
+    return _from_hub(name, config, token)
 
 
-def _from_hub(name: str, config: str | None) -> dict[str, Dataset]:
+def _from_hub(name: str, config: str | None, token: str | None) -> dict[str, Dataset]:
     try:
-        loaded = load_dataset(name, config)
+        loaded = load_dataset(name, config, token=token)
     except Exception as error:  # network, Hub and builder errors have no common base
         shown = name if config is None else f"{name} ({config})"
         raise UserError(
@@ -111,7 +132,7 @@ def _from_hub(name: str, config: str | None) -> dict[str, Dataset]:
             f"({cause(error)}); check its name and the network, or pass train_file, or a folder "
             "of files as dataset_name."
         ) from error
-    return _known_splits(loaded)
+    return known_splits(loaded)
 
 
 def _from_saved(path: Path) -> dict[str, Dataset]:
@@ -122,18 +143,19 @@ def _from_saved(path: Path) -> dict[str, Dataset]:
             f"The saved data set {path} cannot be read ({cause(error)}); it is damaged or has an "
             "empty split, so save it again with save_to_disk."
         ) from error
-    return _known_splits(loaded if isinstance(loaded, DatasetDict) else {"train": loaded})
+    return known_splits(loaded if isinstance(loaded, DatasetDict) else {"train": loaded})
 
 
-def _known_splits(loaded: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    return {_SPLITS[name]: split for name, split in loaded.items() if name in _SPLITS}
+def known_splits(loaded: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """The splits that have a usual name, under it."""
+    return {SPLITS[name]: split for name, split in loaded.items() if name in SPLITS}
 
 
 def _from_folder(path: Path) -> dict[str, Dataset]:
     found: dict[str, Path] = {}
     for file in sorted(path.iterdir()):
         stem, kind = stem_and_kind(file)
-        name = _SPLITS.get(stem)
+        name = SPLITS.get(stem)
         if name is None or kind is None:
             continue
         if name in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from datasets import ClassLabel, Dataset, Value
@@ -53,13 +53,13 @@ class TextData:
             text columns and ``label`` (a class number, or a float for regression).
         text_columns: One column, or two for pairs.
         label_names: The class names in the order of their numbers, or None for regression.
-        unlabelled: Test splits left out because they have no labels (no column, or all -1).
+        unlabelled: Test splits without labels (no column, or all -1), their text columns alone.
     """
 
     splits: dict[str, Dataset]
     text_columns: tuple[str, ...]
     label_names: tuple[str, ...] | None
-    unlabelled: tuple[str, ...] = ()
+    unlabelled: Mapping[str, Dataset] = field(default_factory=dict)
 
 
 def load_text_data(source: DataSource) -> TextData:
@@ -82,7 +82,11 @@ def load_text_data(source: DataSource) -> TextData:
             "a data set that has that split."
         )
     texts, label = find_columns(raw["train"].column_names, source)
-    unlabelled = tuple(name for name in raw if is_unlabelled(name, raw, label))
+    unlabelled = {
+        name: split.select_columns([one for one in texts if one in split.column_names])
+        for name, split in raw.items()
+        if is_unlabelled(name, raw, label)
+    }
     kept = {name: split for name, split in raw.items() if name not in unlabelled}
     for name, split in kept.items():
         check_rows(name, split, (*texts, label), texts)
@@ -247,7 +251,7 @@ def tokenized(
         max_length: The most tokens per row, special tokens included.
 
     Returns:
-        Per split, the tokenizer's columns (``input_ids``, …) and ``labels``.
+        Per split, the tokenizer's columns (``input_ids``, …) and, where there are, ``labels``.
 
     Raises:
         UserError: the special tokens alone are as many.
@@ -263,14 +267,18 @@ def tokenized(
         texts = [batch[column] for column in data.text_columns]
         return dict(tokenizer(*texts, truncation=True, max_length=max_length))
 
-    return {
+    found = {
         name: split.map(
             encode,
             batched=True,
             remove_columns=list(data.text_columns),
             desc=f"Tokenizing {name}",
-        ).rename_column("label", "labels")
+        )
         for name, split in data.splits.items()
+    }
+    return {
+        name: split.rename_column("label", "labels") if "label" in split.column_names else split
+        for name, split in found.items()
     }
 
 

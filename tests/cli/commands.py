@@ -4,6 +4,7 @@ import contextlib
 import gc
 import io
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +57,16 @@ def call(*argv: str, command: str = "train", **settings) -> Run:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([command, *argv, *flags({"use_cpu": True, **settings})])
     return Run(code, out.getvalue(), err.getvalue())
+
+
+def columns(run: Run) -> list[dict[str, str]]:
+    """The table's cells by column, which two spaces part."""
+    lines = run.out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("training "))
+    head, _, *rows = lines[start:]
+    names = re.split(r"  +", head.strip())
+    cells = [re.split(r"  +", row.strip()) for row in rows[: rows.index("")]]
+    return [dict(zip(names, row, strict=True)) for row in cells]
 
 
 def write(path: Path, rows: list[dict]) -> str:

@@ -152,13 +152,12 @@ def test_the_recipes_are_in_order(name):
         VictimArguments,
         parse,
     )
-    from nlp_adv.cli.train import demo_flags
 
     folder = Path(__file__).parents[2] / "recipes"
     given = {"model_name_or_path": "MODEL", "dataset_name": "DATA", "use_cpu": "true"}
     read = read_recipe(folder / f"{name}.yaml", given)
     for method, own in read.methods.items():
         if not isinstance(own, Control):
-            parse_training(read.train_flags(method, 0, Path("out")), demo_flags)
+            parse_training(read.train_flags(method, 0, Path("out")))
     kinds = VictimArguments, AttackArguments, EmbeddingArguments
     parse(read.attack_flags(Path("model"), Path("out")), "evaluate", *kinds)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import BRIEF, SPLITS, call, refused, refused_without_trace
@@ -15,6 +16,9 @@ from test_attack_command import refused_last
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from nlp_adv import UserError
+from nlp_adv.cli.arguments import ModelArguments, parse
+from nlp_adv.cli.flags import command_line
+from nlp_adv.cli.loading import load
 from nlp_adv.data.text_demo import demo_tokenizer
 from nlp_adv.data.vocabulary import check_vocabulary
 
@@ -148,6 +152,12 @@ class TestForeignCode:
         given = files | BRIEF | {"model_name_or_path": folder, "output_dir": "out", "max_steps": 1}
         assert call(**given).code == 0
 
+    def test_code_is_run_when_that_is_asked_for(self, evil, files):
+        folder, trace = evil
+        given = files | BRIEF | {"model_name_or_path": folder, "output_dir": "out"}
+        assert call(**given, trust_remote_code=True).code != 0  # it is no configuration
+        assert trace.exists()
+
     @pytest.mark.slow
     @pytest.mark.skipif(os.name != "posix", reason="a terminal")
     def test_nobody_is_asked_on_a_terminal(self, evil, files):
@@ -169,3 +179,45 @@ class TestForeignCode:
         assert "[y/N]" not in done.stdout + done.stderr
         assert "auto_map" in done.stderr.splitlines()[-1]
         assert not trace.exists()
+
+
+@pytest.mark.fault("U12")
+class TestFlagsOfRunGlue:
+    @pytest.fixture
+    def three(self, files, work):
+        """A classifier of three classes, of sentences that have two."""
+        folder = work / "three"
+        shutil.copytree(files["model_name_or_path"], folder)
+        config = BertConfig.from_pretrained(folder, num_labels=3)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        return files | BRIEF | {"model_name_or_path": folder, "output_dir": "out", "max_steps": 1}
+
+    def test_a_head_for_other_labels_begins_anew_when_that_is_asked_for(self, three, work):
+        refused_without_trace(work, three, ["--ignore_mismatched_sizes"])
+        run = call(**three, ignore_mismatched_sizes=True)
+        assert run.code == 0, run.err
+        assert "tells 3 classes apart and the data has 2: its head begins anew" in run.err
+
+    def test_the_token_is_given_to_the_hub_and_written_nowhere(self, files):
+        argv = ["--model_name_or_path", "owner/name", "--train_file", files["train_file"]]
+        model = parse([*argv, "--token", "hf_secret", "--output_dir", "o", "--use_cpu"]).model
+        asked = []
+        kind = SimpleNamespace(from_pretrained=lambda name, **more: asked.append((name, more)))
+        load(kind, "model", "owner/name", model.hub("owner/name"))
+        ((name, more),) = asked
+        assert (name, more["token"], more["trust_remote_code"]) == (
+            "owner/name",
+            "hf_secret",
+            False,
+        )
+        for words in (
+            ["--token", "hf_secret"],
+            ["--token=hf_secret"],
+            ["--hub-token", "hf_secret"],
+        ):
+            assert "hf_secret" not in command_line("train", [*argv, *words, "--seed", "1"])
+
+    def test_the_revision_is_the_models_alone(self):
+        model = ModelArguments(model_name_or_path="mine", model_revision="v2")
+        assert model.hub("mine")["revision"] == "v2"
+        assert model.hub("other")["revision"] == "main"

@@ -10,18 +10,16 @@ from nlp_adv.cli.arguments import parse
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.attack_arguments import parse as parse_attack
 from nlp_adv.cli.attack_image_arguments import parse as parse_attack_on_images
-from nlp_adv.cli.modality import modality, with_numbers
+from nlp_adv.cli.modality import modality
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.cli.sweep_request import SweepRequest
-from nlp_adv.cli.train import demo_flags
-from nlp_adv.cli.train_image_arguments import parse as parse_images
 from nlp_adv.errors import UserError
 
 pytestmark = pytest.mark.fault("U10")
 
 
 def training(*argv: str):
-    return parse([*argv, "--output_dir", "out", "--use_cpu"], demo_flags).training
+    return parse([*argv, "--output_dir", "out", "--use_cpu"]).training
 
 
 @pytest.mark.parametrize("name", ["flags.yaml", "flags.yml", "flags.json"])
@@ -91,7 +89,7 @@ def test_yaml_is_read_as_it_is_written(work, written, flag, value):
 
 def test_lists_are_several_values(work):
     (work / "flags.yaml").write_text("attack_epsilons:\n  - 0.1\n  - 2e-1\n")
-    assert parse(["flags.yaml", "--output_dir", "o"], demo_flags).report.attack_epsilons == [
+    assert parse(["flags.yaml", "--output_dir", "o"]).report.attack_epsilons == [
         0.1,
         0.2,
     ]
@@ -114,16 +112,21 @@ def test_every_command_that_takes_flags_takes_a_file(work):
     assert (attack.epsilon, attack.norm) == (8 / 255, "l2")
     assert attack.epsilons == [1 / 255, 0.5]
     (work / "train.yaml").write_text("modality: image\nattack_epsilons: 8/255\noutput_dir: o\n")
-    read = parse_images(["train.yaml", "--attack_steps", "3"])
+    read = parse(["train.yaml", "--attack_steps", "3"])
     assert (read.report.attack_epsilons, read.report.attack_steps) == ([8 / 255], 3)
     (work / "sweep.yaml").write_text("space: [adv_epsilon=0.1:0.2]\nadv: fgm\ntrials: 3\n")
     request = SweepRequest(flags_of(["sweep.yaml", "--trials", "2"]))
     assert (request.total, [str(one) for one in request.space]) == (2, ["adv_epsilon=0.1:0.2:log"])
 
 
-def test_fractions_are_read_after_an_equals_sign_as_well():
-    words = ["--epsilon=8/255", "--epsilons", "1/4", "--data=a/b"]
-    assert with_numbers(words) == [f"--epsilon={8 / 255}", "--epsilons", "0.25", "--data=a/b"]
+def test_numbers_may_be_fractions_and_paths_are_none():
+    words = ["--adv", "pgd", "--adv_epsilon=8/255", "--attack_epsilons", "1/4", "0.5"]
+    read = parse([*words, "--output_dir", "runs/8", "--run_name", "1/2", "--use_cpu"])
+    assert read.training.adv_epsilon == 8 / 255
+    assert read.report.attack_epsilons == [0.25, 0.5]
+    assert (read.training.output_dir, read.training.run_name) == ("runs/8", "1/2")
+    with pytest.raises(UserError, match=r"--attack_epsilons: invalid number value: '1/x'"):
+        parse(["--attack_epsilons", "1/x"])
 
 
 def test_a_run_from_a_file_is_the_run_from_flags(work):

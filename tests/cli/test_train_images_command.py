@@ -5,7 +5,7 @@ import json
 
 import numpy
 import pytest
-from commands import call
+from commands import call, columns
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -14,12 +14,10 @@ from transformers import (
 )
 
 from nlp_adv.attacks import PGD
+from nlp_adv.cli.arguments import parse
 from nlp_adv.cli.image_task import Normalised
-from nlp_adv.cli.modality import modality, with_numbers
-from nlp_adv.cli.train_image_arguments import parse
+from nlp_adv.cli.loading import load_classifier
 from nlp_adv.data.image_demo import demo_images
-from nlp_adv.data.image_loading import load_classifier
-from nlp_adv.errors import UserError
 from nlp_adv.perturbation import LInfBall
 
 SHORT = {
@@ -35,14 +33,6 @@ def train(folder, **settings):
     return call("--modality", "image", output_dir=folder, **(SHORT | settings))
 
 
-def table(run) -> list[list[str]]:
-    """Cells of the table: the names of the columns, then a row a model."""
-    lines = run.out.strip().splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("training "))
-    header, _, *rows = lines[start:]
-    return [header.split(), *(row.split() for row in rows[: rows.index("")])]
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """A short run of the demo under PGD, beside plain training."""
@@ -53,9 +43,10 @@ def demo(tmp_path_factory):
 def test_the_demo_ends_in_a_table(demo):
     _, run = demo
     assert run.code == 0, run.err
-    header, plain, pgd = table(run)
-    assert header == ["training", "clean", "PGD-4", "ε=0.1", "largest", "answer", "seconds"]
-    assert (plain[0], pgd[0]) == ("plain", "pgd")
+    plain, pgd = columns(run)
+    names = ["training", "accuracy", "f1_macro", "largest answer", "clean, first 40"]
+    assert list(plain) == [*names, "PGD-4 ε=0.1", "seconds", "time ÷ plain"]
+    assert (plain["training"], pgd["training"]) == ("plain", "pgd")
     assert "scikit-learn's 8×8 digits" in run.out
     assert "epsilon 0.1" in run.err
 
@@ -63,10 +54,11 @@ def test_the_demo_ends_in_a_table(demo):
 def test_the_report_holds_the_tables_numbers(demo):
     folder, run = demo
     report = json.loads((folder / "nlp_adv_report.json").read_text(encoding="utf-8"))
-    for row, one in zip(table(run)[1:], report["runs"], strict=True):
-        assert one["attacked_images"] == 40
-        assert f"{one['accuracy_without_attack']:.4f}" == row[1]
-        assert f"{one['accuracy_under_attack']['0.1']:.4f}" == row[2]
+    for row, one in zip(columns(run), report["runs"], strict=True):
+        assert one["attacked_examples"] == 40
+        assert f"{one['accuracy_without_attack']:.4f}" == row["clean, first 40"]
+        assert f"{one['accuracy_under_attack']['0.1']:.4f}" == row["PGD-4 ε=0.1"].split()[0]
+        assert f"{one['metrics']['test_accuracy']:.4f}" == row["accuracy"]
     assert [one["method"] for one in report["runs"]] == ["none", "pgd"]
 
 
@@ -92,7 +84,7 @@ def test_the_saved_model_knows_its_normalisation(demo):
     assert loaded.label_names == tuple("0123456789")
     x, y = next(demo_images()["test"].batches(40))
     right = loaded.model(x).logits.argmax(1) == y
-    assert f"{right.double().mean():.4f}" == table(run)[2][1]
+    assert f"{right.double().mean():.4f}" == columns(run)[1]["clean, first 40"]
     processor = AutoImageProcessor.from_pretrained(folder)
     assert dict(processor.size) == {"height": 32, "width": 32}
 
@@ -171,33 +163,15 @@ def test_what_cannot_work_is_one_sentence(tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_another_modality_is_refused():
-    run = call("--modality", "sound")
-    assert run.code == 2
-    assert "text or image" in run.err
-
-
-def test_modality_of_a_command_line():
-    assert modality(["--adv", "pgd"]) == "text"
-    assert modality(["--modality", "image"]) == "image"
-    with pytest.raises(UserError, match="text or image"):
-        modality(["--modality=video"])
-
-
-def test_fractions_are_numbers_and_paths_are_paths():
-    argv = ["--adv_epsilon", "8/255", "--dataset_name", "a/b", "--output_dir", "runs/8"]
-    assert with_numbers(argv) == [*argv[:1], str(8 / 255), *argv[2:]]
-
-
 def test_what_is_measured_follows_what_is_trained():
-    arguments = parse(["--adv", "pgd", "--adv_epsilon", "4/255", "--dataset_name", "x"])
+    given = ["--modality", "image", "--dataset_name", "x", "--adv", "pgd", "--adv_epsilon"]
+    arguments = parse([*given, "4/255"])
     assert arguments.report.attack_epsilons == [4 / 255]
     assert arguments.report.watch_epsilon == 4 / 255
-    attack = arguments.report.attack(4 / 255)
+    attack = arguments.report.attack([1 / 255, 4 / 255])
     assert isinstance(attack, PGD)
     assert attack.ball == LInfBall(4 / 255)
-    other = parse(["--adv", "pgd", "--adv_norm", "l2", "--adv_epsilon", "1", "--dataset_name", "x"])
-    assert other.report.attack_epsilons == [8 / 255]
+    assert parse([*given, "1", "--adv_norm", "l2"]).report.attack_epsilons == [8 / 255]
 
 
 def test_flips_and_shifts_keep_the_pixels():

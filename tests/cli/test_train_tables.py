@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
-from commands import BRIEF, SPLITS, Run, call, write
+from commands import BRIEF, SPLITS, Run, call, columns, write
 from transformers import AutoTokenizer
-
-
-def columns(run: Run) -> list[dict[str, str]]:
-    """The table's cells by column, which two spaces part."""
-    lines = run.out.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("training "))
-    head, _, *rows = lines[start:]
-    names = re.split(r"  +", head.strip())
-    cells = [re.split(r"  +", row.strip()) for row in rows[: rows.index("")]]
-    return [dict(zip(names, row, strict=True)) for row in cells]
 
 
 @pytest.fixture(scope="module")

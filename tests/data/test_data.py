@@ -241,7 +241,7 @@ def test_declared_class_names_keep_their_order(tmp_path):
     assert data.label_names == ("pos", "neg", "odd")
     assert data.splits["train"]["label"][:] == [1, 0]
     assert list(data.splits) == ["train"]
-    assert data.unlabelled == ("test",)
+    assert data.unlabelled["test"]["text"] == ["a", "b"]
 
 
 def test_declared_names_that_look_like_numbers_stay_names(tmp_path):
@@ -271,7 +271,7 @@ def test_the_user_decides_between_regression_and_classes(tmp_path):
 
 def test_unlabelled_test_split_without_a_label_column(tmp_path):
     data = load_rows(tmp_path, ROWS, test=[{"text": "a"}])
-    assert (list(data.splits), data.unlabelled) == (["train"], ("test",))
+    assert (list(data.splits), list(data.unlabelled)) == (["train"], ["test"])
 
 
 def test_minus_one_is_a_label_where_train_has_it(tmp_path):
@@ -402,7 +402,7 @@ def test_missing_train_and_empty_split(tmp_path, monkeypatch):
     saved["validation"] = saved["train"].select([])
     saved.save_to_disk(tmp_path / "d")
     fails("it is damaged or has an empty split", dataset_name=str(tmp_path / "d"))
-    monkeypatch.setattr(module, "load_dataset", lambda *_: saved)
+    monkeypatch.setattr(module, "load_dataset", lambda *_, **__: saved)
     fails("The validation split is empty; give it at least one row", dataset_name="some/name")
 
 
@@ -410,13 +410,13 @@ def test_glue_from_the_hub(monkeypatch):
     split = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "label": [3.0]})
     asked = []
 
-    def fake(*names):
-        asked.append(names)
+    def fake(*names, token):
+        asked.append((*names, token))
         return DatasetDict({"train": split, "validation": split})
 
     monkeypatch.setattr(module, "load_dataset", fake)
-    data = load_text_data(DataSource(task_name="stsb"))
-    assert asked == [("nyu-mll/glue", "stsb")]
+    data = load_text_data(DataSource(task_name="stsb", token="hf_1"))
+    assert asked == [("nyu-mll/glue", "stsb", "hf_1")]
     assert data.label_names is None  # though every score here is whole
 
 
@@ -434,14 +434,14 @@ def test_mnli_is_validated_on_the_matched_split(monkeypatch):
             "test_mismatched": split(-1),
         }
     )
-    monkeypatch.setattr(module, "load_dataset", lambda *_: loaded)
+    monkeypatch.setattr(module, "load_dataset", lambda *_, **__: loaded)
     data = load_text_data(DataSource(task_name="mnli"))
     assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 3,
         "validation": 1,
         "validation_mismatched": 2,
     }
-    assert data.unlabelled == ("test", "test_mismatched")
+    assert list(data.unlabelled) == ["test", "test_mismatched"]
 
 
 # --- amounts, overlap, tokens --------------------------------------------------------------------

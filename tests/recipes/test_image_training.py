@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 import image_training as recipe
 import image_training_report as report
 
-from nlp_adv.cli.train_image_arguments import parse
+from nlp_adv.cli.arguments import parse
 
 TINY = "--max_train_samples 128 --num_train_epochs 2 --validation_examples 20 --disable_tqdm true"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from nlp_adv.cli import arguments
-from nlp_adv.cli.train import demo_flags
 from nlp_adv.methods import METHODS, describe, floor_cost
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
@@ -36,7 +35,7 @@ def given(folder: Path, *extra: str) -> argparse.Namespace:
 
 def parsed(line: list[str]) -> arguments.TrainArguments:
     assert line[0] == "train"
-    return arguments.parse([*line[1:], "--use_cpu", "true"], demo_flags)
+    return arguments.parse([*line[1:], "--use_cpu", "true"])
 
 
 def run(accuracy: float, under: list[float], seconds: float, steps: int = 225, **numbers) -> dict:
