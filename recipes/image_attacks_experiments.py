@@ -20,14 +20,16 @@ from nlp_adv.attacks import (
     AttackResult,
     CarliniWagner,
     DeepFool,
+    Noise,
     OptimizerAttack,
     compare,
 )
-from nlp_adv.attacks.batch import image_batch
 from nlp_adv.attacks.quiet import quiet
+from nlp_adv.attacks.subject import Subject as Attacked
+from nlp_adv.attacks.views import pixel_rows
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, L1Ball, L2Ball, LInfBall
-from nlp_adv.robustness.images import PixelNoise, image_checks
+from nlp_adv.robustness import masking_checks
 from nlp_adv.sites.normalisation import Pixels, logits_of
 
 EPSILONS = (0.0, 2 / 255, 4 / 255, 8 / 255, 16 / 255, 0.1, 32 / 255, 0.2)
@@ -67,7 +69,7 @@ def signed_steps(subject: Subject, rows: Tensor, *, inverse: bool) -> list[Attac
     """FGSM at every ε from one gradient; inverse: towards the right class."""
     x, y = subject.x[rows], subject.y[rows]
     with quiet(subject.model):
-        batch = image_batch(subject.model, x, y, y if inverse else None, None)
+        batch = pixel_rows(subject.model, x, y, target=y if inverse else None)
         return FGSM(0.0).sweep(batch, EPSILONS)
 
 
@@ -199,8 +201,8 @@ def all_attacks(args: argparse.Namespace) -> dict[str, Attack]:
         return PGD(ball, 2.5 * float(ball.epsilon) / steps, steps, seed=args.seed, **more)
 
     return {
-        "noise-linf": PixelNoise(linf, seed=args.seed),
-        "noise-l2": PixelNoise(l2, seed=args.seed),
+        "noise-linf": Noise(linf, seed=args.seed),
+        "noise-l2": Noise(l2, seed=args.seed),
         "fgsm": FGSM(args.epsilon_linf),
         "fgm-l2": FGM(l2),
         "bim-linf": pgd(linf, random_start=False),
@@ -242,5 +244,7 @@ def masking(subject: Subject, args: argparse.Namespace) -> Made:
     """The checks against masking, by PGD in the L∞ ball: name, verdict, finding."""
     attack = PGD(LInfBall(args.epsilon_linf), 2.5 * args.epsilon_linf / args.steps, args.steps)
     parts = [part.split(args.batch_size) for part in (subject.x, subject.y)]
-    found = image_checks(subject.model, zip(*parts, strict=True), attack, progress="checks")
+    found = masking_checks(
+        Attacked(subject.model), zip(*parts, strict=True), attack, progress="checks"
+    )
     return {"checks": [[check.name, check.passed, check.finding] for check in found]}

@@ -33,9 +33,7 @@ from nlp_adv.cli.arguments import parse
 from nlp_adv.cli.image_task import ImageReportArguments, ImageTask
 from nlp_adv.errors import UserError
 from nlp_adv.methods import floor_cost
-from nlp_adv.robustness.images.evaluation import evaluate_images
-from nlp_adv.robustness.images.evaluator import image_evaluator
-from nlp_adv.robustness.images.sweep import epsilon_sweep
+from nlp_adv.robustness import epsilon_sweep, evaluate_images, image_evaluator
 from nlp_adv.training.callbacks import RobustnessCallback
 from nlp_adv.training.trainer import AdversarialTrainer
 

@@ -23,9 +23,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from nlp_adv.attacks import PGD, ladder
 from nlp_adv.data.files import read_file
 from nlp_adv.data.text_demo import demo_dataset
-from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
+from nlp_adv.perturbation import BALLS
+from nlp_adv.robustness import embedding_robustness
 
 BATCH = 100
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -36,16 +38,14 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True)
-class Scheduled(EmbeddingPGD):
+class Scheduled(PGD):
     """The attack with another decay, so that the table can hold what was not chosen."""
 
     decay: str = "linear"
 
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """The lengths of the K steps, as shares of ε."""
-        turns = (DECAYS[self.decay](step / self.steps) for step in range(self.steps))
-        return tuple(self.step_size * turn for turn in turns)
+    def _step(self, k: int) -> float:
+        """The length of step k, from 0."""
+        return self.step_size * DECAYS[self.decay](k / self.steps)
 
 
 def schedules(steps: int) -> dict[str, dict[str, Any]]:
@@ -83,8 +83,15 @@ def table(models: dict[str, PreTrainedModel], data: dict[str, Any], args: Any, n
     for title, settings in schedules(args.steps).items():
         cells = []
         for name, epsilon in columns:
-            attack = Scheduled((epsilon,), steps=args.steps, norm=norm, **settings)
-            found = embedding_robustness(models[name], data[name], attack)
+            attack = Scheduled(
+                BALLS[norm](1.0, "example"),
+                steps=args.steps,
+                random_start=False,
+                loss="margin",
+                unit="relative",
+                **settings,
+            )
+            found = embedding_robustness(models[name], data[name], ladder(attack, (epsilon,)))
             cells.append(f"{100 * found.accuracy(epsilon):.2f}")
         lines.append(f"| {title} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)

@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_adv.attacks import FGSM, PGD, AttackResult, CarliniWagner, DeepFool
-from nlp_adv.attacks.batch import image_batch
 from nlp_adv.attacks.quiet import quiet
+from nlp_adv.attacks.views import pixel_rows
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.sites.normalisation import logits_of
 
@@ -217,7 +217,7 @@ def loop_carlini_wagner(problem: Problem) -> Tensor:
 
 def sweep_one_gradient(problem: Problem) -> Tensor:
     with quiet(problem.model):
-        batch = image_batch(*problem, None, None)
+        batch = pixel_rows(*problem)
         results = FGSM(RADII[0]).sweep(batch, RADII)
     assert all(len(result.success) == len(problem.x) for result in results)
     return results[-1].adv

@@ -25,7 +25,7 @@ from nlp_adv.attacks.measured import Measured
 from nlp_adv.attacks.region import length_of, norm_name, with_epsilon
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import NoGradientError, Rows
-from nlp_adv.perturbation import BALLS, Ball, Unit
+from nlp_adv.perturbation import BALLS, Ball, Per, Unit
 from nlp_adv.perturbation.evaluating import answers
 
 _NORMS = ("l2", "linf", "l1")
@@ -74,6 +74,12 @@ class Ladder:
         """What a radius is measured in."""
         unit: Unit = getattr(self.attack, "unit", "absolute")
         return unit
+
+    @property
+    def per(self) -> Per:
+        """What one norm covers."""
+        per: Per = "example" if self.ball is None else self.ball.per
+        return per
 
     def unit_on(self, rows: Rows) -> Unit:
         """The same of an attack without a radius: pixels in theirs, all else relative."""

@@ -61,6 +61,7 @@ class Measured:
         relative_lengths: (N,), the same of the unit "relative", in the attack's norm.
         erasing_lengths: (N,), how long δ must be to leave nothing of the input, absolute.
         units: (N, 3), how long the unit of ε is for norms in L2, L∞ and L1.
+        tokens: (N,), without padding; 0 of images.
         first_logits: (N, C), of the pass of the first gradient where it was without δ, else nan:
             they must be `logits` again.
         pictures: the examples are images, and fooled ones were rounded to 256 levels.
@@ -88,6 +89,7 @@ class Measured:
     relative_lengths: Tensor
     erasing_lengths: Tensor
     units: Tensor
+    tokens: Tensor
     first_logits: Tensor
     pictures: bool = False
     resolution: float = 0.0
@@ -121,6 +123,7 @@ class Measured:
             last_losses=nan.clone(),
             first_gradients=nan[:, 0].clone(),
             **lengths,
+            tokens=rows.view.tokens,
             first_logits=torch.full_like(logits, math.nan),
             pictures=rows.view.pictures,
             # Fewer rows than in the first pass may be summed in another order.

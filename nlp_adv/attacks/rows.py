@@ -35,6 +35,11 @@ class View(Protocol):
         ...
 
     @property
+    def tokens(self) -> Tensor:
+        """(b,): how many tokens each example has without padding; 0 of images."""
+        ...
+
+    @property
     def pictures(self) -> bool:
         """Whether a point is a picture, which can be rounded and saved; else it is a δ."""
         ...

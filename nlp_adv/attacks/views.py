@@ -32,6 +32,11 @@ class PixelView:
     pictures: ClassVar[bool] = True
 
     @property
+    def tokens(self) -> Tensor:
+        """None."""
+        return torch.zeros(len(self.x), dtype=torch.long, device=self.x.device)
+
+    @property
     def frozen(self) -> bool:
         """A module's are; nobody knows those of a plain function."""
         return isinstance(self.model, nn.Module)
@@ -84,6 +89,14 @@ class SiteView:
     def x(self) -> Tensor:
         """What the model computes there without attack."""
         return self.entry.x
+
+    @property
+    def tokens(self) -> Tensor:
+        """Of what the examples consist of."""
+        real = self.entry.real
+        if real is None:
+            return torch.zeros(len(self.x), dtype=torch.long, device=self.x.device)
+        return (real != 0).sum(1).to(self.x.device)
 
     @property
     def frozen(self) -> bool:

@@ -13,7 +13,7 @@ from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.cli.arguments import check_radii
 from nlp_adv.cli.parser import FlagParser
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.embedding import EmbeddingPGD
+from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd
 from nlp_adv.robustness.white_box import WhiteBox
 
 SEGMENTERS = ("characters", "jieba", "pythainlp")
@@ -92,7 +92,7 @@ class EmbeddingArguments:
     )
     embedding_steps: int = _flag("Its steps.", 20)
     embedding_step_size: float = _flag(
-        "Length of the first one, in shares of ε; they shorten to nothing.", EmbeddingPGD.step_size
+        "Length of the first one, in shares of ε; they shorten to nothing.", STEP_SIZE
     )
     embedding_restarts: int = _flag("Its starts.", 1)
     embedding_norm: str = _flag("l2 or linf.", "l2")
@@ -115,7 +115,7 @@ class EmbeddingArguments:
         if self.embedding_per not in ("example", "token"):
             raise UserError("--embedding_per can be example or token.")
         try:
-            attack = EmbeddingPGD(
+            attack = embedding_pgd(
                 tuple(self.epsilons),
                 steps=self.embedding_steps,
                 step_size=self.embedding_step_size,

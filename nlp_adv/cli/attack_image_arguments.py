@@ -7,7 +7,7 @@ from typing import Any
 
 from nlp_adv.attacks import PGD
 from nlp_adv.attacks.losses import check_loss
-from nlp_adv.attacks.radii import check_ball
+from nlp_adv.attacks.region import check_pixel_ball
 from nlp_adv.cli.arguments import check_radii
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.flags import PlainParser, flag_names
@@ -137,7 +137,7 @@ def _check_numbers(attack: ImageAttackArguments) -> None:
     try:
         check_loss(attack.loss)
         for epsilon in (attack.radius, *attack.epsilons):
-            check_ball(attack.ball(epsilon))
+            check_pixel_ball(attack.ball(epsilon))
     except ValueError as error:
         raise UserError(f"--epsilon, --epsilons, --loss: {error}") from error
 

@@ -13,8 +13,8 @@ from nlp_adv.folders import alone_in
 from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
-from nlp_adv.robustness.joined import joined
 from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.joined import joined
 from nlp_adv.robustness.saved import load, save
 from nlp_adv.robustness.statistics import Share, summarise
 

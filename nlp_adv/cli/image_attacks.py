@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nlp_adv.attacks import APGD, FGM, FGSM, Attack, CarliniWagner, DeepFool
+from nlp_adv.attacks import APGD, FGM, FGSM, Attack, CarliniWagner, DeepFool, Noise
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.images.noise import PixelNoise
 
 
 def built_attacks(arguments: ImageAttackArguments) -> dict[str, Attack]:
@@ -64,7 +63,7 @@ ATTACKS: dict[str, Callable[[ImageAttackArguments], Attack]] = {
     "pgd": lambda a: a.pgd(),
     "mi-fgsm": lambda a: a.pgd(random_start=False, momentum=1.0),
     "apgd": _apgd,
-    "noise": lambda a: PixelNoise(a.ball(a.radius), seed=a.seed),
+    "noise": lambda a: Noise(a.ball(a.radius), seed=a.seed),
     "deepfool": _deepfool,
     "cw": lambda a: CarliniWagner(a.cw_steps, a.cw_step_size, a.cw_search_steps),
 }

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nlp_adv.attacks import Attack
+from nlp_adv.attacks.subject import Subject
 from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
 from nlp_adv.cli.image_attacks import in_ball
 from nlp_adv.cli.image_victim import AttackedImages
@@ -18,17 +19,13 @@ from nlp_adv.report.images import exhibit_ids, exhibits
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import check_answers
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.checks_records import record_checks
 from nlp_adv.robustness.curve import EpsilonSweep, sweep_by_length
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
 from nlp_adv.robustness.finished import FinishedParts
-from nlp_adv.robustness.images import (
-    PixelNoise,
-    epsilon_sweep,
-    evaluate_images,
-    image_checks,
-)
-from nlp_adv.robustness.images.checks import check_image_records
+from nlp_adv.robustness.image_evaluation import epsilon_sweep, evaluate_images
+from nlp_adv.robustness.masking import masking_checks
 from nlp_adv.sites.normalisation import Pixels
 
 
@@ -98,9 +95,7 @@ class ImageRun:
         if not self._arguments.checks:
             return [tells]
         found_checks = [tells]
-        for name, attack in self._attacks.items():
-            if not isinstance(attack, PixelNoise):
-                found_checks += check_image_records(found.of(name), in_ball=in_ball(attack))
+        found_checks += record_checks(found.records)
         settings = [attack_fingerprint(self._arguments.pgd()), self._arguments.check_examples]
         kept = self._finished(found).part("checks", settings, self._check)
         return [Check(**one) for one in kept if one["name"] != ANSWERS] + found_checks
@@ -109,7 +104,8 @@ class ImageRun:
         some = self._images.images.head(self._arguments.check_examples)
         batches = some.batches(self._arguments.batch_size)
         attack = self._arguments.pgd()
-        checks = image_checks(self._model, batches, attack, progress="Checking for masking")
+        title = "Checking for masking"
+        checks = masking_checks(Subject(self._model), batches, attack, progress=title)
         return [asdict(one) for one in checks]
 
     def exhibits(self, found: Evaluation) -> dict[str, Any]:

@@ -31,8 +31,8 @@ from nlp_adv.data.images import Images, check_grey, held_out, load_images, of_kn
 from nlp_adv.data.labels import in_classes_of
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import LInfBall
-from nlp_adv.robustness.images.evaluator import image_evaluator
-from nlp_adv.robustness.images.sweep import epsilon_sweep
+from nlp_adv.robustness.evaluator import image_evaluator
+from nlp_adv.robustness.image_evaluation import epsilon_sweep
 from nlp_adv.sites.normalisation import Pixels, processor_statistics
 from nlp_adv.training.callbacks import Evaluator
 

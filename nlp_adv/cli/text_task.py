@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from nlp_adv.attacks import Ladder
 from nlp_adv.cli.arguments import LimitArguments, ModelArguments, ReportArguments, flag
 from nlp_adv.cli.loading import (
     check_embeddings,
@@ -49,7 +50,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.methods import Method
 from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.perturbation.units import token_share
-from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
+from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd, embedding_robustness
 from nlp_adv.robustness.evaluator import embedding_evaluator
 from nlp_adv.sites.embeddings import find_embedding
 from nlp_adv.training.callbacks import Evaluator
@@ -111,9 +112,9 @@ class TextReportArguments(ReportArguments):
         },
     )
 
-    def attack(self, epsilons: Sequence[float]) -> EmbeddingPGD:
+    def attack(self, epsilons: Sequence[float]) -> Ladder:
         """PGD on the embeddings, in units of their norm."""
-        return EmbeddingPGD(tuple(epsilons), steps=self.attack_steps)
+        return embedding_pgd(tuple(epsilons), steps=self.attack_steps)
 
 
 _DATA_FLAGS = {"task_name", "dataset_name", "train_file", "validation_file", "test_file"}
@@ -243,7 +244,7 @@ class TextTask(Task):
         progress: str | None,
     ) -> Measured:
         """Under PGD on the embeddings of the first rows."""
-        attack: EmbeddingPGD = report.attack(report.attack_epsilons)
+        attack: Ladder = report.attack(report.attack_epsilons)
         batches, name = self._batches(split, report.attack_examples), training.adv_embedding
         found = embedding_robustness(model, batches, attack, embedding=name, progress=progress)
         tokens = float(found.tokens.double().median())
@@ -257,7 +258,7 @@ class TextTask(Task):
             {epsilon: found.accuracy(epsilon) for epsilon in attack.epsilons},
             f"PGD: accuracy on its first {found.examples} rows, to be read beside the clean one of "
             f"these rows, under projected gradient ascent on the word embeddings, in steps from "
-            f"{attack.step_size:g}·ε down; ε is the L2 norm of the perturbation of one sentence, "
+            f"{attack.attack.step_size:g}·ε down; ε is the L2 norm of a sentence's perturbation, "
             f"as a share of its embeddings' norm. One token may get all of it: {shown} of one "
             f"token's norm in a row of {tokens:g} tokens, the median; in longer texts the same ε "
             f"is more.",
@@ -280,7 +281,7 @@ class TextTask(Task):
             "per": "example",
             "unit": "relative",
             "steps": report.attack_steps,
-            "step_size": EmbeddingPGD.step_size,
+            "step_size": STEP_SIZE,
             "epsilons": report.attack_epsilons,
         }
 

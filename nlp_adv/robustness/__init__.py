@@ -1,29 +1,36 @@
 """Robustness: evaluation of a trained model. Knows nothing of how it was trained."""
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlp_adv.attacks.words.attacks.build import ATTACKS, Resources
     from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol
-    from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
+    from nlp_adv.robustness.embedding import embedding_pgd, embedding_robustness
     from nlp_adv.robustness.evaluated import Evaluation
     from nlp_adv.robustness.evaluation import evaluate_robustness
-    from nlp_adv.robustness.evaluator import embedding_evaluator
+    from nlp_adv.robustness.evaluator import embedding_evaluator, image_evaluator
+    from nlp_adv.robustness.image_evaluation import epsilon_sweep, evaluate_images
+    from nlp_adv.robustness.masking import masking_checks
     from nlp_adv.robustness.textattack_csv import read_textattack_csv
     from nlp_adv.robustness.white_box import WhiteBox
 
 __all__ = [
     "ATTACKS",
     "PROTOCOLS",
-    "EmbeddingPGD",
     "Evaluation",
     "Protocol",
     "Resources",
     "WhiteBox",
     "embedding_evaluator",
+    "embedding_pgd",
     "embedding_robustness",
+    "epsilon_sweep",
+    "evaluate_images",
     "evaluate_robustness",
+    "image_evaluator",
+    "masking_checks",
     "read_textattack_csv",
 ]
 
@@ -31,12 +38,16 @@ __all__ = [
 _WHERE = {
     "ATTACKS": "nlp_adv.attacks.words.attacks.build",
     "PROTOCOLS": "nlp_adv.attacks.words.protocols",
-    "EmbeddingPGD": "nlp_adv.robustness.embedding",
     "Evaluation": "nlp_adv.robustness.evaluated",
     "Protocol": "nlp_adv.attacks.words.protocols",
     "Resources": "nlp_adv.attacks.words.attacks.build",
     "WhiteBox": "nlp_adv.robustness.white_box",
     "embedding_evaluator": "nlp_adv.robustness.evaluator",
+    "embedding_pgd": "nlp_adv.robustness.embedding",
+    "epsilon_sweep": "nlp_adv.robustness.image_evaluation",
+    "evaluate_images": "nlp_adv.robustness.image_evaluation",
+    "image_evaluator": "nlp_adv.robustness.evaluator",
+    "masking_checks": "nlp_adv.robustness.masking",
     "embedding_robustness": "nlp_adv.robustness.embedding",
     "evaluate_robustness": "nlp_adv.robustness.evaluation",
     "read_textattack_csv": "nlp_adv.robustness.textattack_csv",
@@ -44,6 +55,13 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "EmbeddingPGD":
+        warnings.warn(
+            "EmbeddingPGD is embedding_pgd now, and goes with the next version.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return __getattr__("embedding_pgd")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,9 +25,9 @@ def record_checks(records: Sequence[Record]) -> list[Check]:
 
     Of attacks on words: how sure the model is of the wrong answers, and budgets. Of attacks on
     pixels: gradients of 0, and of those that climb a loss in a ball whether they arrived, and
-    whether their pictures can be saved. (One that looks for the smallest δ goes down as well as up, and
-    ends at the border between the answers, where rounding often undoes it.) The embeddings have
-    the masking checks.
+    whether their pictures can be saved. (One that looks for the smallest δ goes down as well as
+    up, and ends at the border between the answers, where rounding often undoes it.) The embeddings
+    have the masking checks.
 
     Args:
         records: of any attacks.

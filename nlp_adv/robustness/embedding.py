@@ -24,6 +24,8 @@ from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.site import Site
 
+STEP_SIZE = 2.0  # of the first step, in shares of ε: it crosses the ball whatever its curvature
+
 
 def embedding_pgd(
     epsilons: Sequence[float],
@@ -34,7 +36,7 @@ def embedding_pgd(
     unit: Unit = "relative",
     seed: int = 0,
     loss: Loss = "margin",
-    step_size: float = 2.0,
+    step_size: float = STEP_SIZE,
 ) -> Ladder:
     """The attack on embeddings to report: PGD of shortening steps, at some radii.
 
@@ -83,7 +85,7 @@ def embedding_pgd(
     kind = "embedding-pgd" if loss == "margin" else "embedding-pgd-ce"
     name = f"{kind}-{norm}" + ("-token" if per == "token" else "")
     name += "" if unit == "relative" else f"-{unit}"
-    return ladder(attack, radii, restarts=restarts, name=name)  # type: ignore[arg-type]
+    return ladder(attack, radii, restarts=restarts, name=name)
 
 
 def embedding_robustness(

@@ -168,7 +168,8 @@ def evaluate_robustness(
         todo = [text for text in texts if any(waiting(store, one, [text]) for one in words)]
         looked_at = texts if white_box is not None else todo  # a finished run runs no model
         repeatable = _looked_twice(replace(victim, work=Work()), splicer, looked_at)
-        for runner in (*words, *points):
+        runners: list[Runner] = [*words, *points]
+        for runner in runners:
             _run(runner, texts, store, victim, progress=progress)
         records = store.records(list(evaluation.hashes), {text.id for text in texts})
         checks = [check_answers(Answers.of_records(records))] if records else []

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nlp_adv.attacks import Attack, AttackResult
+from nlp_adv.attacks.subject import device_of
 from nlp_adv.robustness.evaluated import Evaluation
-from nlp_adv.robustness.images.running import device_of
 from nlp_adv.sites.normalisation import Classifier
 
 FALLEN, STOOD = 4, 2  # of the images that are drawn
