@@ -1,7 +1,7 @@
 """The core: tensors only; no model architecture, no text, no pixels."""
 
 from nlp_adv.perturbation.ascent import advance, ascend
-from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, Per, WithinBox
+from nlp_adv.perturbation.balls import BALLS, Ball, L1Ball, L2Ball, LInfBall, WithinBox
 from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock, blocks_after, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout, random_sources
@@ -19,6 +19,7 @@ from nlp_adv.perturbation.running import (
     unwrapped,
 )
 from nlp_adv.perturbation.scaled_objective import ScaledObjective
+from nlp_adv.perturbation.slices import Per, Segments
 from nlp_adv.perturbation.units import Unit, unit_length
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Pass",
     "Per",
     "ScaledObjective",
+    "Segments",
     "SplitPass",
     "StepError",
     "Unit",

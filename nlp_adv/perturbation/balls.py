@@ -1,23 +1,37 @@
 """Balls {δ : ‖δ‖ ≤ ε}: the constraint set of every attack, as four verbs.
 
 δ is (B, T, D) on word embeddings and (B, C, H, W) on pixels. The norm is taken over one *slice* of
-δ at a time: everything that belongs to an example (`per="example"`), or the D numbers of one token
-(`per="token"`, embeddings only). An ε of inf is no constraint: everything but `sample` works.
+δ at a time: everything that belongs to an example (`per="example"`), the D numbers of one token
+(`per="token"`, embeddings only), or those of a segment of tokens (`per=Segments(…)`: where δ enters
+several modules, each has a ball of its own). An ε of inf is no constraint: everything but `sample`
+works.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-Per = Literal["example", "token"]
+from nlp_adv.perturbation.slices import (
+    Per,
+    Segments,
+    check_per,
+    draw,
+    draw_slices,
+    from_rows,
+    row_values,
+    slice_amax,
+    slice_norm,
+    slice_rows,
+    slice_sum,
+)
 
 
 class Ball(Protocol):
-    """{δ : ‖δ‖ ≤ ε}, one constraint per example or per token."""
+    """{δ : ‖δ‖ ≤ ε}, one constraint per example, per token or per segment."""
 
     @property
     def epsilon(self) -> float | Tensor:
@@ -30,7 +44,7 @@ class Ball(Protocol):
         ...
 
     def norm(self, delta: Tensor) -> Tensor:
-        """‖δ‖ of each slice, dimensions kept: (B, 1, 1) per example, (B, T, 1) per token."""
+        """‖δ‖ of each slice, dimensions kept: (B, 1, 1) per example, else (B, T, 1)."""
         ...
 
     def project(self, delta: Tensor) -> Tensor:
@@ -63,9 +77,7 @@ class L2Ball:
 
     def norm(self, delta: Tensor) -> Tensor:
         """‖δ‖₂ of each slice."""
-        dims = _slice_dims(delta, self.per)
-        norm: Tensor = torch.linalg.vector_norm(delta, dim=dims, keepdim=True)
-        return norm
+        return slice_norm(delta, self.per)
 
     def project(self, delta: Tensor) -> Tensor:
         """δ · min(1, ε/‖δ‖₂)."""
@@ -80,9 +92,10 @@ class L2Ball:
 
     def sample(self, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A Gaussian direction, and ε·U^(1/n) for the radius, n the number of free coordinates."""
-        gauss = _draw(mask, generator, Tensor.normal_) * mask
-        free = _slice_sum(mask, self.per)
-        radius = self.epsilon * _draw(free, generator, Tensor.uniform_) ** (1 / free.clamp_min(1))
+        gauss = draw(mask, generator, Tensor.normal_) * mask
+        free = slice_sum(mask, self.per)
+        share = draw_slices(free, self.per, generator, Tensor.uniform_) ** (1 / free.clamp_min(1))
+        radius = self.epsilon * share
         return gauss * (radius / self.norm(gauss).clamp_min(TINY))
 
 
@@ -103,7 +116,7 @@ class LInfBall:
 
     def norm(self, delta: Tensor) -> Tensor:
         """max|δᵢ| of each slice."""
-        return delta.abs().amax(dim=_slice_dims(delta, self.per), keepdim=True)
+        return slice_amax(delta.abs(), self.per)
 
     def project(self, delta: Tensor) -> Tensor:
         """Each coordinate clamped to [−ε, ε]."""
@@ -116,7 +129,7 @@ class LInfBall:
 
     def sample(self, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Each free coordinate uniform in [−ε, ε]."""
-        return (2 * _draw(mask, generator, Tensor.uniform_) - 1) * self.epsilon * mask
+        return (2 * draw(mask, generator, Tensor.uniform_) - 1) * self.epsilon * mask
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,7 @@ class L1Ball:
 
     def norm(self, delta: Tensor) -> Tensor:
         """Σ|δᵢ| of each slice."""
-        return delta.abs().sum(dim=_slice_dims(delta, self.per), keepdim=True)
+        return slice_sum(delta.abs(), self.per)
 
     def project(self, delta: Tensor) -> Tensor:
         """The nearest point: sign(δ)·max(|δ| − θ, 0), θ such that the result has norm ε.
@@ -145,30 +158,30 @@ class L1Ball:
         but not nearest, and would lose the sparsity.
         """
         epsilon = torch.as_tensor(self.epsilon, dtype=delta.dtype, device=delta.device)
-        magnitudes = _slice_rows(delta.abs(), self.per)
-        radius = _slice_rows(epsilon.expand_as(self.norm(delta)), self.per)
+        magnitudes = slice_rows(delta.abs(), self.per)
+        radius = row_values(epsilon.expand_as(self.norm(delta)), self.per)
         ordered = magnitudes.sort(dim=-1, descending=True).values
         excess = ordered.cumsum(dim=-1) - radius
         count = torch.arange(1, ordered.shape[-1] + 1, device=delta.device, dtype=delta.dtype)
         kept = (ordered * count > excess).sum(dim=-1, keepdim=True).clamp_min(1)
         theta = excess.gather(-1, kept - 1) / kept
         shrunk = torch.where(excess[..., -1:] > 0, (magnitudes - theta).clamp_min(0), magnitudes)
-        return shrunk.view_as(delta) * delta.sign()
+        return from_rows(shrunk, delta, self.per) * delta.sign()
 
     def steepest(self, grad: Tensor) -> Tensor:
         """The sign of the gradient at its largest coordinate, 0 at all others: a sparse step."""
         direction = _peak_one(grad, self.per)
-        rows = _slice_rows(direction, self.per)
+        rows = slice_rows(direction, self.per)
         largest = rows.abs().argmax(dim=-1, keepdim=True)
         step = torch.zeros_like(rows).scatter(-1, largest, rows.gather(-1, largest).sign())
-        return step.view_as(grad)
+        return from_rows(step, grad, self.per)
 
     def sample(self, mask: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """ε·sᵢEᵢ / (ΣEⱼ + E₀): exponential draws E, random signs s; E₀ gives the radius its law."""
-        draws = _draw(mask, generator, Tensor.exponential_) * mask
-        total = _slice_sum(draws, self.per)
-        spare = _draw(total, generator, Tensor.exponential_)
-        signs = _draw(mask, generator, Tensor.uniform_).sub(0.5).sign()
+        draws = draw(mask, generator, Tensor.exponential_) * mask
+        total = slice_sum(draws, self.per)
+        spare = draw_slices(total, self.per, generator, Tensor.exponential_)
+        signs = draw(mask, generator, Tensor.uniform_).sub(0.5).sign()
         return self.epsilon * signs * draws / (total + spare).clamp_min(TINY)
 
 
@@ -225,31 +238,10 @@ BALLS: dict[str, Callable[[float | Tensor, Per], Ball]] = {
 TINY = 1e-30  # keeps 0/0 out of float32 where the numerator is 0 as well; never part of a radius
 
 
-def _check(epsilon: float | Tensor, per: str) -> None:
+def _check(epsilon: float | Tensor, per: Per) -> None:
     if not isinstance(epsilon, Tensor) and (math.isnan(epsilon) or epsilon < 0):
         raise ValueError(f"epsilon must be a number ≥ 0, or inf for no bound, not {epsilon}.")
-    if per not in ("example", "token"):
-        raise ValueError(f'per must be "example" or "token", not {per!r}.')
-
-
-def _slice_dims(delta: Tensor, per: Per) -> tuple[int, ...]:
-    if per == "example":
-        return tuple(range(1, delta.ndim))
-    if delta.ndim != 3:
-        raise ValueError(
-            f'per="token" needs δ of shape (B, T, D), not {tuple(delta.shape)}; use per="example".'
-        )
-    return (2,)
-
-
-def _slice_rows(delta: Tensor, per: Per) -> Tensor:
-    """Slices as rows: (B, n) per example, (B, T, D) per token."""
-    _slice_dims(delta, per)
-    return delta.flatten(1) if per == "example" else delta
-
-
-def _slice_sum(delta: Tensor, per: Per) -> Tensor:
-    return delta.sum(dim=_slice_dims(delta, per), keepdim=True)
+    check_per(per)
 
 
 def _peak_one(grad: Tensor, per: Per) -> Tensor:
@@ -258,9 +250,12 @@ def _peak_one(grad: Tensor, per: Per) -> Tensor:
     A confident model's gradients can be so small that their squares underflow; the direction is
     still there. One pass over g also finds the slices that hold an inf or a nan.
     """
-    peak = grad.abs().amax(dim=_slice_dims(grad, per), keepdim=True)
+    peak = slice_amax(grad.abs(), per)
     return torch.where(torch.isfinite(peak) & (peak > 0), grad / peak, 0.0)
 
 
-def _draw(like: Tensor, generator: torch.Generator | None, law: Callable[..., Tensor]) -> Tensor:
-    return law(torch.empty_like(like, memory_format=torch.contiguous_format), generator=generator)
+def segmented(ball: Ball, segments: Segments) -> Ball:
+    """The same ball around each segment, where it was one around an example."""
+    if isinstance(ball, WithinBox):
+        return replace(ball, ball=segmented(ball.ball, segments))
+    return cast(Ball, replace(cast(Any, ball), per=segments)) if ball.per == "example" else ball

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from nlp_adv.perturbation.balls import Ball, WithinBox
+from nlp_adv.perturbation.balls import Ball, WithinBox, segmented
 from nlp_adv.perturbation.divergences import Outputs, divergence, fitted, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
@@ -17,6 +17,7 @@ from nlp_adv.perturbation.full_pass import SplitPass, full_pass, grad_of
 from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.objective import Output
+from nlp_adv.perturbation.slices import Segments
 
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
 
@@ -56,6 +57,7 @@ class ModelObjective:
         generators: sources of random numbers that `run` draws from, beside the global ones: see
             `FrozenDropout`.
         low, high: bounds of δ beside a method's ball, the shape of δ, as pixels have them.
+        segments: which of several modules each token of δ belongs to; each has a ball and a unit.
     """
 
     run: Callable[[Tensor | None], Output]
@@ -79,6 +81,7 @@ class ModelObjective:
     generators: Sequence[Any] = ()
     low: Tensor | None = None
     high: Tensor | None = None
+    segments: Segments | None = None
 
     unit: float = field(default=1.0, init=False)
     """How long a δ of 1 is: this objective's lengths are absolute."""
@@ -143,7 +146,9 @@ class ModelObjective:
         return grad_of(leaf) / self.loss_scale
 
     def within(self, ball: Ball) -> Ball:
-        """The ball met with the bounds `low` and `high`, where there are any."""
+        """The ball of each segment, met with the bounds `low` and `high`, where there are any."""
+        if self.segments is not None:
+            ball = segmented(ball, self.segments)
         if self.low is None or self.high is None:
             return ball
         return WithinBox(ball, self.low, self.high)

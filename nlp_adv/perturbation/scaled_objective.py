@@ -70,7 +70,7 @@ class ScaledObjective:
         bounded = self.objective.within(ball)
         if not isinstance(bounded, WithinBox):
             return bounded
-        return WithinBox(ball, bounded.low / self.scale, bounded.high / self.scale)
+        return WithinBox(bounded.ball, bounded.low / self.scale, bounded.high / self.scale)
 
     # What only some methods ask for, where the objective has it:
 

@@ -20,8 +20,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from nlp_adv.perturbation.balls import TINY, Ball, Per
+from nlp_adv.perturbation.balls import TINY, Ball, L2Ball
 from nlp_adv.perturbation.objective import Objective
+from nlp_adv.perturbation.slices import Per, slice_amax, slice_sum
 
 Unit = Literal["absolute", "per_coordinate", "relative"]
 
@@ -29,20 +30,23 @@ Unit = Literal["absolute", "per_coordinate", "relative"]
 def unit_length(objective: Objective, ball: Ball, unit: Unit) -> Tensor | float:
     """How long one unit is for each example: 1.0, or (B, 1, 1) to broadcast against δ.
 
+    Where δ enters several modules, each has a unit of its own, (B, T, 1).
+
     Raises:
         ValueError: the unit is none of the three.
     """
     if unit == "absolute":
         return 1.0
     mask = objective.mask
-    dims = tuple(range(1, mask.ndim))
-    # Tokens of one example share their unit; amax skips the padded tokens, whose norm is 0.
-    length = ball.norm(mask).amax(dim=dims, keepdim=True)
+    # What has one unit: an example, or the δ of one of several modules.
+    whole = objective.within(L2Ball(1.0)).per
+    # Its tokens share the unit; amax skips the padded tokens, whose norm is 0.
+    length = slice_amax(objective.within(ball).norm(mask), whole)
     if unit == "per_coordinate":
         return length
     if unit == "relative":
         x = objective.x.to(mask.dtype) * mask
-        square = (x * x).sum(dim=dims, keepdim=True) / mask.sum(dim=dims, keepdim=True).clamp_min(1)
+        square = slice_sum(x * x, whole) / slice_sum(mask, whole).clamp_min(1)
         return length * square.sqrt().clamp_min(TINY)
     raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, not {unit!r}.")
 

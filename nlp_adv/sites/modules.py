@@ -16,6 +16,7 @@ from nlp_adv.perturbation import (
     ForwardFn,
     FrozenDropout,
     Output,
+    Segments,
     blocks_after,
     copied,
     find_first_block,
@@ -147,7 +148,7 @@ class ModuleSite:
         parts: tuple[Part, ...],
         x: Tensor,
         mask: Tensor,
-        segments: Tensor | None,
+        segments: Segments | None,
         special_ids: Sequence[int],
     ) -> Entry:
         first = parts[0]
@@ -345,7 +346,7 @@ def _mask(part: Part, special_ids: Sequence[int], model: nn.Module) -> Tensor:
     return free.to(wide)[..., None].expand(part.x.shape)
 
 
-def _joined(xs: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _joined(xs: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor, Segments]:
     """(B, ΣT, D) of several outputs, the mask, and which of them each token belongs to (B, ΣT)."""
     if any(x.ndim not in (2, 3) for x in xs) or len({len(x) for x in xs}) > 1:
         raise UserError(
@@ -363,7 +364,7 @@ def _joined(xs: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor, Tens
 
     index = [torch.full(rows(x).shape[:2], n, device=x.device) for n, x in enumerate(xs)]
     x = torch.cat([rows(x).to(dtype) for x in xs], 1)
-    return x, torch.cat([rows(mask) for mask in masks], 1), torch.cat(index, 1)
+    return x, torch.cat([rows(mask) for mask in masks], 1), Segments(torch.cat(index, 1), len(xs))
 
 
 def _restricted(mask: Tensor, own: Tensor | None, parts: tuple[Part, ...]) -> Tensor:

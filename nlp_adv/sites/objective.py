@@ -120,6 +120,7 @@ def objective(
         first_block=lambda: entry.first_block(unwrapped(model), first_block, generators),
         low=entry.low,
         high=entry.high,
+        segments=entry.segments,
     )
 
 

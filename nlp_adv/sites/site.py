@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import FirstBlock, ForwardFn, Output, model_forward
+from nlp_adv.perturbation import FirstBlock, ForwardFn, Output, Segments, model_forward
 
 ADV_MASK = "adv_mask"
 """The key of a batch that holds the user's own token mask; no model ever sees it."""
@@ -97,7 +97,7 @@ class Entry:
         tokens: (B, T), true where an output of a token counts in a comparison of outputs.
         low, high: bounds of δ, the shape of δ, as pixels have them.
         table, ids: the matrix that x is looked up in, and the rows of it, where there is one.
-        segments: (B, T), which of several modules each token of δ belongs to; None for one.
+        segments: which of several modules each token of δ belongs to; None for one.
         parts: what the site remembers of each module.
     """
 
@@ -114,7 +114,7 @@ class Entry:
     high: Tensor | None = None
     table: nn.Parameter | None = None
     ids: Tensor | None = None
-    segments: Tensor | None = None
+    segments: Segments | None = None
     parts: tuple[Any, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
@@ -184,6 +184,8 @@ class Entry:
             )
 
         def of(value: Any) -> Any:
+            if isinstance(value, Segments):
+                return value[kept]
             if isinstance(value, Tensor):
                 return value[kept.to(value.device)] if value.ndim and len(value) == size else value
             if isinstance(value, list | tuple) and len(value) == size:

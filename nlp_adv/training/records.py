@@ -59,6 +59,7 @@ class StepLog:
             self._sum("adv_divergence", report.divergence / objective.share)
         ball = getattr(method, "ball", None)
         if ball is not None and objective.delta is not None:
+            ball = objective.within(ball)
             norm = ball.norm(objective.delta)
             unit = unit_length(objective, ball, "relative")
             relative = torch.where(norm > 0, norm / unit, 0.0)  # no free token: no unit either

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from targets import TARGETS, TEXT_TARGETS
+from targets import TARGETS, TEXT_TARGETS, WORD_TARGETS
 
 from nlp_adv.methods import (
     AWP,
@@ -24,6 +24,7 @@ from nlp_adv.methods import (
     Noise,
     RDrop,
     Scaled,
+    bare,
 )
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 
@@ -59,7 +60,9 @@ class Case:
     def runs_on(self, target) -> bool:
         """Changes of unit are the same code everywhere: one target of each shape will do."""
         if isinstance(self.method, Scaled) and target not in (TARGETS[0], TARGETS[-1]):
-            return False
+            return getattr(target, "modules", 1) > 1 and self.id == "freelb-relative"
+        if getattr(bare(self.method), "text_only", False):  # it needs the matrix of the words
+            return target in WORD_TARGETS
         return target in TEXT_TARGETS or not self.text_only
 
 
@@ -132,7 +135,7 @@ METHODS_UNDER_TEST = ABSOLUTE + RELATIVE
 def each_method(targets=TARGETS, such_that=lambda case: True):
     """Parametrize by (case, target), where the method can run on the target."""
     pairs = [
-        pytest.param(case, target, id=f"{case.id}-{target.name}")
+        pytest.param(case, target, id=f"{case.id}-{target.id}")
         for case in METHODS_UNDER_TEST
         for target in targets
         if such_that(case) and case.runs_on(target)

@@ -1,6 +1,10 @@
-"""What the methods are run on: four language models and a small convolutional net, float64."""
+"""What the methods are run on, float64: words of language models, hidden states, pixels.
+
+Word and position embeddings together are two modules with a δ each.
+"""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import models
@@ -9,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nlp_adv.perturbation import Memory, ModelObjective, Output
-from nlp_adv.sites.objective import image_objective, text_objective
+from nlp_adv.sites.embeddings import EmbeddingSite
+from nlp_adv.sites.layer import LayerSite
+from nlp_adv.sites.objective import image_objective, objective
+from nlp_adv.sites.site import Site
 
 Batch = dict[str, Tensor]
 
@@ -26,6 +33,13 @@ class TextTarget:
     name: str
     atol: float = 1e-9
     blocks: int = 2
+    site: Callable[[], Site] = EmbeddingSite
+    at: str = ""
+    modules: int = 1
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}{self.at}"
 
     def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
         return models.tiny(self.name, dropout=dropout, attention=attention)
@@ -37,7 +51,8 @@ class TextTarget:
         return models.example(batch, row, trimmed=trimmed)
 
     def objective(self, model: nn.Module, batch: Batch, **options) -> ModelObjective:
-        return text_objective(model, batch, **{"seed": 0, "memory": Memory(), **options})
+        options = {"seed": 0, "memory": Memory(), **options}
+        return objective(model, batch, self.site(), **options)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of ordinary training."""
@@ -69,7 +84,7 @@ MEAN, STD = torch.tensor([[[0.4]], [[0.6]]]), torch.tensor([[[0.2]], [[0.5]]])
 class PixelTarget:
     """A convolutional net on (B, C, H, W), normalised images whose pixels have a range."""
 
-    name: str = "pixels"
+    id: str = "pixels"
     atol: float = 1e-9
     blocks: int = 1
 
@@ -98,10 +113,11 @@ class PixelTarget:
         return cross_entropy(model(batch["pixel_values"]), batch["labels"])
 
 
+WORDS_AND_PLACES = ("bert.embeddings.word_embeddings", "bert.embeddings.position_embeddings")
+WORD_TARGETS = [TextTarget("bert"), TextTarget("gpt2"), TextTarget("t5_token", atol=1e-4)]
 TEXT_TARGETS = [
-    TextTarget("bert"),
-    TextTarget("roberta"),
-    TextTarget("gpt2"),
-    TextTarget("t5_token", atol=1e-4),
+    *WORD_TARGETS,
+    TextTarget("bert", at="-layer", site=lambda: LayerSite("bert.encoder.layer.0")),
+    TextTarget("bert", at="-two", modules=2, site=lambda: EmbeddingSite(*WORDS_AND_PLACES)),
 ]
 TARGETS = [*TEXT_TARGETS, PixelTarget()]

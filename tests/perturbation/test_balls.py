@@ -11,12 +11,12 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from torch import Tensor
 
-from nlp_adv.perturbation import BALLS, L1Ball, L2Ball, LInfBall, WithinBox
+from nlp_adv.perturbation import BALLS, Ball, L1Ball, L2Ball, LInfBall, Segments, WithinBox
 
 ORDER = {"l2": 2, "linf": math.inf, "l1": 1}
 DUAL = {"l2": 2, "linf": 1, "l1": math.inf}
-KINDS = [(norm, "example") for norm in BALLS] + [(norm, "token") for norm in BALLS]
-SHAPES = {"example": [(3, 2, 4), (2, 2, 3, 2)], "token": [(2, 3, 4)]}
+KINDS = [(norm, per) for per in ("example", "token", "segments") for norm in BALLS]
+SHAPES = {"example": [(3, 2, 4), (2, 2, 3, 2)], "token": [(2, 3, 4)], "segments": [(2, 4, 3)]}
 
 each_kind = pytest.mark.parametrize(("norm", "per"), KINDS)
 each_norm = pytest.mark.parametrize("norm", BALLS)
@@ -38,9 +38,22 @@ def cases(draw, per: str) -> Case:
     return Case(torch.from_numpy(delta), torch.from_numpy(other), draw(radius))
 
 
+def segments(delta: Tensor) -> Segments:
+    """Two segments in turn, unlike in neighbouring rows; a third has no token."""
+    rows, tokens = (torch.arange(size) for size in delta.shape[:2])
+    return Segments((tokens + rows[:, None]) % 2, 3)
+
+
+def ball_of(norm: str, epsilon: float, per: str, delta: Tensor) -> Ball:
+    return BALLS[norm](epsilon, segments(delta) if per == "segments" else per)
+
+
 def slices(delta: Tensor, per: str) -> Tensor:
-    """One slice a row."""
-    return delta.flatten(1) if per == "example" else delta.flatten(0, 1)
+    """One slice a row, with zeros for the tokens of other segments."""
+    if per != "segments":
+        return delta.flatten(1) if per == "example" else delta.flatten(0, 1)
+    own = segments(delta).index[:, None] == torch.arange(3)[:, None]
+    return torch.stack([delta] * 3, 1).where(own[..., None], 0.0).flatten(0, 1).flatten(1)
 
 
 def norms(delta: Tensor, norm: dict[str, float] | float, per: str) -> Tensor:
@@ -61,15 +74,18 @@ def each_kind_with_cases(test):
 
 @each_kind_with_cases
 def test_norm_is_the_norm_of_each_slice(norm, per, case):
-    got = BALLS[norm](1.0, per).norm(case.delta)
+    got = ball_of(norm, 1.0, per, case.delta).norm(case.delta)
     rest = (1,) * (case.delta.ndim - 1) if per == "example" else (case.delta.shape[1], 1)
     assert got.shape == (case.delta.shape[0], *rest)
-    torch.testing.assert_close(got.flatten(), norms(case.delta, ORDER[norm], per))
+    want = norms(case.delta, ORDER[norm], per)
+    if per == "segments":  # each of its tokens has it
+        want = want.view(-1, 3, 1).gather(1, segments(case.delta).index[..., None])
+    torch.testing.assert_close(got.flatten(), want.flatten())
 
 
 def assert_feasible_and_idempotent(norm: str, per: str, delta: Tensor, epsilon: float) -> None:
     """Up to rounding, which L1's threshold inherits from the sum of δ, not from ε."""
-    ball = BALLS[norm](epsilon, per)
+    ball = ball_of(norm, epsilon, per, delta)
     once = ball.project(delta)
     rounding = 1e-15 * norms(delta, 1, per)
     assert (norms(once, ORDER[norm], per) <= epsilon * (1 + 1e-12) + rounding).all()
@@ -95,7 +111,7 @@ def test_projection_is_feasible_where_coordinates_are_equal(norm, epsilon):
 
 @each_kind_with_cases
 def test_projection_leaves_the_inside_alone(norm, per, case):
-    ball = BALLS[norm](1.0, per)
+    ball = ball_of(norm, 1.0, per, case.delta)
     longest = max(1.0, float(norms(case.delta, ORDER[norm], per).max()))
     inside = case.delta / (longest * 1.001)
     assert torch.equal(ball.project(inside), inside)
@@ -103,7 +119,7 @@ def test_projection_leaves_the_inside_alone(norm, per, case):
 
 @each_kind_with_cases
 def test_projection_does_not_expand(norm, per, case):
-    ball = BALLS[norm](case.epsilon, per)
+    ball = ball_of(norm, case.epsilon, per, case.delta)
     moved = norms(ball.project(case.delta) - ball.project(case.other), 2, per)
     assert (moved <= norms(case.delta - case.other, 2, per) * (1 + 1e-12) + 1e-12).all()
 
@@ -114,7 +130,7 @@ def test_projection_is_the_nearest_point(norm, per, case):
 
     The largest ⟨δ − p, y⟩ over the ball is ε‖δ − p‖_dual, so one inequality covers all of them.
     """
-    point = BALLS[norm](case.epsilon, per).project(case.delta)
+    point = ball_of(norm, case.epsilon, per, case.delta).project(case.delta)
     away, point = slices(case.delta - point, per), slices(point, per)
     best = case.epsilon * torch.linalg.vector_norm(away, DUAL[norm], dim=1)
     assert ((away * point).sum(1) >= best - 1e-9).all()
@@ -122,7 +138,7 @@ def test_projection_is_the_nearest_point(norm, per, case):
 
 @each_kind_with_cases
 def test_no_random_feasible_point_is_nearer(norm, per, case):
-    ball = BALLS[norm](case.epsilon, per)
+    ball = ball_of(norm, case.epsilon, per, case.delta)
     distance = norms(case.delta - ball.project(case.delta), 2, per)
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
@@ -135,8 +151,9 @@ def test_no_random_feasible_point_is_nearer(norm, per, case):
 def test_a_point_just_outside_comes_back_to_the_sphere(norm, per, excess):
     generator = torch.Generator().manual_seed(0)
     delta = torch.randn(3, 2, 4, generator=generator, dtype=torch.float64)
-    outside = delta / BALLS[norm](1.0, per).norm(delta) * 0.7 * (1 + excess)
-    got = norms(BALLS[norm](0.7, per).project(outside), ORDER[norm], per)
+    outside = delta / ball_of(norm, 1.0, per, delta).norm(delta) * 0.7 * (1 + excess)
+    got = norms(ball_of(norm, 0.7, per, delta).project(outside), ORDER[norm], per)
+    got = got[norms(delta, 1, per) > 0]  # a segment may be empty
     torch.testing.assert_close(got, torch.full_like(got, 0.7), rtol=1e-12, atol=0)
 
 
@@ -159,12 +176,12 @@ def test_l1_projection_is_soft_thresholding_at_the_root(case):
 @pytest.mark.parametrize("epsilon", [0.0, 0.5])
 def test_zero_stays_zero(norm, per, epsilon):
     zero = torch.zeros(2, 3, 4)
-    assert torch.equal(BALLS[norm](epsilon, per).project(zero), zero)
+    assert torch.equal(ball_of(norm, epsilon, per, zero).project(zero), zero)
 
 
 @each_kind_with_cases
 def test_steepest_attains_the_dual_norm(norm, per, case):
-    direction = BALLS[norm](case.epsilon, per).steepest(case.delta)
+    direction = ball_of(norm, case.epsilon, per, case.delta).steepest(case.delta)
     assert (norms(direction, ORDER[norm], per) <= 1 + 1e-12).all()
     gain = (slices(direction, per) * slices(case.delta, per)).sum(1)
     torch.testing.assert_close(gain, norms(case.delta, DUAL[norm], per), rtol=1e-12, atol=1e-12)
@@ -174,7 +191,7 @@ def test_steepest_attains_the_dual_norm(norm, per, case):
 def test_a_zero_gradient_gives_a_zero_step(norm, per):
     grad = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     grad[0] = 0
-    direction = BALLS[norm](1.0, per).steepest(grad)
+    direction = ball_of(norm, 1.0, per, grad).steepest(grad)
     assert (direction[0] == 0).all()
     torch.testing.assert_close(norms(direction, ORDER[norm], per).max(), torch.tensor(1.0))
 
@@ -182,22 +199,22 @@ def test_a_zero_gradient_gives_a_zero_step(norm, per):
 @each_kind
 @pytest.mark.parametrize("poison", [math.inf, -math.inf, math.nan])
 def test_a_nonfinite_gradient_stops_its_own_slice_only(norm, per, poison):
-    ball = BALLS[norm](1.0, per)
     grad = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0))
+    ball = ball_of(norm, 1.0, per, grad)
     clean = ball.steepest(grad)
     grad[1, 0, 2] = poison
     stopped = torch.zeros(3, 2, 1, dtype=torch.bool)
     stopped[1] = True
-    if per == "token":
-        stopped[1, 1] = False
+    if per != "example":
+        stopped[1, 1] = False  # another token, another segment
     torch.testing.assert_close(ball.steepest(grad), clean.where(~stopped, torch.zeros(())))
 
 
 @each_kind
 @pytest.mark.parametrize("size", [1e-38, 1e-30, 1.0, 1e30, 1e38])
 def test_the_size_of_a_float32_gradient_does_not_change_its_direction(norm, per, size):
-    ball = BALLS[norm](1.0, per)
     grad = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
+    ball = ball_of(norm, 1.0, per, grad)
     torch.testing.assert_close(ball.steepest(grad * size), ball.steepest(grad), atol=1e-6, rtol=0)
 
 
@@ -222,7 +239,9 @@ def ragged_mask(examples: int, tokens: int, width: int) -> Tensor:
 @each_kind_with_cases
 def test_a_sample_is_feasible_and_zero_where_masked(norm, per, case):
     mask = (case.delta > 0).double()
-    sample = BALLS[norm](case.epsilon, per).sample(mask, torch.Generator().manual_seed(0))
+    sample = ball_of(norm, case.epsilon, per, case.delta).sample(
+        mask, torch.Generator().manual_seed(0)
+    )
     assert torch.isfinite(sample).all()
     assert (sample[mask == 0] == 0).all()
     assert (norms(sample, ORDER[norm], per) <= case.epsilon * (1 + 1e-12)).all()
@@ -231,11 +250,11 @@ def test_a_sample_is_feasible_and_zero_where_masked(norm, per, case):
 
 
 @each_norm
-@pytest.mark.parametrize("per", ["example", "token"])
+@pytest.mark.parametrize("per", ["example", "token", "segments"])
 def test_the_radius_of_a_sample_follows_the_uniform_law(norm, per):
     """P(‖δ‖ ≤ r) = (r/ε)ⁿ in a ball of n dimensions, n being the slice's free coordinates."""
     mask, epsilon = ragged_mask(3000, 3, 2), 0.7
-    sample = BALLS[norm](epsilon, per).sample(mask, torch.Generator().manual_seed(0))
+    sample = ball_of(norm, epsilon, per, mask).sample(mask, torch.Generator().manual_seed(0))
     free = slices(mask, per).sum(1)
     radius = norms(sample, ORDER[norm], per) / epsilon
     assert stats.kstest((radius**free)[free > 0], "uniform").pvalue > 0.01
@@ -261,7 +280,8 @@ def test_each_coordinate_of_a_sample_has_the_marginal_of_the_uniform_law(norm, c
 
 @each_kind
 def test_samples_come_from_the_generator_and_leave_the_global_stream_alone(norm, per):
-    ball, mask = BALLS[norm](1.0, per), torch.ones(2, 3, 4)
+    mask = torch.ones(2, 3, 4)
+    ball = ball_of(norm, 1.0, per, mask)
     before = torch.get_rng_state()
     first, again, other = (ball.sample(mask, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     assert torch.equal(first, again)
@@ -357,10 +377,10 @@ def test_a_radius_that_is_none_is_refused(norm, epsilon):
 
 @each_kind_with_cases
 def test_an_infinite_radius_is_no_constraint(norm, per, case):
-    ball = BALLS[norm](math.inf, per)
+    ball = ball_of(norm, math.inf, per, case.delta)
     assert torch.equal(ball.project(case.delta), case.delta)
     assert torch.equal(ball.project(case.delta * 0), case.delta * 0)
-    finite = BALLS[norm](1.0, per)
+    finite = ball_of(norm, 1.0, per, case.delta)
     assert torch.equal(ball.steepest(case.delta), finite.steepest(case.delta))
     assert torch.equal(ball.norm(case.delta), finite.norm(case.delta))
 

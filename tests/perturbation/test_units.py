@@ -12,6 +12,7 @@ from nlp_adv.perturbation import (
     L2Ball,
     ModelObjective,
     ScaledObjective,
+    Segments,
     ascend,
     full_pass,
     unit_length,
@@ -70,6 +71,21 @@ def test_relative_in_other_norms_is_that_of_the_root_mean_square(x, norm, length
     rms = [row[:free].square().mean().sqrt() for row, free in zip(x, FREE, strict=True)]
     want = [length(free * WIDTH) * r for r, free in zip(rms, FREE, strict=True)]
     torch.testing.assert_close(got, torch.stack(want).view(3, 1, 1))
+
+
+@pytest.mark.parametrize("per", ["example", "token"])
+def test_each_segment_has_a_unit_of_its_own(x, per):
+    """That of an objective which holds the segment alone."""
+    model, index = LinearClassifier(x.shape[1:]), torch.tensor([0, 1, 0, 1, 1]).expand(3, 5)
+    objective = objective_of(x, model=model)
+    objective.segments = Segments(index, 2)
+    got = unit_length(objective, L2Ball(1.0, per), "relative")
+    for number in range(2):
+        alone = objective_of(x, model=model)
+        alone.mask = alone.mask * (index == number)[..., None]
+        want = unit_length(alone, L2Ball(1.0, per), "relative").expand(3, 5, 1)
+        own = (index == number) & (alone.mask.amax(2) > 0)
+        torch.testing.assert_close(got.expand(3, 5, 1)[own], want[own])
 
 
 def test_pixels_have_one_unit_a_picture():
