@@ -10,8 +10,8 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from nlp_adv.methods import FGMMatrix, Method, Scaled, describe
 from nlp_adv.perturbation import Ball, ModelObjective, Unit, unit_length
 from nlp_adv.perturbation.units import token_share
-from nlp_adv.sites.embeddings import embedding_tap
-from nlp_adv.sites.objective import text_objective
+from nlp_adv.sites.objective import objective
+from nlp_adv.training.inputs import module_site
 
 _ROWS = 64
 _SMALLEST, _LARGEST = 1e-4, 0.3  # as shares of the embedding norm: what attacks use, amply
@@ -40,17 +40,17 @@ def radius_in_words(
         return "ε = inf: there is no ball; how far δ goes is up to the steps."
     first = [rows[index] for index in range(min(_ROWS, len(rows)))]
     device = next(model.parameters()).device
-    objective = text_objective(
+    entered = objective(
         model,
         {key: value.to(device) for key, value in DataCollatorWithPadding(tokenizer)(first).items()},
-        tap=embedding_tap(model, training.adv_embedding),
+        module_site(training),
         seed=0,
         special_ids=tokenizer.all_special_ids if training.adv_exclude_special_tokens else (),
     )
     if isinstance(method, FGMMatrix):
-        return _of_matrix(method, objective)
+        return _of_matrix(method, entered)
     assert ball is not None
-    return _of_ball(method, ball, objective)
+    return _of_ball(method, ball, entered)
 
 
 def _of_ball(method: Method, ball: Ball, objective: ModelObjective) -> str:

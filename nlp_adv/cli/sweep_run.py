@@ -138,7 +138,9 @@ class SweepRun:
             constant=constant,
             seconds=times[-1],
             seed=self._args.seed,
-            method=run_description(schedule, self._args.adv_exclude_special_tokens),
+            method=run_description(
+                schedule, self._args.adv_exclude_special_tokens, self._args.adv_site
+            ),
             clean_attacked=same_rows,
         )
         self._folder.add(record)

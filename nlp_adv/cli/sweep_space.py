@@ -34,7 +34,13 @@ _OF_TRAINING = (
     "adam_beta2",
     "adam_epsilon",
 )
-_NOT_SEARCHED = ("adv_embedding", "adv_first_block", "adv_seed", "adv_mend_loss_scaling")
+_NOT_SEARCHED = (
+    "adv_embedding",
+    "adv_site",
+    "adv_first_block",
+    "adv_seed",
+    "adv_mend_loss_scaling",
+)
 
 
 def hyperparameters() -> dict[str, type]:

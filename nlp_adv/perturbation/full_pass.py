@@ -4,7 +4,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from nlp_adv.perturbation.memory import StepError
 from nlp_adv.perturbation.objective import Objective
+
+WENT_NOWHERE = (
+    "The loss does not depend on δ, so the perturbation went nowhere: let it enter another module "
+    "(--adv_site)."
+)
 
 
 class Pass(NamedTuple):
@@ -37,8 +43,8 @@ def grad_of(leaf: Tensor) -> Tensor:
     """∇δ that a backward pass has left in δ.
 
     Raises:
-        RuntimeError: it has left none.
+        StepError: it has left none.
     """
     if leaf.grad is None:
-        raise RuntimeError("The loss does not depend on δ: the perturbation went nowhere.")
+        raise StepError(WENT_NOWHERE)
     return leaf.grad

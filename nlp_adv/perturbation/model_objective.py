@@ -13,7 +13,7 @@ from nlp_adv.perturbation.balls import Ball, WithinBox, segmented
 from nlp_adv.perturbation.divergences import Outputs, divergence, fitted, mean_over_examples
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
-from nlp_adv.perturbation.full_pass import SplitPass, full_pass, grad_of
+from nlp_adv.perturbation.full_pass import WENT_NOWHERE, SplitPass, full_pass, grad_of
 from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.objective import Output
@@ -141,6 +141,9 @@ class ModelObjective:
                 output = self._run(leaf, needs_loss=loss_fn is None)
             loss = output.loss if loss_fn is None else loss_fn(output)
             self.note(loss)
+            if not loss.requires_grad:
+                self._frozen_dropout.restore()
+                raise StepError(WENT_NOWHERE)
             with self._frozen_dropout.restored_on_error():
                 torch.autograd.backward(loss * self.loss_scale)
         return grad_of(leaf) / self.loss_scale

@@ -211,6 +211,11 @@ class ModuleSite:
 
         if name is not None:
             tap.first_block = block_named(model, name)
+        if in_several_stacks(model, taps):
+            raise UserError(
+                "yopo holds still what lies behind one first block, and δ enters encoder and "
+                "decoder: name modules of one of them, or take another method."
+            )
         if tap.first_block is None:
             rewind = FrozenDropout(device_of(model), generators)
             try:

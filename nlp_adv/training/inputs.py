@@ -105,6 +105,18 @@ def module_site(args: Any) -> ModuleSite | None:
     return parse_site(text) if text else None
 
 
+def check_site(model: nn.Module, args: Any) -> None:
+    """Refuse a site that the model does not have, before anything is trained.
+
+    Raises:
+        UserError: it has no such module, or does not say which its word embedding is.
+    """
+    site = module_site(args) or (EmbeddingSite() if modality_of(model) == "text" else None)
+    if site is not None:
+        site.taps(model)
+        site.remove()
+
+
 def modality_of(model: Any) -> Modality:
     """ "image" for models whose main input is pixels, "text" for all others."""
     return "image" if getattr(model, "main_input_name", "") == "pixel_values" else "text"

@@ -101,7 +101,8 @@ class MemoryMixin(_Trainer):
         except ValueError as error:
             raise UserError(str(error)) from error
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
-        check_same_method(checkpoint, run_description(schedule, excluded))
+        site = getattr(self.args, "adv_site", None)
+        check_same_method(checkpoint, run_description(schedule, excluded, site))
         if schedule.method.name == "none":
             return
         rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""

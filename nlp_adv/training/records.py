@@ -144,16 +144,22 @@ def warn_if_below_resolution(relative: float, dtype: torch.dtype) -> bool:
     return True
 
 
-def run_description(schedule: WarmUp, exclude_special_tokens: bool) -> dict[str, Any]:
-    """The method with its numbers, warm-up and mask, as JSON holds it."""
+def run_description(
+    schedule: WarmUp, exclude_special_tokens: bool, site: str | None = None
+) -> dict[str, Any]:
+    """The method with its numbers, warm-up, mask and site, as JSON holds it."""
     from nlp_adv import __version__
 
-    return describe(schedule.method) | {
-        "start_step": schedule.start_step,
-        "ramp_steps": schedule.ramp_steps,
-        "exclude_special_tokens": exclude_special_tokens,
-        "nlp_adv_version": __version__,
-    }
+    return (
+        describe(schedule.method)
+        | ({"site": site} if site else {})
+        | {
+            "start_step": schedule.start_step,
+            "ramp_steps": schedule.ramp_steps,
+            "exclude_special_tokens": exclude_special_tokens,
+            "nlp_adv_version": __version__,
+        }
+    )
 
 
 def write_config(folder: str | Path, description: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from nlp_adv.training.heard_logits import HeardLogits
 from nlp_adv.training.inputs import Perturbed, scale_of
 from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
+from nlp_adv.training.masks import MaskMixin
 from nlp_adv.training.passes import StockPasses, loss_scale
 from nlp_adv.training.records import (
     ConstantPredictionAlarm,
@@ -35,7 +36,7 @@ else:
     _Trainer = object
 
 
-class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
+class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     """Put before a Trainer class: `class T(AdversarialMixin, Seq2SeqTrainer)`.
 
     Every pass that must leave parameter gradients is the stock `training_step`, so accumulation,
@@ -52,9 +53,12 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
     micro-batches with an inf or a nan.
 
     A model of text is perturbed on its word embeddings, a model whose main input is `pixel_values`
-    on its pixels: ε is then in pixels of [0, 1], and `processing_class` must be the image processor
-    that knows the normalisation. BatchNorm's running statistics are those of the passes that θ is
-    trained on.
+    on its pixels, and either on the modules that `--adv_site` names. On pixels ε is in those of
+    [0, 1], and `processing_class` must be the image processor that knows the normalisation.
+    BatchNorm's running statistics are those of the passes that θ is trained on.
+
+    A column `adv_mask` of the data, 1 for each token that may be perturbed and 0 for the others,
+    multiplies the mask of δ; no collator, model, loss or evaluation sees it.
 
     Errors: UserError for a set-up in which the result would be wrong (see `refusals`), a model
     without a hookable embedding, or images without an image processor.
@@ -127,6 +131,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
     ) -> Tensor:
         """One micro-batch; the method's passes are made where it calls `compute_loss`."""
         alone = self._perturbed is None
+        self._adv_mask = None  # an evaluation may have left its own
         try:
             with self._steps.of_its_own():
                 loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
@@ -282,6 +287,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
         return self._perturbed.objective(
             model,
             inputs,
+            mask=self._adv_mask,
             forward=passes.forward,
             backward=passes.backward,
             unsynced=lambda: self.accelerator.no_sync(model),
@@ -306,7 +312,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, _Trainer):
 
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
-        return run_description(self._schedule, excluded)
+        return run_description(self._schedule, excluded, getattr(self.args, "adv_site", None))
 
 
 class AdversarialTrainer(AdversarialMixin, Trainer):

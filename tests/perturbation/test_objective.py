@@ -8,7 +8,7 @@ from models import LinearClassifier, gradients, linear_objective
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from nlp_adv.perturbation import ModelObjective, Output, ScaledObjective, full_pass
+from nlp_adv.perturbation import ModelObjective, Output, ScaledObjective, StepError, full_pass
 
 
 def points(shape=(3, 4, 2), seed=1) -> Tensor:
@@ -117,7 +117,7 @@ def test_backward_uses_the_function_it_was_given(model, signs):
 def test_a_loss_that_does_not_depend_on_delta_is_refused(model, signs):
     objective = linear_objective(model, points(), signs)
     objective.run = lambda delta: Output(model(points()).mean(), None)
-    with pytest.raises(RuntimeError, match="does not depend on δ"):
+    with pytest.raises(StepError, match="does not depend on δ"):
         full_pass(objective, points(seed=2))
 
 
