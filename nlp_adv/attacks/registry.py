@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nlp_adv.attacks.apgd import APGD
 from nlp_adv.attacks.attack import Attack
@@ -50,7 +50,7 @@ class Settings:
     cw_search_steps: int = 9
 
     def pgd(self, *, random_start: bool = True, momentum: float = 0.0) -> PGD:
-        """PGD, and what it is without a random start or with momentum."""
+        """PGD until it fools, and what it is without a random start or with momentum."""
         return PGD(
             self.ball,
             self.step_size,
@@ -58,6 +58,7 @@ class Settings:
             random_start,
             momentum,
             self.loss,
+            until_fooled=True,
             seed=self.seed,
             unit=self.unit,
             shorten=self.shorten,
@@ -108,6 +109,6 @@ ATTACKS: dict[str, Callable[[Settings], Attack]] = {
     "noise": lambda s: Noise(s.ball, seed=s.seed, unit=s.unit),
     "deepfool": _deepfool,
     "cw": lambda s: CarliniWagner(s.cw_steps, s.cw_step_size, s.cw_search_steps),
-    "smallest-pgd": lambda s: Bisection(replace(s.pgd(random_start=False), until_fooled=True)),
+    "smallest-pgd": lambda s: Bisection(s.pgd(random_start=False)),
 }
 SMALLEST = ("deepfool", "cw", "smallest-pgd")  # those that have no radius

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from nlp_adv.attacks import PGD, Bisection, DeepFool, Ladder, ladder
+from nlp_adv.attacks import PGD, Ladder
 from nlp_adv.attacks.ladder import at_radius, radius_of
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Text
@@ -21,7 +21,6 @@ from nlp_adv.sites.any_model import answering
 from nlp_adv.sites.site import Site
 
 NORMS = {"l2": "L2", "linf": "L∞", "l1": "L1"}
-_FARTHEST = 1.0  # times the norm of x: the largest radius at which a robust radius is looked for
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class WhiteBox:
         examples: of the attacked texts, the first so many.
         checks: whether to run the masking checks as well, at the middle one of the radii.
         check_examples: with so many of them.
-        robust_radius: whether to look for each text's robust radius as well, the smallest ‖δ‖ that
-            changes its answer, by DeepFool and by bisection of PGD.
+        others: further attacks on the same examples, such as `ladder(DeepFool())` for each text's
+            robust radius, the smallest ‖δ‖ that changes its answer.
         site: where δ enters instead of the word embeddings.
 
     Raises:
@@ -45,7 +44,7 @@ class WhiteBox:
     examples: int = 200
     checks: bool = True
     check_examples: int = 100
-    robust_radius: bool = False
+    others: tuple[Ladder, ...] = ()
     site: Site | None = None
 
     def __post_init__(self) -> None:
@@ -57,20 +56,9 @@ class WhiteBox:
             )
         if len(set(written)) < len(written):
             raise UserError(f"Two radii are written alike: {', '.join(written)}.")
-
-    @property
-    def ladders(self) -> list[Ladder]:
-        """All that is tried."""
-        return [self.attack, *(self._smallest() if self.robust_radius else ())]
-
-    def _smallest(self) -> Iterator[Ladder]:
-        """The attacks that look for the smallest δ."""
-        climbing = self._climbing()
-        if self.attack.norm != "l1":
-            deepfool = DeepFool("linf" if self.attack.norm == "linf" else "l2")
-            yield ladder(deepfool, name=f"embedding-{deepfool.name}")
-        smallest = Bisection(at_radius(climbing, _FARTHEST))
-        yield ladder(smallest, name=f"embedding-smallest-pgd-{self.attack.norm}")
+        names = [self.attack.name, *(one.name for one in self.others)]
+        if len(set(names)) < len(names):
+            raise UserError(f"Two attacks have one name: {', '.join(names)}.")
 
     def _climbing(self) -> PGD:
         """PGD on the margin in the attack's ball: the attack itself, where it is PGD."""
@@ -87,7 +75,8 @@ class WhiteBox:
         """Each attack on the first of these texts."""
         chosen = frozenset(text.id for text in texts[: self.examples])
         reader = TextReader(victim, splicer, self.site)
-        return [PointRunner(one, reader, chosen=chosen) for one in self.ladders]
+        ladders = (self.attack, *self.others)
+        return [PointRunner(one, reader, chosen=chosen) for one in ladders]
 
     def curve(self, records: Iterable[Record]) -> Curve:
         """Accuracy by radius, from the records of all attacks."""
