@@ -52,8 +52,8 @@ from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.perturbation.units import token_share
 from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd, embedding_robustness
 from nlp_adv.robustness.evaluator import embedding_evaluator
-from nlp_adv.sites.embeddings import find_embedding
 from nlp_adv.training.callbacks import Evaluator
+from nlp_adv.training.inputs import check_site
 
 if TYPE_CHECKING:
     from nlp_adv.cli.arguments import TrainArguments
@@ -214,7 +214,7 @@ class TextTask(Task):
         report, training = arguments.report, arguments.training
         attacked = report.attack_epsilons or report.watch_epsilon is not None
         if attacked or (training.adv != "none" and arguments.trains):
-            find_embedding(model, training.adv_embedding)
+            check_site(model, training)
         check_embeddings(model, self.processor)
         longest = max((_longest(split) for split in self.splits.values()), key=len)
         error = self._refusal(model, longest)

@@ -156,7 +156,9 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     description: dict[str, Any] = {"model": arguments.model.model_name_or_path}
     if arguments.trains:
-        description = run_description(schedule, training.adv_exclude_special_tokens)
+        description = run_description(
+            schedule, training.adv_exclude_special_tokens, training.adv_site
+        )
     return RunResult(
         name=_name(arguments),
         description=description,
