@@ -101,9 +101,10 @@ class SweepReport:
     def importances(self) -> dict[str, float]:
         """Optuna's importance of each hyperparameter for the objective; they add up to 1.
 
-        Empty where there is nothing to explain: one trial, or objectives that are all the same.
+        Empty where there is nothing to explain: fewer than three trials, or objectives that are
+        all the same.
         """
-        if len({trial.value for trial in self.ranked}) < 2:
+        if len(self.ranked) < 3 or len({trial.value for trial in self.ranked}) < 2:
             return {}
         importance = import_module("optuna.importance")
         evaluator = importance.FanovaImportanceEvaluator(seed=0)

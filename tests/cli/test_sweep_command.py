@@ -359,6 +359,18 @@ class TestKindsOfSweep:
         assert best["max_train_samples"] == "64"
         assert set(names) <= best.keys()
 
+    def test_images_are_swept_alike(self, work):
+        """All trials are attacked at the same radii, also where these follow from --adv_epsilon."""
+        settings = {**TINY_DEMO, "modality": "image", "adv": "fgsm", "trials": 2}
+        settings |= {"attack_steps": 2, "attack_examples": 16, "disable_tqdm": True}
+        run = sweep(settings | {"output_dir": "out"})
+        assert run.code == 0, run.err
+        assert "under PGD-2 on the pixels, averaged over the L∞ radii 0.1" in run.out
+        found = records(work / "out")
+        assert [list(one["robust"]) for one in found] == [["0.1"], ["0.1"]]
+        assert len({one["params"]["adv_epsilon"] for one in found}) == 2
+        assert all(one["method"]["epsilon"] == one["params"]["adv_epsilon"] for one in found)
+
     def test_flags_follow_the_method_as_those_of_train_do(self, work):
         """The demo's warm-up is part of its adversarial runs, and no part of its plain ones."""
         settings = {**TINY_DEMO, "space": "adv=none,fgm,none,rdrop", "search": "grid"}
