@@ -27,13 +27,17 @@ class FolderTaken(UserError):
 
 
 @contextmanager
-def alone_in(folder: str | Path) -> Iterator[None]:
+def alone_in(folder: str | Path, *, wait: float = 0) -> Iterator[None]:
     """No other process writes into the folder meanwhile.
 
     Commands hold it from before they look at what is in the folder until their last file is
     written; what they call may hold it again. The operating system gives the lock back with the
     process that held it, however that ended, so that nothing has to be removed by hand after a
     kill. A folder that was made for it and is still empty at the end is removed.
+
+    Args:
+        folder: the folder; it is made.
+        wait: for how many seconds another process may hold it before this one gives up.
 
     Raises:
         FolderTaken: another process holds it.
@@ -48,7 +52,7 @@ def alone_in(folder: str | Path) -> Iterator[None]:
     if folder.is_file():
         raise UserError(f"{folder} cannot be used: it is a file; give another --output_dir.")
     made = [one for one in (folder, *folder.parents) if not one.exists()]
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=wait)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

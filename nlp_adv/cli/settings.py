@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from nlp_adv.cli.yaml_file import Unrepeated
 from nlp_adv.errors import UserError
+from nlp_adv.yaml_file import Unrepeated
 
 _YAML, _ENDINGS = (".yaml", ".yml"), (".json", ".yaml", ".yml")
 # Their values are objects; transformers takes them as JSON.

@@ -1,50 +1,83 @@
-"""`nlp-adv sweep`: search adversarial and training hyperparameters together.
-
-    objective = share·clean + (1 − share)·robust, on the validation split
-
-clean is the accuracy on the whole split, robust the accuracy under PGD on the embeddings of its
-first rows, averaged over the radii.
-"""
+"""`nlp-adv sweep`: search adversarial and training hyperparameters together."""
 
 import os
+from pathlib import Path
+from typing import Any
 
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
+from nlp_adv.cli.arguments import TrainArguments
 from nlp_adv.cli.settings import flags_of
-from nlp_adv.cli.sweep_records import SweepFolder
-from nlp_adv.cli.sweep_report import report_sweep
 from nlp_adv.cli.sweep_request import SweepRequest
-from nlp_adv.cli.sweep_run import SweepRun
-from nlp_adv.cli.task import Task, load_task
+from nlp_adv.cli.tables import table
+from nlp_adv.cli.task import Measured, Task, load_task
 from nlp_adv.cli.train import check_length
 from nlp_adv.errors import UserError
-from nlp_adv.folders import alone_in
+from nlp_adv.experiments.space import hp_space
+from nlp_adv.experiments.sweep import Scores, quietly, run_trials, scored
+from nlp_adv.experiments.sweep_report import BEST_NAME, SweepReport
+from nlp_adv.training.trainer import AdversarialTrainer
 
 
 def main(argv: list[str]) -> None:
     """Run the command.
 
     Raises:
-        UserError: anything that the user can mend, before a file is written.
+        UserError: anything that the user can mend, before a file is written; or all trials failed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("A sweep runs in one process: start it without a launcher.")
+        raise UserError(
+            "A trial runs in one process: start it without a launcher; for several trials at once, "
+            "run the same command several times."
+        )
     request = SweepRequest(flags_of(argv))
-    with alone_in(request.output_dir):
-        _run(request)
+    from nlp_adv.experiments.study import StudyFolder
 
-
-def _run(request: SweepRequest) -> None:
-    folder = SweepFolder(request.output_dir)
-    folder.check(request.settings, overwrite=request.base.report.overwrite_output_dir)
-    set_seed(request.base.training.seed)
+    folder, seed = StudyFolder(request.output_dir), request.base.training.seed
+    overwrite = request.report.overwrite_output_dir
+    folder.check(request.settings, overwrite=overwrite)
+    set_seed(seed)
     task = load_task(request.base)
     _check_before_training(request, task)
-    run = SweepRun(request, folder, task)
-    folder.open(request.settings)
-    run.search()
-    best = request.flags_of_best(folder.best.params)
-    report_sweep(folder, request.space, request.formula, best)
+
+    def scores(params: dict[str, Any], place: Path) -> Scores:
+        arguments = request.of_trial(params, place)
+        training = arguments.training
+        with quietly():
+            trainer = _trainer(arguments, task)
+        progress = None if training.disable_tqdm else "Attacking"
+
+        def attacked(model: PreTrainedModel) -> Measured:
+            return task.measure(model, "validation", request.report, training, progress=progress)
+
+        attack = attacked if request.report.attack_epsilons else None
+        return scored(trainer, task.labels("validation"), attack)
+
+    folder.open(request.settings, request.plan, seed=seed, overwrite=overwrite)
+    run_trials(folder, request.total, hp_space(request.space), request.objective, scores)
+    elsewhere = folder.unfinished(request.total)
+    if elsewhere:
+        print(f"Trials that other processes are at: {elsewhere}. The last to end reports on all.")
+    if not folder.ranked:
+        return
+    with folder.alone():  # another process may be at its end as well
+        best = folder.ranked[0].params
+        _show(SweepReport(folder, request.space, str(request.objective), request.of_best(best)))
+
+
+def _show(report: SweepReport) -> None:
+    written = report.write()
+    place = report.folder.path
+    print(f"\n{table(report.trials)}\n")
+    print("Rank correlation (Spearman) over the trials, and importance (fANOVA):")
+    print(f"{table(report.mattered)}\n")
+    print("\n".join(report.notes))
+    if len(written) == 1:
+        print("No plot: it needs matplotlib (pip install matplotlib); then run the same command.")
+    print(f"Written to {place}: {', '.join(written)}.")
+    print(
+        f"Train the best trial with\n\n  {report.command}\n\nor nlp-adv train {place / BEST_NAME}"
+    )
 
 
 def _check_before_training(request: SweepRequest, task: Task) -> None:
@@ -52,6 +85,18 @@ def _check_before_training(request: SweepRequest, task: Task) -> None:
         raise UserError("A sweep compares trials on a validation split: give --validation_file.")
     if task.label_names is None:
         raise UserError("A sweep compares accuracies; regression has none.")
-    for arguments in request.trials:
+    for arguments in request.checked:
         check_length(task, arguments.training)
     task.check_fits(task.new_model(), request.base)
+    with quietly():  # what loading says was said just now
+        _trainer(request.base, task)  # last, since it makes the folder
+
+
+def _trainer(arguments: TrainArguments, task: Task) -> AdversarialTrainer:
+    """The Trainer of `nlp-adv train`, from the same random state."""
+    training = arguments.training
+    set_seed(training.seed)
+    try:
+        return AdversarialTrainer(model=task.new_model(), args=training, **task.for_trainer())
+    except ValueError as error:
+        raise UserError(" ".join(str(error).split())) from error

@@ -1,22 +1,26 @@
 """What `nlp-adv sweep` is asked for: its flags, the space, and the arguments of each trial."""
 
 from dataclasses import dataclass, field
-from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 from nlp_adv.cli.arguments import TrainArguments, parse
 from nlp_adv.cli.parser import FlagParser
-from nlp_adv.cli.sweep_space import Hyperparameter, default_space, parse_space
 from nlp_adv.errors import UserError
-from nlp_adv.training.search import BUILT_IN
-from nlp_adv.training.trials import planned
+from nlp_adv.experiments.space import Hyperparameter, default_space, hp_space, parse_space
+from nlp_adv.experiments.sweep import Objective
 
+# What the robust accuracy is measured on, and its radii.
+_ATTACKED = {
+    "text": ("word embeddings", "relative L2 radii"),
+    "image": ("pixels", "L∞ radii"),
+}
 # A sweep keeps numbers, not models, and goes on by itself.
 _REFUSED = ("resume_from_checkpoint", "load_best_model_at_end", "push_to_hub", "watch_epsilon")
 # Flags that may change before a sweep goes on.
 _NEUTRAL = ("output_dir", "overwrite_output_dir", "disable_tqdm", "report_to", "log_level")
-# Trials are scored once, at their end.
 _DEMO = ("--attack_examples", "200")  # fewer than in `nlp-adv train`
+# Trials are scored once, at their end.
 _OF_TRIALS = {"save_strategy": ["no"], "eval_strategy": ["no"]}
 
 
@@ -36,9 +40,12 @@ class SweepArguments:
             "learning rate."
         },
     )
-    search: Literal["random", "grid", "optuna"] = field(
+    search: Literal["random", "grid", "tpe", "optuna"] = field(
         default="random",
-        metadata={"help": "random draws, the grid of all values, or Optuna (pip install optuna)."},
+        metadata={
+            "help": "random draws, the grid of all values, or TPE, which draws near the best "
+            "trials so far; optuna is another name for tpe."
+        },
     )
     trials: int | None = field(
         default=None,
@@ -60,6 +67,7 @@ class SweepArguments:
             raise UserError(f"--grid_points is {self.grid_points}; give at least 2.")
         if not 0 <= self.clean_share <= 1:
             raise UserError(f"--clean_share is {self.clean_share}; it must be in [0, 1].")
+        self.search = "tpe" if self.search == "optuna" else self.search
 
 
 class SweepRequest:
@@ -69,13 +77,16 @@ class SweepRequest:
         argv: the command line after `sweep`.
 
     Raises:
-        UserError: flags, a space or a trial that cannot be run.
+        UserError: flags, a space or a trial that cannot be run; or Optuna is not installed.
     """
 
     def __init__(self, argv: list[str]) -> None:
         if {"-h", "--help"} & set(argv):
             self._parsed({"help": []})  # prints all flags and exits
         self.arguments, self._flags = _split(argv)
+        from nlp_adv.experiments.plan import planned, quiet_optuna  # Optuna is an extra
+
+        quiet_optuna()
         refused = sorted(set(self._flags) & set(_REFUSED))
         if refused:
             raise UserError(
@@ -85,71 +96,65 @@ class SweepRequest:
         adv = self._flags.get("adv", ["none"])
         self.output_dir = (self._flags.get("output_dir") or [f"runs/sweep-{'-'.join(adv)}"])[-1]
         self.space = self._space()
-        self.base = self._checked({one.name: one.ends[0] for one in self.space})
-        if self.arguments.search == "optuna":
-            _check_optuna()
-        if self.arguments.clean_share < 1 and not self.base.report.attack_epsilons:
+        first = {one.name: one.ends[0] for one in self.space}
+        self.base = self._checked(first)
+        # Radii may follow from a trial's ε; trials that are compared are attacked alike.
+        others = {name: value for name, value in first.items() if name != "adv_epsilon"}
+        self.report = self._checked(others).report
+        self.objective = self._objective()
+        search, points = self.arguments.search, self.arguments.grid_points
+        trials = self.arguments.trials
+        if trials is None and search != "grid":
+            trials = 6 if self.base.demo else 12
+        seed = self.base.training.seed
+        self.plan = planned(search, hp_space(self.space), n_trials=trials, seed=seed, points=points)
+        known = self.plan
+        if search == "tpe":  # the ends of each hyperparameter stand for what is chosen later
+            known = [first | {one.name: end} for one in self.space for end in one.ends]
+        self.checked = [self._checked(params) for params in known]
+
+    def _objective(self) -> Objective:
+        report, share = self.report, self.arguments.clean_share
+        if share < 1 and not report.attack_epsilons:
             raise UserError(
                 "The robust accuracy needs radii: name some with --attack_epsilons, or pass "
                 "--clean_share 1 for the clean accuracy alone."
             )
-        self.trials = [self._checked(params) for params in self._known_params()]
+        shown = ", ".join(f"{epsilon:g}" for epsilon in sorted(report.attack_epsilons))
+        place, radii = _ATTACKED[self.base.kind.modality]
+        attack = f"PGD-{report.attack_steps} on the {place}" if shown else ""
+        return Objective(share, attack, f"{radii} {shown}", report.attack_examples)
 
     @property
     def total(self) -> int:
         """How many trials the sweep has."""
-        return len(self.trials) if self.arguments.search in BUILT_IN else self.drawn or 0
-
-    @property
-    def drawn(self) -> int | None:
-        """How many trials are drawn; None for a grid whose size is not limited."""
-        if self.arguments.trials is not None or self.arguments.search == "grid":
-            return self.arguments.trials
-        return 6 if self.base.demo else 12
-
-    @property
-    def share(self) -> float:
-        """The clean accuracy's share of the objective."""
-        return self.arguments.clean_share
+        return len(self.plan)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What must stay the same for a sweep to be continued; JSON can hold it."""
-        arguments, report = self.arguments, self.base.report
+        arguments, report = self.arguments, self.report
         return {
             "search": arguments.search,
             "space": [str(one) for one in self.space],
             "grid_points": arguments.grid_points,
             "seed": self.base.training.seed,
-            "objective": self.formula,
+            "objective": str(self.objective),
             "attack_steps": report.attack_steps,
             "attack_examples": report.attack_examples,
             "flags": {k: v for k, v in self._flags.items() if k not in _NEUTRAL},
         }
 
-    @property
-    def formula(self) -> str:
-        """The objective in words."""
-        share, report = self.arguments.clean_share, self.base.report
-        if share == 1:
-            return "accuracy on the validation split"
-        radii = ", ".join(f"{epsilon:g}" for epsilon in sorted(report.attack_epsilons))
-        return (
-            f"{share:g}·clean + {1 - share:g}·robust, clean the accuracy on the validation split "
-            f"and robust the accuracy on its first rows (at most {report.attack_examples}) under "
-            f"PGD-{report.attack_steps} on the word embeddings, averaged over the relative L2 "
-            f"radii {radii}"
-        )
-
-    def of_trial(self, params: dict[str, Any]) -> TrainArguments:
+    def of_trial(self, params: dict[str, Any], folder: Path | None = None) -> TrainArguments:
         """All arguments of a trial, as `nlp-adv train` would have them."""
-        fixed = {**_OF_TRIALS, "output_dir": [self.output_dir]}
-        parsed = self._parsed(self._flags | _words(params) | fixed)
+        fixed = {**_OF_TRIALS, "output_dir": [str(folder or self.output_dir)]}
+        words = {name: [str(value)] for name, value in params.items()}
+        parsed = self._parsed(self._flags | words | fixed)
         if parsed.training.n_gpu > 1:  # one process on several would be nn.DataParallel
             parsed.training._n_gpu = 1
         return parsed
 
-    def flags_of_best(self, params: dict[str, Any]) -> dict[str, Any]:
+    def of_best(self, params: dict[str, Any]) -> dict[str, Any]:
         """Flags of `nlp-adv train` that repeat a trial, and keep its model."""
         given = {
             name: values[0] if len(values) == 1 else values or True
@@ -157,10 +162,6 @@ class SweepRequest:
             if name != "overwrite_output_dir"
         }
         return {**given, **params, "output_dir": f"{self.output_dir}/best"}
-
-    def values(self, trial: Any) -> dict[str, Any]:
-        """The searched values of a trial, by name."""
-        return {one.name: one.suggest(trial) for one in self.space}
 
     def _space(self) -> list[Hyperparameter]:
         space = parse_space(self.arguments.space)
@@ -170,27 +171,16 @@ class SweepRequest:
         if space:
             return space
         base = self.of_trial({})
-        return default_space(base.training, set(self._flags), demo=base.demo)
-
-    def _known_params(self) -> list[dict[str, Any]]:
-        """Of all trials of a built-in search; for Optuna the ends of each hyperparameter."""
-        if self.arguments.search not in BUILT_IN:
-            first = {one.name: one.ends[0] for one in self.space}
-            return [first | {one.name: end} for one in self.space for end in one.ends]
-        plan = planned(
-            self.arguments.search,
-            self.values,
-            n_trials=self.drawn,
-            seed=self.base.training.seed,
-            points=self.arguments.grid_points,
+        return default_space(
+            base.training, set(self._flags), demo=base.demo, modality=base.kind.modality
         )
-        return [trial.params for trial in plan]
 
     def _checked(self, params: dict[str, Any]) -> TrainArguments:
         try:
             return self.of_trial(params)
         except UserError as error:
-            raise _cannot_run(params, error) from error
+            shown = ", ".join(f"{name} {value}" for name, value in params.items())
+            raise UserError(f"The trial with {shown} cannot run: {error}") from error
 
     def _parsed(self, flags: dict[str, list[str]]) -> TrainArguments:
         argv = [word for name, values in flags.items() for word in (f"--{name}", *values)]
@@ -216,22 +206,3 @@ def _split(argv: list[str]) -> tuple[SweepArguments, dict[str, list[str]]]:
         else:
             raise parser.unknown(word)
     return arguments, flags
-
-
-def _check_optuna() -> None:
-    try:
-        import_module("optuna.storages.journal")
-    except ImportError:
-        raise UserError(
-            "--search optuna needs Optuna, version 4 or later, which is not installed: pip install "
-            "optuna, or use --search random."
-        ) from None
-
-
-def _words(params: dict[str, Any]) -> dict[str, list[str]]:
-    return {name: [str(value)] for name, value in params.items()}
-
-
-def _cannot_run(params: dict[str, Any], error: UserError) -> UserError:
-    shown = ", ".join(f"{name} {value}" for name, value in params.items())
-    return UserError(f"The trial with {shown} cannot run: {error}")

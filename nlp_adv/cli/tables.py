@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-REPORT_NAME = "nlp_adv_report.json"  # of a training run, written last of all its files
+from nlp_adv.training.records import REPORT_NAME as REPORT_NAME
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

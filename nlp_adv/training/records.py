@@ -15,6 +15,7 @@ from nlp_adv.perturbation import ModelObjective, unit_length
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "adversarial_config.json"
+REPORT_NAME = "nlp_adv_report.json"  # what `nlp-adv train` measured, written last of all
 _CONSTANT_AFTER = 256  # examples with one and the same answer before the alarm
 
 

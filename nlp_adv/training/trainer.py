@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import Trainer
+from transformers.trainer_utils import HPSearchBackend
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, WarmUp, bare, floor_cost
@@ -27,7 +28,7 @@ from nlp_adv.training.records import (
 )
 from nlp_adv.training.refusals import refuse_unsupported
 from nlp_adv.training.replays import ReplayMixin
-from nlp_adv.training.search import BUILT_IN, keep_floats, search
+from nlp_adv.training.search import searching, set_up, with_backend
 from nlp_adv.training.steps import Steps
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
@@ -113,6 +114,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             UserError: the method did not take part in a step, or the numbers are no numbers.
         """
         self._memory = Memory()
+        if kwargs.get("trial") is not None:
+            self._hp_search_setup(kwargs["trial"])
         try:
             with self._steps.of_a_run():
                 output = super().train(*args, **kwargs)
@@ -209,13 +212,17 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         hp_name: Callable[[Any], str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The Trainer's, with the backends "grid" and "random" built in: see `training.search`."""
-        about = (direction, backend, hp_name)
-        if backend in BUILT_IN:
-            return search(self, hp_space, compute_objective, n_trials, *about, **kwargs)
-        keep_floats(self.args)
-        given = (hp_space, compute_objective, n_trials or 20)
-        return super().hyperparameter_search(*given, *about, **kwargs)
+        """The Trainer's, each trial from the arguments as they are now: see `training.search`."""
+        backend = with_backend(backend, kwargs)
+        about = (hp_space, compute_objective, n_trials or 20, direction, backend, hp_name)
+        with searching(self):
+            return super().hyperparameter_search(*about, **kwargs)
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """The Trainer's, which `train` has called already: the trial's seed holds for its model."""
+        if self.hp_search_backend == HPSearchBackend.OPTUNA and trial is not None:
+            set_up(self, trial)
+        super()._hp_search_setup(trial)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The Trainer's count of a clean step, times what the method costs."""

@@ -8,9 +8,10 @@ from commands import BRIEF, Run
 from filelock import FileLock
 from test_attack_command import refused_last
 
+from nlp_adv.cli.comparison import ATTACK_FLAGS
 from nlp_adv.cli.main import main
-from nlp_adv.cli.recipe import Control, read_recipe
 from nlp_adv.errors import UserError
+from nlp_adv.experiments.recipe import Control, read_recipe
 
 RECIPE = {
     "title": "Tiny",
@@ -104,7 +105,7 @@ def test_a_cell_of_another_process_is_left_to_it(recipe, work, capsys):
 
 def test_flags_win_over_the_recipe(recipe, files):
     overrides = {"max_steps": ["7"], "max_examples": ["3"], "attack.test_file": ["other.jsonl"]}
-    read = read_recipe(recipe, overrides)
+    read = read_recipe(recipe, overrides, ATTACK_FLAGS)
     trained = read.train_flags("fgm", 1, recipe)
     assert trained[trained.index("--max_steps") + 1] == "7"
     assert trained[trained.index("--test_file") + 1] == files["test_file"]
@@ -155,7 +156,7 @@ def test_the_recipes_are_in_order(name):
 
     folder = Path(__file__).parents[2] / "recipes"
     given = {"model_name_or_path": "MODEL", "dataset_name": "DATA", "use_cpu": "true"}
-    read = read_recipe(folder / f"{name}.yaml", given)
+    read = read_recipe(folder / f"{name}.yaml", given, ATTACK_FLAGS)
     for method, own in read.methods.items():
         if not isinstance(own, Control):
             parse_training(read.train_flags(method, 0, Path("out")))

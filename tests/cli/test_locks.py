@@ -35,7 +35,9 @@ def test_resuming(work):
     held(work, lambda: call(**given))
 
 
-def test_sweep(work, files):
+def test_sweep(work, files, monkeypatch):
+    """Sweeps wait for each other a little, as they may work on one study; see `test_study`."""
+    monkeypatch.setattr("nlp_adv.experiments.study._PATIENCE", 0.1)
     known = {name: value for name, value in files.items() if name != "test_file"}
     given = known | SETTINGS | {"space": SPACE, "trials": 1, "output_dir": "out"}
     held(work, lambda: call(command="sweep", **given))

@@ -5,8 +5,8 @@ import yaml
 from commands import BRIEF, Run, snapshot
 
 from nlp_adv.cli.main import main
-from nlp_adv.cli.recipe import read_recipe
 from nlp_adv.errors import UserError
+from nlp_adv.experiments.recipe import read_recipe
 
 RECIPE = {
     "title": "Tiny",

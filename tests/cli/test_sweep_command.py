@@ -2,23 +2,29 @@
 
 import gc
 import json
+import shutil
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from commands import BRIEF, SPLITS, TINY_DEMO, Run, call, refused_without_trace, snapshot, write
+from filelock import FileLock
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from scipy.stats import spearmanr
 from transformers.utils import logging as hf_logging
 
-from nlp_adv.cli import task
+from nlp_adv.cli import text_task
 from nlp_adv.cli.main import main
+from nlp_adv.errors import UserError
 from nlp_adv.training.trainer import AdversarialTrainer
 
 EPSILONS = (0.02, 0.2)
 SPACE = ("adv_epsilon=0.05:0.5", "learning_rate=1e-4:3e-2")
 SETTINGS = BRIEF | {"attack_epsilons": EPSILONS, "attack_steps": 3, "max_steps": 8, "adv": "fgm"}
 del SETTINGS["learning_rate"]
-FILES = ("best.json", "sweep.json", "sweep.md", "trials.jsonl")
+FILES = ("best.json", "optuna_journal.log", "sweep.md")
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +39,17 @@ def sweep(settings: dict) -> Run:
     return call(command="sweep", **settings)
 
 
+def study(folder: Path) -> optuna.Study:
+    file = JournalFileBackend(str(folder / "optuna_journal.log"))
+    return optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(file))
+
+
 def records(folder: Path) -> list[dict]:
-    lines = (folder / "trials.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """The finished trials of a study, read as anybody would."""
+    return [
+        {"number": one.number, "params": one.params, "objective": one.value, **one.user_attrs}
+        for one in study(folder).get_trials(states=[TrialState.COMPLETE])
+    ]
 
 
 def without_time(record: dict) -> dict:
@@ -73,7 +87,7 @@ class TestOneSweep:
             robust = (one["robust"]["0.02"] + one["robust"]["0.2"]) / 2
             assert one["objective"] == pytest.approx(0.25 * one["clean"] + 0.75 * robust)
         assert len({one["objective"] for one in found}) > 1
-        formula = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["objective"]
+        formula = study(folder).user_attrs["settings"]["objective"]
         assert "0.25·clean + 0.75·robust" in formula
         assert "validation" in formula
         assert "radii 0.02, 0.2" in formula
@@ -119,20 +133,26 @@ class TestOneSweep:
         robust = [sum(one["robust"].values()) for one in found]
         measured = [[one["objective"] for one in found], [one["clean"] for one in found], robust]
         assert len(set(measured[0])) > 1
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        importance = optuna.importance.get_param_importances(
+            study(searched[1]), evaluator=evaluator
+        )
+        assert sum(importance.values()) == pytest.approx(1)
         for name in ("adv_epsilon", "learning_rate"):
             values = [one["params"][name] for one in found]
             want = [
                 f"{spearmanr(values, scores).statistic:+.2f}" if len(set(scores)) > 1 else "–"
                 for scores in measured
             ]
-            assert f"| {name} | {' | '.join(want)} |" in page
+            assert f"| {name} | {' | '.join(want)} | {importance[name]:.2f} |" in page
 
     def test_the_plot_has_a_panel_a_hyperparameter(self, searched):
         pytest.importorskip("matplotlib")
         drawn = (searched[1] / "sweep.svg").read_text(encoding="utf-8")
         for words in ("adv_epsilon: ρ = ", "learning_rate: ρ = ", "n = 4", "robust", "objective"):
             assert words in drawn
-        assert drawn.count('id="axes_') == 2
+        assert "importance (fANOVA)" in drawn
+        assert drawn.count('id="axes_') == 3
         assert "![sweep.svg](sweep.svg)" in (searched[1] / "sweep.md").read_text(encoding="utf-8")
 
     @pytest.mark.parametrize("form", ["file", "printed"])
@@ -186,32 +206,59 @@ CHANGES = {
 
 
 class TestGoingOn:
-    @pytest.mark.parametrize("half", [False, True])
-    @pytest.mark.parametrize("search", ["random", "grid"])
-    def test_a_killed_sweep_goes_on(self, searched, given, work, search, half):
-        settings = given | {"space": SPACE, "trials": 4, "clean_share": 0.25, "search": search}
-        settings |= {"grid_points": 2}
+    def test_a_killed_sweep_goes_on(self, searched, given, work):
+        settings = given | {"space": SPACE, "trials": 4, "clean_share": 0.25, "output_dir": "out"}
         with pytest.MonkeyPatch.context() as patch:
             stop_after(patch, 2, Killed)
             with pytest.raises(Killed):
-                sweep(settings | {"output_dir": "out"})
+                sweep(settings)
         assert len(records(work / "out")) == 2
-        if half:
-            with (work / "out" / "trials.jsonl").open("a", encoding="utf-8") as file:
-                file.write('{"number": 2, "par')
         with pytest.MonkeyPatch.context() as patch:
             begun = stop_after(patch, 9, Killed)
-            run = sweep(settings | {"output_dir": "out"})
+            run = sweep(settings)
         assert run.code == 0, run.err
         assert len(begun) == 2
         found = records(work / "out")
-        assert [one["number"] for one in found] == [0, 1, 2, 3]
-        if search == "random":
-            want = records(searched[1])
+        assert list(map(without_time, found)) == list(map(without_time, records(searched[1])))
+
+    def test_a_trial_of_another_process_is_left_to_it(self, searched, given, work):
+        """The report is of what there is; the other process, or the same command, goes on."""
+        settings = given | {"space": SPACE, "trials": 2, "clean_share": 0.25, "output_dir": "out"}
+        (work / "out" / "trial-0").mkdir(parents=True)
+        lock = FileLock(work / "out" / "trial-0" / ".lock")
+        shutil.copy(searched[1] / "optuna_journal.log", work / "whole.log")
+        lines = (work / "whole.log").read_text(encoding="utf-8").splitlines(keepends=True)
+        begun = [line for line in lines if '"op_code":0' in line or '"op_code":2' in line]
+        (work / "out" / "optuna_journal.log").write_text("".join(begun), encoding="utf-8")
+        with lock:
+            run = sweep(settings)
+        assert run.code == 0, run.err
+        assert "Trials that other processes are at: 1." in run.out
+        assert [one["number"] for one in records(work / "out")] == [1]
+        assert sweep(settings).code == 0
+        want = records(searched[1])[:2]
+        assert list(map(without_time, records(work / "out"))) == list(map(without_time, want))
+
+    @pytest.mark.parametrize("failing", [1, 2])
+    def test_a_trial_that_blows_up_is_no_end(self, given, work, monkeypatch, failing):
+        begun, train = [], AdversarialTrainer.train
+
+        def blows_up(self, *args, **kwargs):
+            begun.append(self)
+            if len(begun) <= failing:
+                raise UserError("The loss is no number any more.")
+            return train(self, *args, **kwargs)
+
+        monkeypatch.setattr(AdversarialTrainer, "train", blows_up)
+        run = sweep(given | {"space": SPACE, "trials": 2, "output_dir": "out"})
+        assert "failed: The loss is no number any more." in run.err
+        if failing == 2:
+            assert run.code == 2
+            assert "All trials failed: The loss is no number any more." in run.err
         else:
-            assert sweep(settings | {"output_dir": "whole"}).code == 0
-            want = records(work / "whole")
-        assert list(map(without_time, found)) == list(map(without_time, want))
+            assert run.code == 0
+            assert "Trial 0 failed: The loss is no number any more." in run.out
+            assert [one["number"] for one in records(work / "out")] == [1]
 
     def test_a_finished_sweep_is_only_shown(self, searched, given, monkeypatch):
         run, folder = searched
@@ -224,13 +271,6 @@ class TestGoingOn:
         assert again.out == run.out
         for name in FILES:
             assert (folder / name).read_bytes() == before[name]
-
-    def test_a_random_sweep_can_be_made_longer(self, given, searched, work):
-        settings = given | {"space": SPACE, "clean_share": 0.25, "output_dir": "out"}
-        assert sweep(settings | {"trials": 1}).code == 0
-        assert sweep(settings | {"trials": 3}).code == 0
-        want = records(searched[1])[:3]
-        assert list(map(without_time, records(work / "out"))) == list(map(without_time, want))
 
     def test_an_interrupt_says_how_to_go_on(self, given, work, monkeypatch):
         stop_after(monkeypatch, 1, KeyboardInterrupt)
@@ -260,12 +300,21 @@ class TestGoingOn:
         assert [one["seed"] for one in records(folder)] == [7]
         assert "overwrite" not in (folder / "best.json").read_text(encoding="utf-8")
 
-    @pytest.mark.parametrize("name", ["sweep.json", "trials.jsonl"])
-    def test_a_broken_file_is_refused(self, begun, name, tmp_path):
-        folder = tmp_path / "out"
-        assert sweep(begun | {"output_dir": folder}).code == 0
-        (folder / name).write_text("{\n", encoding="utf-8")
+    def test_a_broken_journal_is_refused(self, begun, work):
+        folder = work / "out"
+        folder.mkdir()
+        whole = (begun["output_dir"] / "optuna_journal.log").read_text(encoding="utf-8")
+        (folder / "optuna_journal.log").write_text("{\n" + whole, encoding="utf-8")
         refused_without_trace(folder, begun | {"output_dir": folder}, ["cannot be read"], "sweep")
+
+    @pytest.mark.parametrize("name", ["sweep.json", "trials.jsonl"])
+    def test_a_sweep_of_the_version_before_is_refused(self, given, work, name):
+        """0.5.0 kept its trials in files of its own."""
+        (work / "out").mkdir()
+        (work / "out" / name).write_text("{}\n", encoding="utf-8")
+        settings = given | {"output_dir": "out"}
+        words = ["out holds a sweep of version 0.5", "--overwrite_output_dir"]
+        refused_without_trace(work, settings, words, "sweep")
 
     def test_a_folder_that_holds_something_else(self, begun, work):
         (work / "out").mkdir()
@@ -284,8 +333,8 @@ class TestKindsOfSweep:
         run = sweep(settings)
         assert run.code == 0, run.err
         found = records(work / "out")
-        assert [(one["params"]["adv"], one["params"]["weight_decay"]) for one in found] == [
-            (adv, decay) for adv in ("none", "fgm", "freelb") for decay in (0, 0.1)
+        assert sorted((one["params"]["adv"], one["params"]["weight_decay"]) for one in found) == [
+            (adv, decay) for adv in ("fgm", "freelb", "none") for decay in (0, 0.1)
         ]
         assert [one["method"]["method"] for one in found] == [one["params"]["adv"] for one in found]
         assert all(one["objective"] == one["clean"] and one["robust"] == {} for one in found)
@@ -310,16 +359,28 @@ class TestKindsOfSweep:
         assert best["max_train_samples"] == "64"
         assert set(names) <= best.keys()
 
+    def test_images_are_swept_alike(self, work):
+        """All trials are attacked at the same radii, also where these follow from --adv_epsilon."""
+        settings = {**TINY_DEMO, "modality": "image", "adv": "fgsm", "trials": 2}
+        settings |= {"attack_steps": 2, "attack_examples": 16, "disable_tqdm": True}
+        run = sweep(settings | {"output_dir": "out"})
+        assert run.code == 0, run.err
+        assert "under PGD-2 on the pixels, averaged over the L∞ radii 0.1" in run.out
+        found = records(work / "out")
+        assert [list(one["robust"]) for one in found] == [["0.1"], ["0.1"]]
+        assert len({one["params"]["adv_epsilon"] for one in found}) == 2
+        assert all(one["method"]["epsilon"] == one["params"]["adv_epsilon"] for one in found)
+
     def test_flags_follow_the_method_as_those_of_train_do(self, work):
         """The demo's warm-up is part of its adversarial runs, and no part of its plain ones."""
         settings = {**TINY_DEMO, "space": "adv=none,fgm,none,rdrop", "search": "grid"}
         run = sweep(settings | {"clean_share": 1, "disable_tqdm": True, "output_dir": "out"})
         assert run.code == 0, run.err
-        methods = [one["method"] for one in records(work / "out")]
-        assert [one["method"] for one in methods] == ["none", "fgm", "rdrop"]
-        assert [one["start_step"] for one in methods] == [0, 0.4, 0.4]
-        assert [one["ramp_steps"] for one in methods] == [0, 0.3, 0]
-        assert methods[1]["epsilon"] == 0.1
+        methods = {one["method"]["method"]: one["method"] for one in records(work / "out")}
+        assert len(methods) == len(records(work / "out")) == 3
+        shown = {name: (one["start_step"], one["ramp_steps"]) for name, one in methods.items()}
+        assert shown == {"none": (0, 0), "fgm": (0.4, 0.3), "rdrop": (0.4, 0)}
+        assert methods["fgm"]["epsilon"] == 0.1
 
     def test_the_test_split_is_not_looked_at(self, given, searched, work):
         other = {"good": "bad", "bad": "good"}
@@ -333,12 +394,12 @@ class TestKindsOfSweep:
     def test_loading_a_model_is_reported_once(self, given, work, monkeypatch):
         levels = []
 
-        def seen(*args):
+        def seen(*args, **given):
             levels.append(hf_logging.get_verbosity())
-            return pretrained(*args)
+            return pretrained(*args, **given)
 
-        pretrained = task._pretrained
-        monkeypatch.setattr(task, "_pretrained", seen)
+        pretrained = text_task._pretrained
+        monkeypatch.setattr(text_task, "_pretrained", seen)
         level = hf_logging.get_verbosity()
         hf_logging.set_verbosity_warning()
         try:
@@ -402,16 +463,18 @@ class TestKindsOfSweep:
         for one in found:
             assert one["method"]["start_step"] == one["params"]["adv_start_step"]
 
-    def test_optuna_that_is_not_installed(self, given, work, monkeypatch):
-        monkeypatch.setitem(sys.modules, "optuna.storages.journal", None)
-        settings = given | {"search": "optuna", "output_dir": "out"}
-        refused_without_trace(work, settings, ["needs Optuna", "--search random"], "sweep")
+    @pytest.mark.parametrize("search", ["random", "optuna"])
+    def test_optuna_that_is_not_installed(self, given, work, monkeypatch, search):
+        monkeypatch.setitem(sys.modules, "optuna", None)
+        monkeypatch.delitem(sys.modules, "nlp_adv.experiments.plan", raising=False)
+        settings = given | {"search": search, "output_dir": "out"}
+        refused_without_trace(work, settings, ["pip install optuna"], "sweep")
 
 
 # flags, and what the one sentence must name
 BAD = {
     "a misspelt name": ({"space": "adv_epsilonn=1,2"}, ["did you mean adv_epsilon?"]),
-    "a flag read once": ({"space": "label_smoothing_factor=0,0.1"}, ["label_smoothing_factor"]),
+    "a flag that trains nothing": ({"space": "logging_steps=1,2"}, ["'logging_steps' is nothing"]),
     "no value": ({"space": "adv_epsilon"}, ["name=low:high"]),
     "a name twice": ({"space": ("adv_epsilon=1", "adv_epsilon=2")}, ["adv_epsilon twice"]),
     "backwards": ({"space": "adv_epsilon=2:1"}, ["adv_epsilon=2:1", "begin below its end"]),

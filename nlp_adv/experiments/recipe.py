@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nlp_adv.cli.attack_arguments import AttackArguments, EmbeddingArguments, VictimArguments
-from nlp_adv.cli.yaml_file import read_yaml
 from nlp_adv.errors import UserError
 from nlp_adv.folders import unusable_as_name
 from nlp_adv.report import PublishedValue
+from nlp_adv.yaml_file import read_yaml
 
 _OF_THE_DATA = ("dataset_name", "dataset_config_name", "task_name", "text_columns", "label_column")
-_INHERITED = (*_OF_THE_DATA, "test_file", "max_seq_length")
+INHERITED = (*_OF_THE_DATA, "test_file", "max_seq_length")
 # Where a cell is read and written: a recipe's own value would be another cell's, or outside.
 _PLACES = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
-ATTACK_FLAGS = {
-    one.name
-    for kind in (VictimArguments, AttackArguments, EmbeddingArguments)
-    for one in fields(kind)
-} - {*_INHERITED, "model_name_or_path", "model_revision", "cache_dir", "tokenizer_name"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Recipe:
 
     def attack_flags(self, model: Path, folder: Path) -> list[str]:
         """The command line after `nlp-adv evaluate`."""
-        inherited = {key: self.train[key] for key in _INHERITED if key in self.train}
+        inherited = {key: self.train[key] for key in INHERITED if key in self.train}
         sources = ("test_file", "dataset_name", "task_name")
         if any(key in self.attack for key in sources):  # other texts than those of the training
             inherited = {k: v for k, v in inherited.items() if k == "max_seq_length"}
@@ -76,13 +70,16 @@ class Recipe:
         return as_flags({**inherited, **self.attack, **places})
 
 
-def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
+def read_recipe(
+    path: Path, overrides: Mapping[str, Any], attack_flags: Container[str] = ()
+) -> Recipe:
     """A recipe from a YAML file.
 
     Args:
         path: the file.
         overrides: flags from the command line, which win over the file's; train.NAME and
             attack.NAME say whose they are where both commands have them.
+        attack_flags: names that are flags of `nlp-adv evaluate` where nothing is said.
 
     Raises:
         UserError: the file cannot be read or lacks something.
@@ -107,7 +104,7 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
         section, _, name = key.rpartition(".")
         if section not in ("", "train", "attack"):
             raise UserError(f"--{key}: a recipe has the sections train and attack.")
-        to_attack = section == "attack" or (not section and name in ATTACK_FLAGS)
+        to_attack = section == "attack" or (not section and name in attack_flags)
         try:
             given = _flags({name: value}, "attack" if to_attack else "train")
         except ValueError as error:

@@ -2,11 +2,12 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from nlp_adv.errors import UserError
+from nlp_adv.methods import Modality
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 
 # Lengths and rates matter by their ratio: their ranges are logarithmic unless told otherwise.
@@ -18,7 +19,7 @@ _LOGARITHMIC = (
     "adv_init_magnitude",
     "adv_xi",
 )
-# Flags that a Trainer obeys anew in each trial; many others it reads once, when it is made.
+# Those of TrainingArguments that say how a model is trained, not where or what is written.
 _OF_TRAINING = (
     "learning_rate",
     "weight_decay",
@@ -33,6 +34,8 @@ _OF_TRAINING = (
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
 )
 _NOT_SEARCHED = (
     "adv_embedding",
@@ -161,8 +164,20 @@ def _value(text: str, kind: type) -> Any:
     return value
 
 
+def hp_space(space: Sequence[Hyperparameter]) -> Callable[[Any], dict[str, Any]]:
+    """What `hyperparameter_search` and the plan of a sweep take: asks a trial for its values.
+
+    trainer.hyperparameter_search(hp_space(parse_space(["adv_epsilon=0.01:0.1"])), …)
+    """
+    return lambda trial: {one.name: one.suggest(trial) for one in space}
+
+
 def default_space(
-    training: AdversarialTrainingArguments, given: set[str], *, demo: bool
+    training: AdversarialTrainingArguments,
+    given: set[str],
+    *,
+    demo: bool,
+    modality: Modality = "text",
 ) -> list[Hyperparameter]:
     """ε from a third to thrice its size, and the learning rate, but for what the flags fix.
 
@@ -170,12 +185,13 @@ def default_space(
         training: the arguments, for ε as the flags or the preset have it.
         given: names of the flags that the user gave.
         demo: whether the demo is trained, whose random weights need a rate of their own.
+        modality: of the data, on which a method's preset depends.
 
     Raises:
         UserError: nothing is left to vary.
     """
     space = []
-    ball = getattr(training.adversarial_schedule().method, "ball", None)
+    ball = getattr(training.adversarial_schedule(modality).method, "ball", None)
     if ball is not None and 0 < ball.epsilon < math.inf and "adv_epsilon" not in given:
         low, high = _rounded(ball.epsilon / 3), _rounded(3 * ball.epsilon)
         space.append(Hyperparameter("adv_epsilon", low=low, high=high, log=True))

@@ -1,0 +1,1 @@
+"""Recipes run cell by cell, and searches for hyperparameters."""
