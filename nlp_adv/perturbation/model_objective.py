@@ -1,5 +1,6 @@
 """The one implementation of `Objective`: a function of δ that runs a model."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -51,7 +52,8 @@ class ModelObjective:
             where the caller divides by itself.
         table: the matrix that x is looked up in, where there is one.
         ids: the rows of it that x holds, (B, T).
-        names: names the examples by what they consist of, for methods that remember them.
+        names: names the examples by what they consist of, for methods that remember them; without
+            it x does.
         first_block: finds the model's first block, for methods that run it alone.
         labels: of the batch, where they are integers: with −100 alone there is no label in it.
         generators: sources of random numbers that `run` draws from, beside the global ones: see
@@ -222,14 +224,11 @@ class ModelObjective:
                 parameter.grad = before
 
     def example_names(self) -> list[str]:
-        """A name for each example that stays the same from epoch to epoch: what it consists of.
-
-        Raises:
-            StepError: nobody names them.
-        """
-        if self.names is None:
-            raise StepError("This method remembers each example, and the objective has no names.")
-        return self.names()
+        """A name for each example that stays the same from epoch to epoch: what it consists of."""
+        if self.names is not None:
+            return self.names()
+        rows = self.x.flatten(1).tolist()
+        return [hashlib.blake2b(repr(row).encode(), digest_size=12).hexdigest() for row in rows]
 
     def _block(self) -> FirstBlock:
         if self.first_block is None:
