@@ -19,6 +19,7 @@ from nlp_adv.perturbation import (
     divergence,
     full_pass,
 )
+from nlp_adv.sites.site import Entry
 
 SIGNS = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
 SHAPE = (3, 4, 2)
@@ -356,20 +357,19 @@ def test_outputs_for_other_tokens_than_the_batchs_are_not_compared():
 # --- what an example is called
 
 
-def text_objective(ids: Tensor, mask: Tensor, **options) -> ModelObjective:
-    x = nn.Embedding(9, 2).double()(ids).detach()
-    mask = mask.double()[..., None].expand_as(x)
-    net = LinearClassifier(x.shape[1:])
-    return linear_objective(net, x, SIGNS[: len(ids)], mask=mask, ids=ids, **options)
+def entry_of(ids: Tensor, free: Tensor) -> Entry:
+    """What names examples of text: their ids, without the padding."""
+    mask = free[..., None].double()
+    return Entry(None, {}, None, x=mask, mask=mask, content=ids, real=free != 0)
 
 
 def test_a_sentence_is_called_by_its_words_and_not_by_its_padding():
     free_right = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
     free_left = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 1, 1, 1]])
-    right = text_objective(torch.tensor([[1, 2, 3, 0], [4, 5, 0, 0]]), free_right)
-    left = text_objective(torch.tensor([[0, 0, 0, 4, 5], [0, 0, 1, 2, 3]]), free_left)
-    first, second = right.example_names()
-    assert left.example_names() == [second, first]
+    right = entry_of(torch.tensor([[1, 2, 3, 0], [4, 5, 0, 0]]), free_right)
+    left = entry_of(torch.tensor([[0, 0, 0, 4, 5], [0, 0, 1, 2, 3]]), free_left)
+    first, second = right.names()
+    assert left.names() == [second, first]
     assert first != second
 
 
@@ -377,7 +377,7 @@ def test_a_sentence_is_called_by_its_words_and_not_by_its_padding():
 def test_other_words_are_another_name(words):
     def name(words):
         ids = torch.tensor([words + [0] * (4 - len(words))]) % 9
-        return text_objective(ids, torch.arange(4)[None] < len(words)).example_names()[0]
+        return entry_of(ids, torch.arange(4)[None] < len(words)).names()[0]
 
     assert name(words) != name([1, 2, 3])
     assert name([1, 2, 3]) == name([1, 2, 3])
