@@ -133,7 +133,8 @@ class Ladder:
         ones = torch.ones_like(rows.clean.flatten(1)[:, 0])
 
         def lengths(ball: Ball, unit: Unit) -> Tensor:
-            return ones * torch.as_tensor(length_of(rows, ball, unit)).flatten()
+            own = torch.as_tensor(length_of(rows, ball, unit))
+            return (ones[:, None] * own.flatten(1)).amax(1) if own.ndim else ones * own
 
         return {
             "unit_lengths": lengths(own, unit),

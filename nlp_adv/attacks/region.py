@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import Ball, L1Ball, LInfBall, Unit, WithinBox, unit_length
+from nlp_adv.perturbation import Ball, L1Ball, LInfBall, Segments, Unit, WithinBox, unit_length
 from nlp_adv.perturbation.balls import TINY
 
 _SHRINK = 0.999999  # tanh never reaches 0 or 1: pixels that are would have w = ±∞, and never move
@@ -99,10 +99,12 @@ class Region(ABC):
         """A δ uniform in the unit ball for each example, drawn from what it consists of."""
         unit = with_epsilon(self.ball, 1.0)
         drawn = []
-        for content, mask in zip(self.examples.view.contents(), self.examples.mask, strict=True):
+        rows = zip(self.examples.view.contents(), self.examples.mask, strict=True)
+        for place, (content, mask) in enumerate(rows):
             digest = hashlib.blake2b(content, digest_size=7, salt=str(seed).encode()[:16]).digest()
             generator = torch.Generator(mask.device).manual_seed(int.from_bytes(digest, "big"))
-            drawn.append(self._sample(unit, mask, generator))
+            own = rows_of(unit, torch.tensor([place]))
+            drawn.append(self._sample(own, mask, generator))
         return torch.cat(drawn)
 
     def _sample(self, unit: Ball, mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -221,6 +223,7 @@ class DeltaRegion(Region):
     def of(cls, examples: Rows, ball: Ball, unit: Unit = "absolute") -> DeltaRegion:
         """That of a batch: each example's radius is ε of its own units."""
         length = length_of(examples, ball, unit) * examples.stretch
+        ball = examples.view.within(ball)
         return cls(examples, ball_for(ball, examples.clean, length), length)
 
     def project(self, point: Tensor) -> Tensor:
@@ -274,6 +277,9 @@ class DeltaRegion(Region):
         """Drawn for the tokens that may move alone, so that padding shifts no number."""
         delta = torch.zeros_like(mask[None])
         free = mask.flatten(1).amax(1) > 0 if mask.ndim > 1 else mask > 0
+        if isinstance(unit.per, Segments):
+            own = Segments(unit.per.index[:1, free], unit.per.count)
+            unit = replace(unit, per=own)  # type: ignore[type-var]
         if free.any():
             delta[:, free] = unit.sample(mask[None, free], generator)
         return delta
@@ -281,7 +287,8 @@ class DeltaRegion(Region):
 
 def length_of(examples: Rows, ball: Ball, unit: Unit) -> Tensor | float:
     """How long the unit is for each example, 1.0 or (b, 1, …)."""
-    minibatch: Any = SimpleNamespace(x=examples.view.x, mask=examples.mask)
+    view = examples.view
+    minibatch: Any = SimpleNamespace(x=view.x, mask=examples.mask, within=view.within)
     return unit_length(minibatch, ball, unit)
 
 
@@ -330,6 +337,8 @@ def rows_of(ball: Ball, kept: Tensor) -> Ball:
     epsilon = ball.epsilon
     if isinstance(epsilon, Tensor) and epsilon.ndim > 0 and len(epsilon) > 1:
         ball = with_epsilon(ball, epsilon[kept])
+    if isinstance(ball.per, Segments):
+        ball = replace(ball, per=ball.per[kept])  # type: ignore[type-var]
     free = getattr(ball, "free", None)
     return ball if free is None else replace(ball, free=free[kept])  # type: ignore[type-var]
 

@@ -60,6 +60,10 @@ class View(Protocol):
         """
         ...
 
+    def within(self, ball: Ball) -> Ball:
+        """The ball of each of several modules, where δ enters them."""
+        ...
+
     def region(self, rows: Rows, ball: Ball, unit: Unit) -> Region:
         """Where an attack may take the examples."""
         ...

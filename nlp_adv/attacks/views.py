@@ -13,6 +13,7 @@ from nlp_adv.attacks.region import DeltaRegion, PixelRegion, length_of
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, Unit
+from nlp_adv.perturbation.balls import segmented
 from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.sites.normalisation import Classifier, check_pixels, logits_of
 from nlp_adv.sites.site import Entry, Site
@@ -58,6 +59,10 @@ class PixelView:
         """The bytes of each image."""
         for row in self.x:
             yield row.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+    def within(self, ball: Ball) -> Ball:
+        """One ball an image."""
+        return ball
 
     def region(self, rows: Rows, ball: Ball, unit: Unit) -> PixelRegion:
         """A ball met with the range of the pixels."""
@@ -123,6 +128,11 @@ class SiteView:
         """The name of each example's content, without padding and what may not move."""
         for name in self.entry.names():
             yield name.encode()
+
+    def within(self, ball: Ball) -> Ball:
+        """One ball for each of several modules."""
+        segments = self.entry.segments
+        return ball if segments is None else segmented(ball, segments)
 
     def region(self, rows: Rows, ball: Ball, unit: Unit) -> DeltaRegion:
         """A ball of δ, in each example's own unit."""

@@ -132,10 +132,23 @@ RELATIVE = [
 METHODS_UNDER_TEST = ABSOLUTE + RELATIVE
 
 
+MAIN = [case.id for case in ABSOLUTE if "-" not in case.id] + ["fgm-matrix"]
+EVERYWHERE = (TARGETS[0], TARGETS[-1], *(one for one in TARGETS if one.id.endswith("-layer")))
+
+
+def _marks(case: Case, target):
+    """Variants of a method are its own code: words, a layer and pixels will do for them."""
+    if case.id in MAIN or target is TARGETS[0]:
+        return ()
+    if target in EVERYWHERE and not isinstance(case.method, Scaled):
+        return ()
+    return pytest.mark.slow
+
+
 def each_method(targets=TARGETS, such_that=lambda case: True):
     """Parametrize by (case, target), where the method can run on the target."""
     pairs = [
-        pytest.param(case, target, id=f"{case.id}-{target.id}")
+        pytest.param(case, target, id=f"{case.id}-{target.id}", marks=_marks(case, target))
         for case in METHODS_UNDER_TEST
         for target in targets
         if such_that(case) and case.runs_on(target)

@@ -12,6 +12,7 @@ from attacks_under_test import (
     ORDER,
     TARGETED,
     TARGETS,
+    Sentences,
     ball_of,
     each_attack,
     enlarged,
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from nlp_adv.attacks import APGD, PGD, DeepFool
 from nlp_adv.attacks.losses import margin
 from nlp_adv.perturbation import L2Ball, LInfBall
+from nlp_adv.sites import EmbeddingSite
 
 
 def run(name, target, count=6, **options):
@@ -340,3 +342,33 @@ def test_ties_and_answers_that_are_no_numbers_are_fooled(value):
         assert result.success[:2].all()
         assert not result.success[2:].any()
         assert margin(torch.zeros(1, 3), torch.zeros(1).long()) == 0
+
+
+TWO = Sentences(
+    "two",
+    lambda: EmbeddingSite("bert.embeddings.word_embeddings", "bert.embeddings.position_embeddings"),
+)
+
+
+@pytest.mark.parametrize("name", ["pgd-l2", "pgd-linf", "apgd-l2", "noise-linf", "deepfool-l2"])
+def test_each_of_several_modules_has_a_ball_and_a_unit_of_its_own(name):
+    attack = enlarged(ATTACKS[name], 0.12, "relative")
+    model, inputs, y = TWO.case()
+    result = TWO.run(attack, model, inputs, y)
+    tokens = inputs["input_ids"].shape[1]
+    assert result.delta.shape[1] == 2 * tokens
+    mask = inputs["attention_mask"][..., None].double()
+    for part in (slice(0, tokens), slice(tokens, None)):
+        x, delta = result.x[:, part] * mask, result.delta[:, part]
+        assert torch.equal(delta * mask, delta)
+        assert delta.flatten(1).any(1).any()
+        if ball_of(attack) is not None:
+            order = ORDER[type(ball_of(attack)).__name__]
+            one = mask.expand_as(x)
+            rms = (x.square().sum((1, 2)) / one.sum((1, 2))).sqrt()
+            unit = rms * torch.linalg.vector_norm(one.flatten(1), order, dim=1)
+            norms = torch.linalg.vector_norm(delta.flatten(1), order, dim=1)
+            assert (norms <= ball_of(attack).epsilon * unit * (1 + 1e-9)).all()
+    order = torch.tensor([3, 0, 5])
+    some = TWO.run(attack, model, TWO.some(inputs, order), y[order])
+    close(some.delta, result.delta[order])

@@ -16,9 +16,6 @@ from embedding_results import left, measured
 from hypothesis import given
 from hypothesis import strategies as st
 from made_records import words_record as record
-from torch import Tensor, nn
-
-from nlp_adv.errors import UserError
 from nlp_adv.robustness.checks import (
     check_budget,
     check_confidence,
@@ -37,6 +34,9 @@ from nlp_adv.robustness.checks import (
     embedding_checks,
     standing,
 )
+from torch import Tensor, nn
+
+from nlp_adv.errors import UserError
 from nlp_adv.robustness.checks_paired import Pair
 from nlp_adv.robustness.embedding import EmbeddingNoise, EmbeddingPGD, embedding_robustness
 from nlp_adv.robustness.scaled_logits import scaled_logits, softening_factor

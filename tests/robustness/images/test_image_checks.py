@@ -6,11 +6,6 @@ import faulty_models as small
 import pytest
 import torch
 from faulty_models import EPSILON, left, record
-
-from nlp_adv.attacks import FGM, PGD
-from nlp_adv.errors import UserError
-from nlp_adv.perturbation import L2Ball, LInfBall
-from nlp_adv.robustness.images import PixelNoise, evaluate_images
 from nlp_adv.robustness.images.checks import (
     check_ascent,
     check_beats,
@@ -29,6 +24,11 @@ from nlp_adv.robustness.images.checks import (
     grey_radius,
     image_checks,
 )
+
+from nlp_adv.attacks import FGM, PGD
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation import L2Ball, LInfBall
+from nlp_adv.robustness.images import PixelNoise, evaluate_images
 
 ATTACK = PGD(LInfBall(EPSILON), step_size=EPSILON / 5, steps=12)
 

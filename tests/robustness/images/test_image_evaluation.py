@@ -9,6 +9,7 @@ from faulty_models import record
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
+from nlp_adv.robustness.images.running import epsilon_of
 from torch import nn
 
 from nlp_adv.attacks import FGSM, PGD, Attack, DeepFool
@@ -21,7 +22,6 @@ from nlp_adv.robustness.images import (
     evaluate_images,
     image_evaluator,
 )
-from nlp_adv.robustness.images.running import epsilon_of
 from nlp_adv.robustness.records import read_records
 from nlp_adv.robustness.statistics import Share, is_robust, summarise
 from nlp_adv.sites.normalisation import Pixels

@@ -6,13 +6,13 @@ from dataclasses import replace
 import faulty_models as small
 import pytest
 import torch
+from nlp_adv.robustness.images.sweep import at_radius
 
 from nlp_adv.attacks import APGD, FGM, FGSM, PGD, DeepFool, OptimizerAttack
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import L2Ball, LInfBall
 from nlp_adv.robustness.curve import EpsilonSweep, sweep_by_length
 from nlp_adv.robustness.images import epsilon_sweep, evaluate_images
-from nlp_adv.robustness.images.sweep import at_radius
 
 RADII = (0.02, 0.045, 0.06, 0.3)
 PGD_ATTACK = PGD(LInfBall(0.045), step_size=0.01, steps=6, loss="margin", until_fooled=True)
