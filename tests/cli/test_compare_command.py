@@ -12,6 +12,7 @@ from nlp_adv.cli.comparison import ATTACK_FLAGS
 from nlp_adv.cli.main import main
 from nlp_adv.errors import UserError
 from nlp_adv.experiments.recipe import Control, read_recipe
+from nlp_adv.robustness.saved import load
 
 RECIPE = {
     "title": "Tiny",
@@ -65,13 +66,11 @@ def test_every_cell_is_run_once_and_reported(recipe, work, capsys, monkeypatch):
     cells = {path.parent.name for path in (work / "out").glob("*/evaluation.json")}
     assert cells == {f"{name}-seed{seed}" for name in RECIPE["methods"] for seed in (0, 1)}
     # A control is the other's model: its answers are the same and its confidence is not.
-    plain, sharp = (
-        [json.loads(line) for line in (work / "out" / f"{name}-seed0" / "records.jsonl").open()]
-        for name in ("none", "sharpened")
-    )
-    assert [r["prediction"] for r in plain] == [r["prediction"] for r in sharp]
-    assert [r["adversarial"] for r in plain] == [r["adversarial"] for r in sharp]
-    assert all(s["confidence"] > p["confidence"] for p, s in zip(plain, sharp, strict=True))
+    plain, sharp = (load(work / "out" / f"{name}-seed0").records for name in ("none", "sharpened"))
+    assert [r.prediction for r in plain] == [r.prediction for r in sharp]
+    texts = [[r.found.adversarial for r in each if r.changes_text] for each in (plain, sharp)]
+    assert texts[0] == texts[1] != []
+    assert all(s.confidence > p.confidence for p, s in zip(plain, sharp, strict=True))
     # Nothing is run again.
     for part in ("train.main", "evaluate.run"):
         monkeypatch.setattr(f"nlp_adv.cli.{part}", None)
