@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from nlp_adv.cli.main import main
 from nlp_adv.errors import UserError
 from nlp_adv.robustness import evaluate_robustness
-from nlp_adv.robustness.embedding import EmbeddingPGD
+from nlp_adv.robustness.embedding import embedding_pgd
 from nlp_adv.robustness.records import read_records
 from nlp_adv.robustness.white_box import WhiteBox
 
@@ -382,7 +382,7 @@ class TestModelsNoFolderHolds:
             output["logits"] = output["logits"] * (1 + torch.rand(()))
             return output
 
-        white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), check_examples=10)
+        white_box = WhiteBox(embedding_pgd((0.1,), steps=2), check_examples=10)
         for settings in ({}, {"white_box": white_box}):
             found = evaluated(shaken, **settings)
             failed = [check.name for check in found.checks if check.passed is False]
@@ -395,7 +395,7 @@ class TestModelsNoFolderHolds:
             output["logits"] = output["logits"].detach()
             return output
 
-        found = evaluated(cut, white_box=WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False))
+        found = evaluated(cut, white_box=WhiteBox(embedding_pgd((0.1,), steps=2), checks=False))
         assert any("no gradient" in note for note in found.notes)
         with pytest.raises(UserError, match="no gradient of its word embeddings"):
             evaluated(cut, attacks=["hotflip"])
@@ -425,7 +425,7 @@ class TestModelsNoFolderHolds:
             output["logits"] = output["logits"] * 0
             return output
 
-        white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False)
+        white_box = WhiteBox(embedding_pgd((0.1,), steps=2), checks=False)
         found = evaluated(level, white_box=white_box, clean_on_all=True)
         assert found.clean_on_all[0] == 0
         assert {record.outcome for record in found.records} == {"wrong"}
