@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import SPLITS, WORDS, Run, flags, snapshot, write
+from commands import TEXTS, WORDS, Run, refused_last, snapshot, write
+from commands import typed as call
 from filelock import FileLock
 from transformers import AutoTokenizer, BertForSequenceClassification
 
@@ -20,46 +21,18 @@ from nlp_adv.robustness.embedding import embedding_pgd
 from nlp_adv.robustness.records import read_records
 from nlp_adv.robustness.white_box import WhiteBox
 
-TEXTS = [row for rows in SPLITS.values() for row in rows]
 ATTACKS = ["deepwordbug", "textfooler", "hotflip"]
 
 
-def call(command: str, **settings) -> Run:
-    import contextlib
-    import io
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([command, *flags(settings)])
-    return Run(code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(scope="module")
-def given(files, tmp_path_factory) -> dict[str, str]:
+def given(reader, tmp_path_factory) -> dict[str, str]:
     """A classifier that looks at adjectives, 40 texts and candidates for their words."""
     folder = tmp_path_factory.mktemp("victim")
-    tokenizer = AutoTokenizer.from_pretrained(files["model_name_or_path"])
-    model = BertForSequenceClassification.from_pretrained(
-        files["model_name_or_path"],
-        num_labels=2,
-        id2label={0: "bad", 1: "good"},
-        label2id={"bad": 0, "good": 1},
-    )
-    torch.manual_seed(1)
-    rows = tokenizer([row["text"] for row in TEXTS], padding=True, return_tensors="pt")
-    labels = torch.tensor([int(row["label"] == "good") for row in TEXTS])
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(40):
-        model(**rows, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     adjectives = [word for words in WORDS.values() for word in words]
     table = {word: [other for other in adjectives if other != word] for word in adjectives}
     (folder / "candidates.json").write_text(json.dumps(table))
     return {
-        "model_name_or_path": str(folder),
+        "model_name_or_path": str(reader),
         "test_file": write(folder / "texts.jsonl", TEXTS),
         "neighbours": str(folder / "candidates.json"),
         "attacks": ATTACKS,
@@ -314,12 +287,6 @@ def test_two_processes_do_not_write_into_one_folder(given, tmp_path):
 def test_an_untrained_model_is_refused(files, given, work):
     settings = {**given, "model_name_or_path": files["model_name_or_path"], "output_dir": "out"}
     refused_last(call("attack", **settings), "no trained classifier")
-
-
-def refused_last(run: Run, *words: str) -> None:
-    assert run.code == 2, run
-    last = run.err.strip().splitlines()[-1]
-    assert all(word in last for word in words), last
 
 
 @pytest.mark.fault("U3")

@@ -4,9 +4,8 @@ import json
 
 import pytest
 import yaml
-from commands import BRIEF, Run
+from commands import BRIEF, Run, refused_last
 from filelock import FileLock
-from test_attack_command import refused_last
 
 from nlp_adv.cli.comparison import ATTACK_FLAGS
 from nlp_adv.cli.main import main

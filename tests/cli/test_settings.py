@@ -4,7 +4,7 @@ import json
 
 import pytest
 from commands import TINY_DEMO, call
-from test_attack_command import call as call_plain
+from commands import typed as call_plain
 
 from nlp_adv.cli.arguments import parse
 from nlp_adv.cli.attack import read
