@@ -21,9 +21,14 @@ from nlp_adv.folders import alone_in, unusable_as_name
 from nlp_adv.report import ModelResult, write_report
 from nlp_adv.robustness.saved import load
 
-ATTACK_FLAGS = {
-    one.name for kind in TextAttack.kinds("evaluate") for one in fields(kind)
-} - {*INHERITED, "modality", "model_name_or_path", "model_revision", "cache_dir", "tokenizer_name"}
+ATTACK_FLAGS = {one.name for kind in TextAttack.kinds("evaluate") for one in fields(kind)} - {
+    *INHERITED,
+    "modality",
+    "model_name_or_path",
+    "model_revision",
+    "cache_dir",
+    "tokenizer_name",
+}
 
 
 def compare(options: argparse.Namespace, overrides: dict[str, Any], command: str) -> None:
