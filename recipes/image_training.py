@@ -30,7 +30,8 @@ from transformers import TrainerCallback, set_seed
 
 from nlp_adv.attacks import FGSM, PGD
 from nlp_adv.cli.arguments import parse
-from nlp_adv.cli.image_task import ImageReportArguments, ImageTask
+from nlp_adv.cli.image_arguments import ImageReportArguments
+from nlp_adv.cli.image_task import ImageTask
 from nlp_adv.errors import UserError
 from nlp_adv.methods import floor_cost
 from nlp_adv.robustness import epsilon_sweep, evaluate_images, image_evaluator

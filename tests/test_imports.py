@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "perturbation": set(),
     "sites": {"perturbation"},
     "methods": {"perturbation"},
-    "data": {"perturbation", "sites"},
+    "data": set(),
     "attacks": {"perturbation", "sites", "data"},
     "robustness": {"perturbation", "sites", "data", "attacks"},
     "report": {"perturbation", "sites", "data", "attacks", "robustness"},

@@ -97,22 +97,18 @@ def test_there_are_examples():
 def test_flags_in_the_text_are_flags_of_the_command():
     from transformers import HfArgumentParser
 
-    from nlp_adv.cli.attack_arguments import (
-        AttackArguments,
-        EmbeddingArguments,
-        VictimArguments,
-    )
-    from nlp_adv.cli.attack_image_arguments import ImageAttackArguments, ImageVictimArguments
+    from nlp_adv.cli.image_attack import ImageAttack
     from nlp_adv.cli.sweep_request import SweepArguments
     from nlp_adv.cli.task import task_of
+    from nlp_adv.cli.text_attack import TextAttack
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
     training = (SweepArguments, AdversarialTrainingArguments)
     kinds = [
         (*task_of("text").arguments, *training),
         task_of("image").arguments,
-        (VictimArguments, AttackArguments, EmbeddingArguments),
-        (ImageVictimArguments, ImageAttackArguments),
+        TextAttack.kinds("evaluate"),
+        ImageAttack.kinds("evaluate"),
     ]
     actions = [action for one in kinds for action in HfArgumentParser(one)._actions]
     known = {name for action in actions for name in action.option_strings}

@@ -1,98 +1,158 @@
-"""`nlp-adv attack`: words and characters of labelled texts, records as it goes, a report.
-
-With `--modality image` it is `attack_images`.
-"""
+"""`nlp-adv attack`: attacks on labelled texts or images, records as it goes, a report."""
 
 from __future__ import annotations
 
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, cast
 
-from nlp_adv.cli.attack_arguments import (
-    AttackArguments,
-    EmbeddingArguments,
-    VictimArguments,
-    chosen_protocol,
-    parse,
-)
-from nlp_adv.cli.attack_image_arguments import of_texts
-from nlp_adv.cli.evaluations import finish, model_name
-from nlp_adv.cli.flags import command_line
+from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.flags import command_line, flag_names
 from nlp_adv.cli.modality import modality
-from nlp_adv.cli.victim import load_resources, load_texts, load_training_texts, load_victim
+from nlp_adv.cli.parser import FlagParser
+from nlp_adv.cli.settings import flags_of
+from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
-from nlp_adv.robustness.evaluated import Evaluation
-from nlp_adv.robustness.evaluation import evaluate_robustness
-from nlp_adv.robustness.record import Record
-from nlp_adv.robustness.scaled_logits import scaled_logits
-from nlp_adv.robustness.shards import Shard
+from nlp_adv.methods import Modality
+from nlp_adv.robustness.check_result import Check
+
+_TASKS = {
+    "text": "nlp_adv.cli.text_attack:TextAttack",
+    "image": "nlp_adv.cli.image_attack:ImageAttack",
+}
+_WANTED = {
+    "model_name_or_path": "Name the attacked model: --model_name_or_path FOLDER_OR_NAME",
+    "output_dir": "Name a folder for the results: --output_dir FOLDER",
+}
+
+
+class Attacked(NamedTuple):
+    """What a run of attacks left.
+
+    Attributes:
+        found: the evaluation.
+        summary: a table for the terminal.
+        checks: of the evaluation.
+        notes: what whoever reads the numbers should know.
+        report: the page.
+    """
+
+    found: Any
+    summary: str
+    checks: Sequence[Check]
+    notes: Sequence[str]
+    report: Path
+
+
+class AttackTask(ABC):
+    """All that differs between attacks on texts and on images.
+
+    Args:
+        command: attack or evaluate.
+        parsed: the flags, in the classes of `kinds`; the first two are victim and attack.
+    """
+
+    modality: ClassVar[Modality]
+    other: ClassVar[Modality]
+    data_usage: ClassVar[str]  # the flag that names the data
+
+    def __init__(self, command: str, parsed: Sequence[Any]) -> None:
+        self.victim: VictimArguments = parsed[0]
+        self.attack: AttackArguments = parsed[1]
+
+    @classmethod
+    @abstractmethod
+    def kinds(cls, command: str) -> tuple[type, ...]:
+        """The flags of a command."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Load what can be loaded before there is a model.
+
+        Raises:
+            UserError: something cannot be had.
+        """
+
+    @abstractmethod
+    def run(self, command: str, **more: Any) -> Attacked:
+        """Load everything, attack, and write the report.
+
+        Args:
+            command: as it was typed, for the report.
+            **more: what only a comparison of several models has.
+
+        Raises:
+            UserError: something cannot be had or does not fit; what is finished is kept.
+        """
 
 
 def main(argv: list[str]) -> None:
     """Attack a saved classifier."""
-    if modality(argv) == "image":
-        import_module("nlp_adv.cli.attack_images").main(argv)
-        return
-    argv = of_texts(argv)
-    victim, attack = parse(argv, "attack", VictimArguments, AttackArguments)
-    with alone_in(attack.output_dir):
-        evaluation = attacked(victim, attack)
-        finish(evaluation, attack.output_dir, command_line("attack", argv))
+    run("attack", argv)
 
 
-def attacked(
-    victim: VictimArguments,
-    attack: AttackArguments,
-    embedding: EmbeddingArguments | None = None,
-    *,
-    transfer: Sequence[Record] = (),
-    logits_times: float = 1.0,
-) -> Evaluation:
-    """Load everything and run the attacks; records are in `attack.output_dir` at once.
+def run(command: str, argv: list[str], **more: Any) -> Any:
+    """Run attack or evaluate.
 
     Args:
-        victim, attack, embedding: the flags; without the last nothing is tried on the embeddings.
-        transfer: records of attacks on another model, to try their texts on this one.
-        logits_times: what the logits are multiplied by: a control that changes no answer.
+        command: which one.
+        argv: the command line after it.
+        **more: as `AttackTask.run` takes it.
+
+    Returns:
+        The evaluation.
 
     Raises:
-        UserError: something cannot be had or does not fit.
+        UserError: anything that the user can mend.
     """
-    protocol = chosen_protocol(attack.protocol)
-    shard = Shard.parse(attack.shard) if attack.shard else None
-    white_box = None if embedding is None else embedding.white_box()
-    dataset, name = load_texts(victim)
-    resources = load_resources(attack, victim)
-    trained_on = load_training_texts(victim)
-    model, tokenizer = load_victim(victim)
-    print(
-        f"Attacking {victim.model_name_or_path} under the protocol {protocol.name}; records go to "
-        f"{attack.output_dir}.",
-        file=sys.stderr,
+    task = read(command, argv)
+    with alone_in(task.attack.output_dir):
+        done = task.run(command_line(command, argv), **more)
+        print(done.summary)
+        for check in done.checks:
+            if check.passed is False:
+                print(f"Check failed: {check.name}: {check.finding} {check.meaning}")
+        for note in done.notes:
+            print(f"Note: {note}")
+        print(f"The report is {done.report}.")
+    return done.found
+
+
+def read(command: str, argv: list[str]) -> AttackTask:
+    """What a command line asks for.
+
+    Raises:
+        UserError: an unknown flag, one of the other kind of data, a value that is refused, or a
+            required flag that is missing.
+    """
+    kind = _task_of(modality(argv))
+    parser = FlagParser(
+        kind.kinds(command),
+        prog=f"nlp-adv {command}",
+        usage=f"nlp-adv {command} --model_name_or_path DIR {kind.data_usage} [flags]",
+        epilog=f"These are the flags for {kind.modality}; --modality {kind.other} --help lists "
+        f"those for {kind.other}.",
     )
-    with scaled_logits(model, logits_times):
-        found = evaluate_robustness(
-            model,
-            tokenizer,
-            dataset,
-            list(dict.fromkeys(attack.attacks)),
-            protocol=protocol,
-            resources=resources,
-            white_box=white_box,
-            transfer=transfer,
-            trained_on=trained_on,
-            clean_on_all=embedding is not None,
-            seed=attack.seed,
-            max_examples=attack.max_examples,
-            max_length=victim.max_seq_length,
-            text_columns=victim.text_columns,
-            label_column=victim.label_column,
-            target=attack.target,
-            shard=shard,
-            tokens_per_batch=attack.tokens_per_batch,
-            output_dir=attack.output_dir,
-            name=name,
-        )
-    return replace(found, name=model_name(victim.model_name_or_path))
+    parsed, unknown = parser.read(flags_of(argv))
+    if unknown:
+        others = {one.name for part in _task_of(kind.other).kinds(command) for one in fields(part)}
+        if flag_names(unknown[:1]) & others:
+            raise UserError(
+                f"{unknown[0].split('=')[0]} belongs to attacks on {kind.other}s: leave it out, or "
+                f"add --modality {kind.other}."
+            )
+        raise parser.unknown(unknown[0])
+    task = kind(command, parsed)
+    given = vars(task.victim) | vars(task.attack)
+    for name, sentence in _WANTED.items():
+        if not given[name]:
+            raise UserError(f"{sentence}.")
+    return task
+
+
+def _task_of(kind: Modality) -> type[AttackTask]:
+    module, _, name = _TASKS[kind].partition(":")
+    return cast(type[AttackTask], getattr(import_module(module), name))

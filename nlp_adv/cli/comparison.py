@@ -10,10 +10,10 @@ from typing import Any
 
 from nlp_adv.cli import evaluate, train
 from nlp_adv.cli.arguments import parse
-from nlp_adv.cli.attack_arguments import AttackArguments, EmbeddingArguments, VictimArguments
 from nlp_adv.cli.evaluations import one_report, summary_table
 from nlp_adv.cli.flags import command_line
 from nlp_adv.cli.task import Task, load_task
+from nlp_adv.cli.text_attack import TextAttack
 from nlp_adv.errors import UserError
 from nlp_adv.experiments.cells import Runner, cells_of, check_cells, run_cell
 from nlp_adv.experiments.recipe import INHERITED, Recipe, checked_seeds, read_recipe
@@ -21,11 +21,14 @@ from nlp_adv.folders import alone_in, unusable_as_name
 from nlp_adv.report import ModelResult, write_report
 from nlp_adv.robustness.saved import load
 
-ATTACK_FLAGS = {
-    one.name
-    for kind in (VictimArguments, AttackArguments, EmbeddingArguments)
-    for one in fields(kind)
-} - {*INHERITED, "model_name_or_path", "model_revision", "cache_dir", "tokenizer_name"}
+ATTACK_FLAGS = {one.name for kind in TextAttack.kinds("evaluate") for one in fields(kind)} - {
+    *INHERITED,
+    "modality",
+    "model_name_or_path",
+    "model_revision",
+    "cache_dir",
+    "tokenizer_name",
+}
 
 
 def compare(options: argparse.Namespace, overrides: dict[str, Any], command: str) -> None:

@@ -34,19 +34,12 @@ def report(options: argparse.Namespace, command: str) -> None:
     print(f"The report is {written[0]}.")
 
 
-def finish(evaluation: Evaluation, folder: str, command: str) -> None:
-    """Save an evaluation of one model, write its report and print its table."""
+def saved_report(evaluation: Evaluation, folder: str, command: str) -> tuple[Path, str]:
+    """Save an evaluation of one model and write its report: the page, and its table."""
     save(Path(folder), evaluation)
     result = ModelResult.of(evaluation, evaluation.name or "model")
-    report = one_report([evaluation], [result], title="Robustness", commands=[command])
-    written = write_report(report, folder)
-    print(summary_table([result]))
-    for check in evaluation.checks:
-        if check.passed is False:
-            print(f"Check failed: {check.name}: {check.finding} {check.meaning}")
-    for note in evaluation.notes:
-        print(f"Note: {note}")
-    print(f"The report is {written[0]}.")
+    found = one_report([evaluation], [result], title="Robustness", commands=[command])
+    return Path(write_report(found, folder)[0]), summary_table([result])
 
 
 def one_report(

@@ -1,9 +1,9 @@
-"""One run of `nlp-adv attack --modality image`: accuracies, curves, checks, images to draw."""
+"""One run of attacks on images: accuracies, curves, checks, images to draw."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from nlp_adv.attacks import Attack
 from nlp_adv.attacks.subject import Subject
-from nlp_adv.cli.attack_image_arguments import ImageAttackArguments
-from nlp_adv.cli.image_attacks import in_ball
-from nlp_adv.cli.image_victim import AttackedImages
+from nlp_adv.cli.image_attack_arguments import ImageAttackArguments, in_ball
+from nlp_adv.data.images import Images
 from nlp_adv.report.images import exhibit_ids, exhibits
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import check_answers
@@ -27,6 +26,23 @@ from nlp_adv.robustness.finished import FinishedParts
 from nlp_adv.robustness.image_evaluation import epsilon_sweep, evaluate_images
 from nlp_adv.robustness.masking import masking_checks
 from nlp_adv.sites.normalisation import Pixels
+
+
+@dataclass(frozen=True)
+class AttackedImages:
+    """The images of a run.
+
+    Attributes:
+        images: in the order in which they were drawn.
+        ids: their numbers in the split.
+        target: class that attacks lead to; no image is of it.
+        description: for people.
+    """
+
+    images: Images
+    ids: list[int]
+    target: int | None
+    description: str
 
 
 class ImageRun:

@@ -157,7 +157,7 @@ def _number(text: str) -> float:
     return parse_epsilon(text) if "/" in text else float(text)
 
 
-_number.__name__ = "number"  # argparse says: invalid number value
+_number.__name__ = "float"  # argparse says: invalid float value
 
 
 def _help_of(action: argparse.Action, preset: str | None) -> str | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute  # type: ignore[import-untyped]
@@ -12,45 +9,22 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from nlp_adv.attacks import Ladder
-from nlp_adv.cli.arguments import LimitArguments, ModelArguments, ReportArguments, flag
 from nlp_adv.cli.loading import (
     check_embeddings,
-    load,
-    load_classifier_of,
-    load_tokenizer,
-    say_new_head,
 )
 from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.task import Measured, Task, has_ball
-from nlp_adv.data import text_demo as demo
-from nlp_adv.data.class_names import are_placeholders, classes_of
 from nlp_adv.data.files import cause
-from nlp_adv.data.labels import in_classes_of
-from nlp_adv.data.text import (
-    GLUE_TASKS,
-    DataSource,
-    TextData,
-    check_rows,
-    count_overlap,
-    in_classes,
-    load_text_data,
-    tokenized,
-    unreadable_rows,
-)
-from nlp_adv.data.vocabulary import check_vocabulary
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method
 from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.perturbation.units import token_share
-from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd, embedding_robustness
+from nlp_adv.robustness.embedding import STEP_SIZE, embedding_robustness
 from nlp_adv.robustness.evaluator import embedding_evaluator
 from nlp_adv.training.callbacks import Evaluator
 from nlp_adv.training.inputs import check_site
@@ -60,62 +34,8 @@ if TYPE_CHECKING:
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
 
-@dataclass
-class TextModelArguments(ModelArguments):
-    """Which model; without one and without data, the demo's."""
-
-    config_name: str | None = flag("Its configuration, where it is somewhere else.")
-    tokenizer_name: str | None = flag("Its tokenizer, where it is somewhere else.")
-    ignore_mismatched_sizes: bool = flag(
-        "A head for other labels than the data's begins anew; without, it is an error.", False
-    )
-
-
-@dataclass
-class TextDataArguments(LimitArguments):
-    """Which sentences; exactly one of a task, a data set or files."""
-
-    task_name: str | None = flag(f"A GLUE task: {', '.join(GLUE_TASKS)}.")
-    dataset_name: str | None = flag(
-        "A name on the Hub, a saved data set, or a folder with train, validation and test files "
-        "(csv, tsv, json, jsonl, their .gz, or parquet)."
-    )
-    dataset_config_name: str | None = flag("Configuration of a data set on the Hub.")
-    train_file: str | None = flag("Training rows.")
-    validation_file: str | None = flag("Validation rows.")
-    test_file: str | None = flag("Test rows.")
-    text_columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "The text column, or two for pairs; the usual names are found."},
-    )
-    label_column: str | None = flag("The label column; the usual names are found.")
-    regression: bool | None = flag("Whether labels are scores; decided from them where unset.")
-    max_seq_length: int = flag("Longest input in tokens; longer ones are cut.", 128)
-
-    def source(self, seed: int, token: str | None) -> DataSource:
-        """What `load_text_data` reads."""
-        own = {key: value for key, value in vars(self).items() if key != "max_seq_length"}
-        own["text_columns"] = tuple(self.text_columns)
-        return DataSource(**own, seed=seed, token=token)
-
-
-@dataclass
-class TextReportArguments(ReportArguments):
-    """What is measured, and where it may be written."""
-
-    attack_epsilons: list[float] = field(
-        default_factory=list,
-        metadata={
-            "help": "Measure accuracy under a 20-step L2 PGD on the embeddings at these radii, as "
-            "shares of the norm of a whole text's embeddings. One token may get all of it: at ε "
-            "it moves by √tokens·ε of one token's norm, so the same ε is more in longer texts."
-        },
-    )
-
-    def attack(self, epsilons: Sequence[float]) -> Ladder:
-        """PGD on the embeddings, in units of their norm."""
-        return embedding_pgd(tuple(epsilons), steps=self.attack_steps)
-
+from nlp_adv.cli.text_arguments import TextDataArguments, TextModelArguments, TextReportArguments
+from nlp_adv.cli.text_loading import load_parts
 
 _DATA_FLAGS = {"task_name", "dataset_name", "train_file", "validation_file", "test_file"}
 _NEED_DATA = {"text_columns", "label_column", "regression", "tokenizer_name"}
@@ -177,33 +97,7 @@ class TextTask(Task):
     @classmethod
     def load(cls, arguments: TrainArguments) -> TextTask:
         """Read or generate the texts, check them and tokenize them."""
-        if arguments.demo:
-            return _load_demo(arguments)
-        model, training = arguments.model, arguments.training
-        data = load_text_data(arguments.data.source(training.seed, model.token))
-        _say_what_is_odd(data, predicted=training.do_predict)
-        if data.label_names is not None:
-            config = _config(model)
-            data = _as_the_model_has_them(data, data.label_names, config)
-            if model.ignore_mismatched_sizes:
-                say_new_head(config, model.model_name_or_path, len(data.label_names or ()))
-        name = str(model.tokenizer_name or model.model_name_or_path)
-        tokenizer = load_tokenizer(name, model.hub(name))
-        texts = (text for column in data.text_columns for text in data.splits["train"][column])
-        check_vocabulary(tokenizer, texts, name)
-        length = _max_length(arguments.data.max_seq_length, tokenizer)
-        splits = tokenized(data, tokenizer, length)
-        _say_what_is_unreadable(unreadable_rows(data, splits, tokenizer), data)
-        task = cls(
-            splits,
-            tokenizer,
-            data.label_names,
-            lambda: _pretrained(model, data, tokenizer, trained=not arguments.trains),
-            task_name=arguments.data.task_name,
-        )
-        if training.do_predict:
-            task.predicted = _predicted(task, data, length)
-        return task
+        return cls(**load_parts(arguments))
 
     def labels(self, split: str) -> list[Any]:
         """Of the rows of a split."""
@@ -310,115 +204,3 @@ def _longest(split: Dataset) -> list[int]:
     column: Any = split.with_format("arrow")[:]["input_ids"]
     lengths = pyarrow.compute.list_value_length(column).to_numpy()
     return list(split[int(lengths.argmax())]["input_ids"])
-
-
-def _load_demo(arguments: TrainArguments) -> TextTask:
-    seed, limits = arguments.training.seed, arguments.data
-    splits = demo.demo_dataset()
-    for name, split in splits.items():
-        limit = limits.max_train_samples if name == "train" else limits.max_eval_samples
-        splits[name] = split.select(range(min(limit or len(split), len(split))))
-    names = tuple(splits["train"].features["label"].names)
-    data = TextData(dict(splits), ("text",), names)
-    tokenizer = demo.demo_tokenizer(splits["train"]["text"])
-    length = _max_length(limits.max_seq_length, tokenizer)
-    encoded = tokenized(data, tokenizer, length)
-    predicted = {"test": encoded["test"]} if arguments.training.do_predict else {}
-
-    def new() -> PreTrainedModel:
-        return demo.demo_model(tokenizer, len(names), seed)
-
-    return TextTask(encoded, tokenizer, names, new, predicted)
-
-
-def _predicted(task: TextTask, data: TextData, length: int) -> dict[str, Any]:
-    """The test splits, those without labels as well, by the names that run_glue gives them."""
-    for name, rows in data.unlabelled.items():
-        check_rows(name, rows, data.text_columns, data.text_columns)
-    bare = TextData(dict(data.unlabelled), data.text_columns, None)
-    tests = {name: split for name, split in task.splits.items() if name.startswith("test")}
-    tests |= tokenized(bare, task.processor, length)
-    if task.task_name is None:
-        return tests
-    names = {"test": task.task_name, "test_mismatched": f"{task.task_name}-mm"}
-    return {names[key]: rows for key, rows in tests.items()}
-
-
-def _say_what_is_odd(data: TextData, *, predicted: bool) -> None:
-    for name, count in count_overlap(data).items():
-        if count:
-            print(
-                f"Warning: {count} of {len(data.splits[name])} {name} texts also occur in the "
-                f"training data; scores on them are too good.",
-                file=sys.stderr,
-            )
-    for name in data.unlabelled:
-        done = "is not scored" if predicted else "is left out"
-        print(f"Note: the {name} split has no labels and {done}.", file=sys.stderr)
-
-
-def _say_what_is_unreadable(rows: dict[str, list[int]], data: TextData) -> None:
-    """Rows without a text are trained on, as elsewhere; a split of nothing else is a mistake."""
-    for name, found in rows.items():
-        count = len(data.splits[name])
-        if len(found) == count:
-            raise UserError(
-                f"There is nothing to read in any row of the {name} split; check "
-                f"{' and '.join(map(repr, data.text_columns))}, or name other --text_columns."
-            )
-        if found:
-            print(
-                f"Warning: {len(found)} of {count} {name} rows hold nothing to read (the first is "
-                f"row {found[0] + 1} of those in use); a model can learn no more from them than "
-                f"which label is frequent, so remove them.",
-                file=sys.stderr,
-            )
-
-
-def _as_the_model_has_them(data: TextData, names: tuple[str, ...], config: Any) -> TextData:
-    """The data with the model's class numbers and names, where it has classes of that kind."""
-    numbers, own = in_classes_of(config, names)
-    if own == names and not are_placeholders(known := classes_of(config)) and own != tuple(known):
-        print(
-            f"Note: the model's classes {', '.join(known)} become those of the data: "
-            f"{', '.join(names)}.",
-            file=sys.stderr,
-        )
-    return in_classes(data, numbers, own)
-
-
-def _config(model: TextModelArguments, **labels: Any) -> Any:
-    name = str(model.config_name or model.model_name_or_path)
-    return load(AutoConfig, "configuration", name, model.hub(name), **labels)
-
-
-def _pretrained(
-    model: TextModelArguments, data: TextData, tokenizer: PreTrainedTokenizerBase, *, trained: bool
-) -> PreTrainedModel:
-    names, name = data.label_names, str(model.model_name_or_path)
-    labels: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
-    if names is not None:
-        labels = {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {label: index for index, label in enumerate(names)},
-            "problem_type": "single_label_classification",
-        }
-    loaded = load_classifier_of(
-        AutoModelForSequenceClassification,
-        "model",
-        name,
-        model.hub(name),
-        trained=trained,
-        config=_config(model, **labels),
-        ignore_mismatched_sizes=model.ignore_mismatched_sizes,
-    )
-    if loaded.config.pad_token_id is None:
-        loaded.config.pad_token_id = tokenizer.pad_token_id
-    return loaded
-
-
-def _max_length(length: int, tokenizer: PreTrainedTokenizerBase) -> int:
-    if length < 1:
-        raise UserError(f"--max_seq_length is {length}; give at least 1.")
-    return int(min(length, tokenizer.model_max_length))

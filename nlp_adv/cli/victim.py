@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from datasets import Dataset
 from transformers import (
@@ -24,7 +24,7 @@ from nlp_adv.attacks.words.language_models import (
     Similarity,
 )
 from nlp_adv.attacks.words.words import Segmenter, characters
-from nlp_adv.cli.attack_arguments import SEGMENTERS, AttackArguments, VictimArguments
+from nlp_adv.cli.attack_arguments import chosen_split, shown_name
 from nlp_adv.cli.loading import (
     check_embeddings,
     load,
@@ -38,17 +38,22 @@ from nlp_adv.data.text import DataSource, check_rows, find_columns
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.fingerprint import fingerprint
 
+if TYPE_CHECKING:
+    from nlp_adv.cli.text_attack import TextAttackArguments, TextVictimArguments
 
-def load_victim(arguments: VictimArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+SEGMENTERS = ("characters", "jieba", "pythainlp")
+
+
+def load_victim(arguments: TextVictimArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The classifier, on its device, and its tokenizer.
 
     Raises:
         UserError: they cannot be had, or the model is no trained classifier.
     """
     kind, own = AutoModelForSequenceClassification, arguments.model_name_or_path
-    model = load_classifier_of(kind, "model", own, _hub(own, arguments), trained=True)
+    model = load_classifier_of(kind, "model", own, arguments.hub(own), trained=True)
     name = arguments.tokenizer_name or arguments.model_name_or_path
-    tokenizer = load_tokenizer(name, _hub(name, arguments))
+    tokenizer = load_tokenizer(name, arguments.hub(name))
     check_embeddings(model, tokenizer)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -56,7 +61,7 @@ def load_victim(arguments: VictimArguments) -> tuple[PreTrainedModel, PreTrained
     return model, tokenizer
 
 
-def load_texts(arguments: VictimArguments) -> tuple[Dataset, str]:
+def load_texts(arguments: TextVictimArguments) -> tuple[Dataset, str]:
     """The labelled texts and what they are called.
 
     Raises:
@@ -68,20 +73,17 @@ def load_texts(arguments: VictimArguments) -> tuple[Dataset, str]:
         task_name=arguments.task_name,
         dataset_name=arguments.dataset_name,
         dataset_config_name=arguments.dataset_config_name,
+        token=arguments.token,
     )
     splits = read_splits(source)
     # GLUE's test splits have no labels.
-    usual = "validation" if arguments.task_name else "test"
-    name = arguments.split or next((n for n in (usual, "validation", "test") if n in splits), "")
-    if name not in splits:
-        raise UserError(f"There is no split {name!r}; --split can be {', '.join(splits)}.")
-    called = arguments.task_name or str(arguments.dataset_name)
-    if Path(called).is_dir():
-        called = Path(called).resolve().name
+    usual = ("validation", "test") if arguments.task_name else ("test", "validation")
+    name = chosen_split(splits, arguments.split, usual)
+    called = arguments.task_name or shown_name(str(arguments.dataset_name))
     return splits[name], f"{called}, {name} split"
 
 
-def load_training_texts(arguments: VictimArguments) -> list[str | tuple[str, ...]]:
+def load_training_texts(arguments: TextVictimArguments) -> list[str | tuple[str, ...]]:
     """The texts of --train_file; none without.
 
     Raises:
@@ -99,7 +101,7 @@ def load_training_texts(arguments: VictimArguments) -> list[str | tuple[str, ...
     return list(texts[0]) if len(texts) == 1 else list(zip(*texts, strict=True))
 
 
-def load_resources(attack: AttackArguments, victim: VictimArguments) -> Resources:
+def load_resources(attack: TextAttackArguments, victim: TextVictimArguments) -> Resources:
     """Candidate files and models that the flags name.
 
     Raises:
@@ -117,15 +119,15 @@ def load_resources(attack: AttackArguments, victim: VictimArguments) -> Resource
     )
 
 
-def _synonyms(attack: AttackArguments) -> Source | None:
+def _synonyms(attack: TextAttackArguments) -> Source | None:
     if attack.wordnet is None:
         return WordNet() if "pwws" in attack.attacks else None
     is_table = Path(attack.wordnet).suffix in (".json", ".gz")
     return CandidateTable(attack.wordnet) if is_table else WordNet(attack.wordnet)
 
 
-def _masked_lm(name: str, victim: VictimArguments) -> MaskedLanguageModel:
-    hub = _hub(name, victim)
+def _masked_lm(name: str, victim: TextVictimArguments) -> MaskedLanguageModel:
+    hub = victim.hub(name)
     model = load(AutoModelForMaskedLM, "masked language model", name, hub)
     tokenizer = load_tokenizer(name, hub)
     if tokenizer.mask_token is None:
@@ -139,8 +141,8 @@ def _masked_lm(name: str, victim: VictimArguments) -> MaskedLanguageModel:
     )
 
 
-def _encoder(name: str, victim: VictimArguments) -> Similarity:
-    hub = _hub(name, victim)
+def _encoder(name: str, victim: TextVictimArguments) -> Similarity:
+    hub = victim.hub(name)
     model = load(AutoModel, "sentence encoder", name, hub)
     encoder = MeanPooledEncoder(to_device(model, None), load_tokenizer(name, hub))
     return Similarity(encoder, fingerprint(model))
@@ -183,9 +185,3 @@ def _segmenter(name: str) -> Segmenter:
     except ImportError as error:
         raise UserError(f"--segmenter {name} needs its package: pip install {name}.") from error
     return found
-
-
-def _hub(name: str, arguments: VictimArguments) -> dict[str, Any]:
-    own = name == arguments.model_name_or_path
-    revision = arguments.model_revision if own else "main"
-    return {"cache_dir": arguments.cache_dir, "revision": revision}

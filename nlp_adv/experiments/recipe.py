@@ -15,7 +15,8 @@ from nlp_adv.report import PublishedValue
 from nlp_adv.yaml_file import read_yaml
 
 _OF_THE_DATA = ("dataset_name", "dataset_config_name", "task_name", "text_columns", "label_column")
-INHERITED = (*_OF_THE_DATA, "test_file", "max_seq_length")
+_OF_ANY_DATA = ("max_seq_length", "token", "trust_remote_code")
+INHERITED = (*_OF_THE_DATA, "test_file", *_OF_ANY_DATA)
 # Where a cell is read and written: a recipe's own value would be another cell's, or outside.
 _PLACES = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 
@@ -65,7 +66,7 @@ class Recipe:
         inherited = {key: self.train[key] for key in INHERITED if key in self.train}
         sources = ("test_file", "dataset_name", "task_name")
         if any(key in self.attack for key in sources):  # other texts than those of the training
-            inherited = {k: v for k, v in inherited.items() if k == "max_seq_length"}
+            inherited = {k: v for k, v in inherited.items() if k in _OF_ANY_DATA}
         places = {"model_name_or_path": str(model), "output_dir": str(folder)}
         return as_flags({**inherited, **self.attack, **places})
 

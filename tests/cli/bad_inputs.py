@@ -444,7 +444,7 @@ CASES: list[tuple[str, str, str]] = [
     ("attack", "--protocol textfooler2020 --tagger nosuch", "nosuch"),
     ("attack", "--tagger nltk", "nltk"),
     ("attack", "--target 5", "target"),
-    ("attack", "--target bad", "--target"),
+    ("attack", "--target ugly", "--target"),
     ("attack", "--max_examples 0", "max_examples"),
     ("attack", "--max_seq_length 0", "max_seq_length"),
     ("attack", "--tokens_per_batch 0", "tokens_per_batch"),

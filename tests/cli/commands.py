@@ -35,6 +35,9 @@ SPLITS = {
 }
 
 
+TEXTS = [row for rows in SPLITS.values() for row in rows]
+
+
 class Run(NamedTuple):
     """What one call of the command left."""
 
@@ -51,12 +54,17 @@ def flags(settings: dict) -> list[str]:
     return argv
 
 
-def call(*argv: str, command: str = "train", **settings) -> Run:
-    """The command in this process."""
+def typed(command: str, *words: object, **settings) -> Run:
+    """The command in this process, with these flags and no other."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([command, *argv, *flags({"use_cpu": True, **settings})])
+        code = main([command, *map(str, words), *flags(settings)])
     return Run(code, out.getvalue(), err.getvalue())
+
+
+def call(*argv: str, command: str = "train", **settings) -> Run:
+    """The command in this process, on the CPU."""
+    return typed(command, *argv, **{"use_cpu": True, **settings})
 
 
 def columns(run: Run) -> list[dict[str, str]]:
@@ -110,3 +118,10 @@ def refused_without_trace(
     run = call(command=command, **settings)
     assert snapshot(work) == before
     refused(run, *words, command=command)
+
+
+def refused_last(run: Run, *words: str) -> None:
+    """Exit code 2, and one sentence after what was said on the way."""
+    assert run.code == 2, run
+    last = run.err.strip().splitlines()[-1]
+    assert all(word in last for word in words), last

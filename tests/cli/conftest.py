@@ -6,8 +6,8 @@ import datasets
 import pytest
 import torch
 import transformers
-from commands import SPLITS, write
-from transformers import BertConfig, BertModel
+from commands import SPLITS, TEXTS, write
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
 from nlp_adv.data.text_demo import demo_tokenizer
 
@@ -45,6 +45,31 @@ def files(tmp_path_factory) -> dict[str, str]:
         "model_name_or_path": str(folder / "model"),
         **{f"{name}_file": write(folder / f"{name}.jsonl", SPLITS[name]) for name in SPLITS},
     }
+
+
+@pytest.fixture(scope="session")
+def reader(files, tmp_path_factory) -> Path:
+    """A trained classifier that looks at adjectives, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("reader")
+    tokenizer = AutoTokenizer.from_pretrained(files["model_name_or_path"])
+    torch.manual_seed(0)  # of the head
+    model = BertForSequenceClassification.from_pretrained(
+        files["model_name_or_path"],
+        num_labels=2,
+        id2label={0: "bad", 1: "good"},
+        label2id={"bad": 0, "good": 1},
+    )
+    torch.manual_seed(1)
+    rows = tokenizer([row["text"] for row in TEXTS], padding=True, return_tensors="pt")
+    labels = torch.tensor([int(row["label"] == "good") for row in TEXTS])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(40):
+        model(**rows, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

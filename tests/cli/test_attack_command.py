@@ -9,57 +9,30 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import SPLITS, WORDS, Run, flags, snapshot, write
+from commands import TEXTS, WORDS, Run, refused_last, snapshot, write
+from commands import typed as call
 from filelock import FileLock
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from nlp_adv.cli.main import main
 from nlp_adv.errors import UserError
 from nlp_adv.robustness import evaluate_robustness
-from nlp_adv.robustness.embedding import EmbeddingPGD
+from nlp_adv.robustness.embedding import embedding_pgd
 from nlp_adv.robustness.records import read_records
 from nlp_adv.robustness.white_box import WhiteBox
 
-TEXTS = [row for rows in SPLITS.values() for row in rows]
 ATTACKS = ["deepwordbug", "textfooler", "hotflip"]
 
 
-def call(command: str, **settings) -> Run:
-    import contextlib
-    import io
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([command, *flags(settings)])
-    return Run(code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(scope="module")
-def given(files, tmp_path_factory) -> dict[str, str]:
+def given(reader, tmp_path_factory) -> dict[str, str]:
     """A classifier that looks at adjectives, 40 texts and candidates for their words."""
     folder = tmp_path_factory.mktemp("victim")
-    tokenizer = AutoTokenizer.from_pretrained(files["model_name_or_path"])
-    model = BertForSequenceClassification.from_pretrained(
-        files["model_name_or_path"],
-        num_labels=2,
-        id2label={0: "bad", 1: "good"},
-        label2id={"bad": 0, "good": 1},
-    )
-    torch.manual_seed(1)
-    rows = tokenizer([row["text"] for row in TEXTS], padding=True, return_tensors="pt")
-    labels = torch.tensor([int(row["label"] == "good") for row in TEXTS])
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(40):
-        model(**rows, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     adjectives = [word for words in WORDS.values() for word in words]
     table = {word: [other for other in adjectives if other != word] for word in adjectives}
     (folder / "candidates.json").write_text(json.dumps(table))
     return {
-        "model_name_or_path": str(folder),
+        "model_name_or_path": str(reader),
         "test_file": write(folder / "texts.jsonl", TEXTS),
         "neighbours": str(folder / "candidates.json"),
         "attacks": ATTACKS,
@@ -316,12 +289,6 @@ def test_an_untrained_model_is_refused(files, given, work):
     refused_last(call("attack", **settings), "no trained classifier")
 
 
-def refused_last(run: Run, *words: str) -> None:
-    assert run.code == 2, run
-    last = run.err.strip().splitlines()[-1]
-    assert all(word in last for word in words), last
-
-
 @pytest.mark.fault("U3")
 @pytest.mark.parametrize("epsilons", [0, -1, "nan", "inf", [0.1, -1], [0, 0.1], [0.1, 0.1]])
 def test_radii_that_are_none_are_refused(given, work, epsilons):
@@ -382,7 +349,7 @@ class TestModelsNoFolderHolds:
             output["logits"] = output["logits"] * (1 + torch.rand(()))
             return output
 
-        white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), check_examples=10)
+        white_box = WhiteBox(embedding_pgd((0.1,), steps=2), check_examples=10)
         for settings in ({}, {"white_box": white_box}):
             found = evaluated(shaken, **settings)
             failed = [check.name for check in found.checks if check.passed is False]
@@ -395,7 +362,7 @@ class TestModelsNoFolderHolds:
             output["logits"] = output["logits"].detach()
             return output
 
-        found = evaluated(cut, white_box=WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False))
+        found = evaluated(cut, white_box=WhiteBox(embedding_pgd((0.1,), steps=2), checks=False))
         assert any("no gradient" in note for note in found.notes)
         with pytest.raises(UserError, match="no gradient of its word embeddings"):
             evaluated(cut, attacks=["hotflip"])
@@ -425,7 +392,7 @@ class TestModelsNoFolderHolds:
             output["logits"] = output["logits"] * 0
             return output
 
-        white_box = WhiteBox(EmbeddingPGD((0.1,), steps=2), checks=False)
+        white_box = WhiteBox(embedding_pgd((0.1,), steps=2), checks=False)
         found = evaluated(level, white_box=white_box, clean_on_all=True)
         assert found.clean_on_all[0] == 0
         assert {record.outcome for record in found.records} == {"wrong"}

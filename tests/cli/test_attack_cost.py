@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from test_attack_command import call, given, straight  # noqa: F401  # fixtures
+from commands import typed as call
+from test_attack_command import given, straight  # noqa: F401  # fixtures
 from transformers import BertForSequenceClassification
 
 from nlp_adv.robustness.store import Store

@@ -1,15 +1,13 @@
 """`nlp-adv attack --modality image`: from a folder of images to a report, and what is refused."""
 
-import contextlib
 import gzip
-import io
 import json
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
-from commands import Run, flags, snapshot
+from commands import Run, snapshot, typed
 from PIL import Image
 from transformers import (
     MobileNetV2Config,
@@ -28,10 +26,7 @@ ATTACKS = {"attacks": ["fgsm", "pgd"], "steps": 4, "epsilon": "12/255"}
 
 
 def call(*argv, **settings) -> Run:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(["attack", *argv, *flags(settings)])
-    return Run(code, out.getvalue(), err.getvalue())
+    return typed("attack", *argv, **settings)
 
 
 def attack(folder: Path, **settings) -> Run:

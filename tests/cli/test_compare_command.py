@@ -4,9 +4,8 @@ import json
 
 import pytest
 import yaml
-from commands import BRIEF, Run
+from commands import BRIEF, Run, refused_last
 from filelock import FileLock
-from test_attack_command import refused_last
 
 from nlp_adv.cli.comparison import ATTACK_FLAGS
 from nlp_adv.cli.main import main
@@ -146,12 +145,7 @@ def test_the_recipes_are_in_order(name):
     from pathlib import Path
 
     from nlp_adv.cli.arguments import parse as parse_training
-    from nlp_adv.cli.attack_arguments import (
-        AttackArguments,
-        EmbeddingArguments,
-        VictimArguments,
-        parse,
-    )
+    from nlp_adv.cli.attack import read as parse_attack
 
     folder = Path(__file__).parents[2] / "recipes"
     given = {"model_name_or_path": "MODEL", "dataset_name": "DATA", "use_cpu": "true"}
@@ -159,5 +153,4 @@ def test_the_recipes_are_in_order(name):
     for method, own in read.methods.items():
         if not isinstance(own, Control):
             parse_training(read.train_flags(method, 0, Path("out")))
-    kinds = VictimArguments, AttackArguments, EmbeddingArguments
-    parse(read.attack_flags(Path("model"), Path("out")), "evaluate", *kinds)
+    parse_attack("evaluate", read.attack_flags(Path("model"), Path("out")))

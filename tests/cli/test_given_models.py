@@ -10,9 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from commands import BRIEF, SPLITS, call, refused, refused_without_trace
-from test_attack_command import call as attack
-from test_attack_command import refused_last
+from commands import BRIEF, SPLITS, call, refused, refused_last, refused_without_trace
+from commands import typed as attack
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from nlp_adv import UserError

@@ -1,10 +1,9 @@
 """A second command in a folder ends at once, and the first goes on."""
 
 import pytest
-from commands import BRIEF, TINY_DEMO, call, snapshot
+from commands import BRIEF, TINY_DEMO, call, refused_last, snapshot
+from commands import typed as run_command
 from filelock import FileLock
-from test_attack_command import call as run_command
-from test_attack_command import refused_last
 from test_sweep_command import SETTINGS, SPACE
 
 pytestmark = pytest.mark.fault("D4")

@@ -2,58 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from commands import SPLITS, Run, flags, write
+from commands import TEXTS, Run, write
+from commands import typed as call
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-from nlp_adv.cli.main import main
 from nlp_adv.robustness.records import read_records
 
-TEXTS = [row for rows in SPLITS.values() for row in rows]
 EPSILONS = [0.05, 0.3]
 
 
-def call(command: str, *words: object, **settings) -> Run:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main([command, *map(str, words), *flags(settings)])
-    return Run(code, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(scope="module")
-def models(files, tmp_path_factory) -> dict[str, Path]:
+def models(reader, tmp_path_factory) -> dict[str, Path]:
     """One that reads adjectives, and one that answers "good" whatever it reads."""
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = AutoTokenizer.from_pretrained(files["model_name_or_path"])
-    model = BertForSequenceClassification.from_pretrained(
-        files["model_name_or_path"],
-        num_labels=2,
-        id2label={0: "bad", 1: "good"},
-        label2id={"bad": 0, "good": 1},
-    )
-    torch.manual_seed(1)
-    rows = tokenizer([row["text"] for row in TEXTS], padding=True, return_tensors="pt")
-    labels = torch.tensor([int(row["label"] == "good") for row in TEXTS])
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(40):
-        model(**rows, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    for name in ("reader", "constant"):
-        if name == "constant":
-            with torch.no_grad():
-                model.classifier.weight.mul_(0.01)
-                model.classifier.bias.copy_(torch.tensor([-2.0, 2.0]))
-        model.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    return {"reader": folder / "reader", "constant": folder / "constant"}
+    shutil.copytree(reader, folder / "reader")
+    model = BertForSequenceClassification.from_pretrained(reader)
+    with torch.no_grad():
+        model.classifier.weight.mul_(0.01)
+        model.classifier.bias.copy_(torch.tensor([-2.0, 2.0]))
+    shutil.copytree(reader, folder / "constant")
+    model.save_pretrained(folder / "constant")
+    return {name: folder / name for name in ("reader", "constant")}
 
 
 @pytest.fixture(scope="module")

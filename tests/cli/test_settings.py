@@ -4,12 +4,10 @@ import json
 
 import pytest
 from commands import TINY_DEMO, call
-from test_attack_command import call as call_plain
+from commands import typed as call_plain
 
 from nlp_adv.cli.arguments import parse
-from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
-from nlp_adv.cli.attack_arguments import parse as parse_attack
-from nlp_adv.cli.attack_image_arguments import parse as parse_attack_on_images
+from nlp_adv.cli.attack import read
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.cli.sweep_request import SweepRequest
@@ -99,21 +97,20 @@ def test_every_command_that_takes_flags_takes_a_file(work):
     (work / "attack.yaml").write_text(
         "model_name_or_path: m\ntest_file: t.json\noutput_dir: o\nattacks: [pwws]\nseed: 3\n"
     )
-    victim, attack = parse_attack(
-        ["attack.yaml", "--seed", "4"], "attack", VictimArguments, AttackArguments
-    )
-    assert (victim.test_file, attack.attacks, attack.seed) == ("t.json", ["pwws"], 4)
+    asked = read("attack", ["attack.yaml", "--seed", "4"])
+    found = (asked.victim.test_file, asked.attack.attacks, asked.attack.seed)
+    assert found == ("t.json", ["pwws"], 4)
     (work / "images.yaml").write_text(
         "modality: image\nmodel_name_or_path: m\ndataset_name: d\noutput_dir: o\n"
         "epsilon: 8/255\nepsilons: [1/255, 0.5]\n"
     )
     assert modality(["images.yaml"]) == "image"
-    _, attack = parse_attack_on_images(["images.yaml", "--norm", "l2"])
+    attack = read("attack", ["images.yaml", "--norm", "l2", "--attacks", "pgd"]).attack
     assert (attack.epsilon, attack.norm) == (8 / 255, "l2")
     assert attack.epsilons == [1 / 255, 0.5]
     (work / "train.yaml").write_text("modality: image\nattack_epsilons: 8/255\noutput_dir: o\n")
-    read = parse(["train.yaml", "--attack_steps", "3"])
-    assert (read.report.attack_epsilons, read.report.attack_steps) == ([8 / 255], 3)
+    report = parse(["train.yaml", "--attack_steps", "3"]).report
+    assert (report.attack_epsilons, report.attack_steps) == ([8 / 255], 3)
     (work / "sweep.yaml").write_text("space: [adv_epsilon=0.1:0.2]\nadv: fgm\ntrials: 3\n")
     request = SweepRequest(flags_of(["sweep.yaml", "--trials", "2"]))
     assert (request.total, [str(one) for one in request.space]) == (2, ["adv_epsilon=0.1:0.2:log"])
@@ -125,7 +122,7 @@ def test_numbers_may_be_fractions_and_paths_are_none():
     assert read.training.adv_epsilon == 8 / 255
     assert read.report.attack_epsilons == [0.25, 0.5]
     assert (read.training.output_dir, read.training.run_name) == ("runs/8", "1/2")
-    with pytest.raises(UserError, match=r"--attack_epsilons: invalid number value: '1/x'"):
+    with pytest.raises(UserError, match=r"--attack_epsilons: invalid float value: '1/x'"):
         parse(["--attack_epsilons", "1/x"])
 
 

@@ -37,7 +37,7 @@ from transformers import (
 import nlp_adv
 from nlp_adv.cli.main import main
 from nlp_adv.methods import METHODS
-from nlp_adv.robustness.embedding import EmbeddingPGD, embedding_robustness
+from nlp_adv.robustness.embedding import embedding_pgd, embedding_robustness
 
 EPSILONS = (0.5, 0.02, 0.1)
 FREELB = {"adv": "freelb", "adv_epsilon": 0.2, "adv_steps": 2, "adv_unit": "relative"}
@@ -323,7 +323,7 @@ class TestOneRun:
             for row in rows
         ]
         batch = dict(DataCollatorWithPadding(tokenizer)(encoded))
-        measured = embedding_robustness(model, [batch], EmbeddingPGD(EPSILONS))
+        measured = embedding_robustness(model, [batch], embedding_pgd(EPSILONS))
         run = report(freelb[1])["runs"][number]
         assert measured.clean_accuracy == run["metrics"]["test_accuracy"]
         for epsilon in EPSILONS:

@@ -15,7 +15,7 @@ from transformers import (
 
 from nlp_adv.attacks import PGD
 from nlp_adv.cli.arguments import parse
-from nlp_adv.cli.image_task import Normalised
+from nlp_adv.cli.image_loading import Normalised
 from nlp_adv.cli.loading import load_classifier
 from nlp_adv.data.image_demo import demo_images
 from nlp_adv.perturbation import LInfBall

@@ -1,0 +1,164 @@
+"""Attacks on images: what they need, and the run."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from nlp_adv import __version__
+from nlp_adv.attacks import Attack
+from nlp_adv.cli.attack import Attacked, AttackTask
+from nlp_adv.cli.attack_arguments import (
+    VictimArguments,
+    chosen_split,
+    class_number,
+    shown_name,
+)
+from nlp_adv.cli.evaluations import model_name
+from nlp_adv.cli.image_attack_arguments import (
+    ImageAttackArguments,
+    ImageVictimArguments,
+    built_attacks,
+    check_numbers,
+)
+from nlp_adv.cli.image_run import AttackedImages, ImageRun
+from nlp_adv.cli.loading import LoadedClassifier, load_classifier, to_device
+from nlp_adv.cli.tables import table
+from nlp_adv.data.images import load_images
+from nlp_adv.errors import UserError
+from nlp_adv.report.cells import MISSING
+from nlp_adv.report.images import ImageReport, write_image_report
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.evaluation import environment
+
+
+class ImageAttack(AttackTask):
+    """Pixels, in a ball or by the smallest δ, with curves over ε and checks."""
+
+    modality, other = "image", "text"
+    data_usage = "--dataset_name FOLDER"
+    attack: ImageAttackArguments
+
+    def __init__(self, command: str, parsed: Sequence[Any]) -> None:
+        super().__init__(command, parsed)
+        if not self.victim.model_name_or_path:
+            return  # the first thing to be said
+        if not self.victim.dataset_name:
+            raise UserError("Name the images: --dataset_name FOLDER.")
+        check_numbers(self.attack)
+        self._attacks = built_attacks(self.attack)
+
+    @classmethod
+    def kinds(cls, command: str) -> tuple[type, ...]:
+        """Those of `attack` are all."""
+        return ImageVictimArguments, ImageAttackArguments
+
+    def check(self) -> None:
+        """The images are there."""
+        load_images(str(self.victim.dataset_name), config=self.victim.dataset_config_name)
+
+    def run(self, command: str, **more: Any) -> Attacked:
+        """Attack the images."""
+        victim, arguments = self.victim, self.attack
+        name = victim.model_name_or_path
+        classifier = load_classifier(name, **victim.hub(name))
+        to_device(classifier.model, victim.device)
+        images = self._images(classifier)
+        print(
+            f"Attacking {name} on {images.description}; records go to {arguments.output_dir}.",
+            file=sys.stderr,
+        )
+        run = ImageRun(arguments, self._attacks, classifier.model, images)
+        found = run.found()
+        report = ImageReport(
+            title="Image attacks",
+            model=model_name(name),
+            data=images.description,
+            found=found,
+            sweeps=run.sweeps(found),
+            checks=run.checks(found),
+            norm=arguments.norm,
+            exhibits=run.exhibits(found),
+            target=images.target,
+            labels=classifier.label_names,
+            settings=_settings(victim, arguments, self._attacks),
+            environment=environment(classifier.model) | {"nlp_adv": __version__},
+            commands=[command],
+            notes=run.notes,
+        )
+        written = write_image_report(report, arguments.output_dir)
+        return Attacked(found, _summary(found), report.checks, report.notes, written[0])
+
+    def _images(self, classifier: LoadedClassifier) -> AttackedImages:
+        """A random draw of the split, in the model's classes, without the target's.
+
+        Raises:
+            UserError: the images cannot be read, or there is no such split or class.
+        """
+        victim, name = self.victim, str(self.victim.dataset_name)
+        splits = load_images(
+            name,
+            processor=classifier.processor,
+            channels=classifier.channels,
+            config=victim.dataset_config_name,
+            token=victim.token,
+        )
+        split = chosen_split(splits, victim.split, ("test", "validation", "train"))
+        everything = splits[split].named_as(classifier.label_names)
+        target = class_number(self.attack.target, classifier.label_names)
+        free = [number for number, label in enumerate(everything.labels) if label != target]
+        if not free:
+            raise UserError(f"The {split} split of {name} has no images to attack.")
+        generator = torch.Generator().manual_seed(self.attack.seed)
+        order = torch.randperm(len(free), generator=generator)[: self.attack.max_examples]
+        ids = [free[place] for place in order.tolist()]
+        drawn = f"{len(ids)} of {len(free)}" if len(ids) < len(free) else str(len(ids))
+        other = "" if target is None else f" of other classes than {classifier.label_names[target]}"
+        description = f"{drawn} images{other}, {shown_name(name)}, {split} split"
+        return AttackedImages(everything.select(ids), ids, target, description)
+
+
+def _settings(
+    victim: VictimArguments, arguments: ImageAttackArguments, attacks: Mapping[str, Attack]
+) -> dict[str, Any]:
+    return {
+        "model": victim.model_name_or_path,
+        "norm": arguments.norm,
+        "ε": f"{arguments.radius:.6g} ({255 * arguments.radius:.4g}/255)",
+        **{name: str(attack) for name, attack in attacks.items()},
+        "starts": arguments.restarts,
+        "seed": arguments.seed,
+        "target": arguments.target,
+        "images a batch": arguments.batch_size,
+        "images of the checks": arguments.check_examples if arguments.checks else None,
+    }
+
+
+def _summary(found: Evaluation) -> str:
+    """The same numbers for the terminal."""
+    head = ["attack", "accuracy %", "fooled %", "8 bits %", "L2", "Linf", "gradients"]
+    rows = [head, ["without", _percent(found.clean), *[""] * 5]]
+    mark = " †" if found.answers.constant else ""
+    for name, one in found.summaries.items():
+        shares = [f"{100 * share.value:.1f}" for share in (one.fooled, one.fooled_8_bit)]
+        norms = [MISSING if math.isnan(n) else f"{n:.4g}" for n in (one.l2, one.linf)]
+        cost = f"{one.gradient_passes:.1f}"
+        rows.append([name, _percent(one.under_attack) + mark, *shares, *norms, cost])
+    rows.append(["worst case", _percent(found.worst_case) + mark, *[""] * 5])
+    largest = found.answers.largest
+    said = f"The most frequent answer is given to {largest.count} of {largest.total} images"
+    if mark:
+        said = (
+            f"Warning: † {said}: the accuracy under attack is the share of one class and no "
+            f"robustness"
+        )
+    return f"{table(rows)}\n{said}."
+
+
+def _percent(share: Any) -> str:
+    low, high = share.interval()
+    return f"{100 * share.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,163 @@
+"""The flags of attacks on images, and the attacks by the names that they have there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nlp_adv.attacks import APGD, FGM, FGSM, PGD, Attack, CarliniWagner, DeepFool, Noise
+from nlp_adv.attacks.losses import check_loss
+from nlp_adv.attacks.region import check_pixel_ball
+from nlp_adv.cli.arguments import check_counts, check_radii, flag
+from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation import BALLS, Ball
+
+STEP_RATIO = 2.5  # step size = 2.5·ε/steps: long enough to cross the ball, short enough to settle
+
+
+@dataclass
+class ImageVictimArguments(VictimArguments):
+    """The attacked model and the images."""
+
+    model_name_or_path: str = flag(
+        "A folder with a saved classifier and its image processor, or a name on the Hub.", ""
+    )
+    dataset_name: str | None = flag(
+        "A folder of IDX files, a folder with one sub-folder of pictures a class, a saved data "
+        "set, or a name on the Hub."
+    )
+    split: str | None = flag("train, validation or test; test where there is one, by default.")
+
+
+@dataclass
+class ImageAttackArguments(AttackArguments):
+    """What is tried on it."""
+
+    attacks: list[str] = field(
+        default_factory=lambda: ["fgsm", "pgd"],
+        metadata={
+            "help": "Any of fgsm, fgm (the same in other norms), bim, pgd, mi-fgsm, apgd, and "
+            "noise in a ball; deepfool and cw, which look for the smallest δ."
+        },
+    )
+    epsilon: float | None = flag("Radius in pixels of [0, 1]; for L∞ 8/255 without.")
+    norm: str = flag("Of the ball: linf, l2 or l1.", "linf")
+    step_size: float | None = flag("α of bim, pgd and mi-fgsm, in pixels; 2.5·ε/steps without.")
+    steps: int = flag("Steps of bim, pgd, mi-fgsm and apgd.", 20)
+    loss: str = flag("What attacks in a ball climb: margin, cross_entropy or dlr.", "margin")
+    restarts: int = flag("Starts of pgd and apgd, with seeds from --seed on.", 1)
+    cw_steps: int = flag("Adam's steps of cw for each constant.", 200)
+    cw_step_size: float = flag("Their size.", 0.05)
+    cw_search_steps: int = flag("Constants that cw tries.", 9)
+    epsilons: list[float] = field(
+        default_factory=list,
+        metadata={"help": "Radii of a curve of accuracy over ε, for each attack in a ball."},
+    )
+    max_examples: int | None = flag("Attack a random draw of so many images.", 1000)
+    batch_size: int = flag("Images attacked at once.", 64)
+    checks: bool = flag("Run the masking checks.", True)
+    check_examples: int = flag("With the first so many of the drawn images.", 100)
+
+    @property
+    def radius(self) -> float:
+        """ε."""
+        return 8 / 255 if self.epsilon is None else self.epsilon
+
+    def ball(self, epsilon: float) -> Ball:
+        """The ball of a radius."""
+        return BALLS[self.norm](epsilon, "example")
+
+    def pgd(self, **changes: Any) -> PGD:
+        """PGD in the ball, until it fools."""
+        step = STEP_RATIO * self.radius / self.steps if self.step_size is None else self.step_size
+        settings: dict[str, Any] = {
+            "loss": self.loss,
+            "until_fooled": True,
+            "seed": self.seed,
+        } | changes
+        return PGD(self.ball(self.radius), step_size=step, steps=self.steps, **settings)
+
+
+def check_numbers(attack: ImageAttackArguments) -> None:
+    """Refuse what no attack can have.
+
+    Raises:
+        UserError: a number or a name that is out of range.
+    """
+    check_counts(attack, "steps", "restarts", "max_examples", "batch_size", "check_examples")
+    if attack.norm not in BALLS:
+        raise UserError(f"--norm can be {', '.join(BALLS)}, not {attack.norm!r}.")
+    if attack.norm != "linf" and attack.epsilon is None:
+        raise UserError(
+            f"--norm {attack.norm} needs --epsilon: how long a δ is depends on the number of "
+            f"pixels."
+        )
+    check_radii("epsilon", [attack.radius])
+    check_radii("epsilons", attack.epsilons)
+    try:
+        check_loss(attack.loss)
+        for epsilon in (attack.radius, *attack.epsilons):
+            check_pixel_ball(attack.ball(epsilon))
+    except ValueError as error:
+        raise UserError(f"--epsilon, --epsilons, --loss: {error}") from error
+
+
+def built_attacks(arguments: ImageAttackArguments) -> dict[str, Attack]:
+    """The attacks by the names that were typed.
+
+    Raises:
+        UserError: an unknown name, or a number that is out of range.
+    """
+    named = {}
+    for name in dict.fromkeys(arguments.attacks):
+        if name not in ATTACKS:
+            raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
+        try:
+            named[name] = ATTACKS[name](arguments)
+        except ValueError as error:
+            raise UserError(f"{name}: {error}") from error
+    return named
+
+
+def in_ball(attack: Attack) -> bool:
+    """It climbs a loss in a ball, and does not look for the smallest δ."""
+    return isinstance(attack, FGSM) or getattr(attack, "ball", None) is not None
+
+
+def _fgsm(arguments: ImageAttackArguments) -> Attack:
+    if arguments.norm != "linf":
+        raise UserError(f"it is a step in L∞; with --norm {arguments.norm} name fgm.")
+    return FGSM(arguments.radius, _loss(arguments))
+
+
+def _apgd(arguments: ImageAttackArguments) -> Attack:
+    ball, several = arguments.ball(arguments.radius), arguments.restarts > 1
+    seed = arguments.seed
+    return APGD(ball, arguments.steps, _loss(arguments), random_start=several, seed=seed)
+
+
+def _deepfool(arguments: ImageAttackArguments) -> Attack:
+    if arguments.norm == "l1":
+        raise UserError("it measures in L2 or L∞; leave it out with --norm l1.")
+    if arguments.target is not None:
+        raise UserError("it goes to the nearest class and has no target; leave it out.")
+    return DeepFool("linf" if arguments.norm == "linf" else "l2")
+
+
+def _loss(arguments: ImageAttackArguments) -> Any:
+    return arguments.loss
+
+
+ATTACKS: dict[str, Callable[[ImageAttackArguments], Attack]] = {
+    "fgsm": _fgsm,
+    "fgm": lambda a: FGM(a.ball(a.radius), _loss(a)),
+    "bim": lambda a: a.pgd(random_start=False),
+    "pgd": lambda a: a.pgd(),
+    "mi-fgsm": lambda a: a.pgd(random_start=False, momentum=1.0),
+    "apgd": _apgd,
+    "noise": lambda a: Noise(a.ball(a.radius), seed=a.seed),
+    "deepfool": _deepfool,
+    "cw": lambda a: CarliniWagner(a.cw_steps, a.cw_step_size, a.cw_search_steps),
+}
