@@ -75,14 +75,14 @@ def build_attack(name: str, settings: Settings) -> Attack:
         raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
     try:
         return ATTACKS[name](settings)
-    except ValueError as error:
+    except ValueError as error:  # a UserError is one
         raise UserError(f"{name}: {error}") from error
 
 
 def _fgsm(s: Settings) -> Attack:
     norm = norm_name(s.ball)
     if norm != "linf":
-        raise UserError(f"it is a step in L∞; with {norm} name fgm.")
+        raise UserError(f"it is a step in L∞; with the norm {norm} name fgm.")
     return FGSM(s.ball.epsilon, s.loss, s.unit)
 
 
@@ -93,7 +93,7 @@ def _apgd(s: Settings) -> Attack:
 
 def _deepfool(s: Settings) -> Attack:
     if norm_name(s.ball) == "l1":
-        raise UserError("it measures in L2 or L∞, not in L1: leave it out.")
+        raise UserError("it measures in L2 or L∞; leave it out with the norm l1.")
     if s.targeted:
         raise UserError("it goes to the nearest class and has no target; leave it out.")
     return DeepFool("linf" if norm_name(s.ball) == "linf" else "l2")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from nlp_adv.attacks import APGD, FGM, FGSM, PGD, Attack, CarliniWagner, DeepFool, Noise
+from nlp_adv.attacks import Attack
 from nlp_adv.attacks.losses import check_loss
 from nlp_adv.attacks.region import check_pixel_ball
+from nlp_adv.attacks.registry import Settings, build_attack
 from nlp_adv.cli.arguments import check_counts, check_radii, flag
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.errors import UserError
@@ -39,7 +38,7 @@ class ImageAttackArguments(AttackArguments):
         default_factory=lambda: ["fgsm", "pgd"],
         metadata={
             "help": "Any of fgsm, fgm (the same in other norms), bim, pgd, mi-fgsm, apgd, and "
-            "noise in a ball; deepfool and cw, which look for the smallest δ."
+            "noise in a ball; deepfool, cw and smallest-pgd, which look for the smallest δ."
         },
     )
     epsilon: float | None = flag("Radius in pixels of [0, 1]; for L∞ 8/255 without.")
@@ -69,15 +68,21 @@ class ImageAttackArguments(AttackArguments):
         """The ball of a radius."""
         return BALLS[self.norm](epsilon, "example")
 
-    def pgd(self, **changes: Any) -> PGD:
-        """PGD in the ball, until it fools."""
+    def settings(self) -> Settings:
+        """What the attacks are built of."""
         step = STEP_RATIO * self.radius / self.steps if self.step_size is None else self.step_size
-        settings: dict[str, Any] = {
-            "loss": self.loss,
-            "until_fooled": True,
-            "seed": self.seed,
-        } | changes
-        return PGD(self.ball(self.radius), step_size=step, steps=self.steps, **settings)
+        return Settings(
+            self.ball(self.radius),
+            step,
+            steps=self.steps,
+            loss=self.loss,  # type: ignore[arg-type]
+            restarts=self.restarts,
+            seed=self.seed,
+            targeted=self.target is not None,
+            cw_steps=self.cw_steps,
+            cw_step_size=self.cw_step_size,
+            cw_search_steps=self.cw_search_steps,
+        )
 
 
 def check_numbers(attack: ImageAttackArguments) -> None:
@@ -110,54 +115,10 @@ def built_attacks(arguments: ImageAttackArguments) -> dict[str, Attack]:
     Raises:
         UserError: an unknown name, or a number that is out of range.
     """
-    named = {}
-    for name in dict.fromkeys(arguments.attacks):
-        if name not in ATTACKS:
-            raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
-        try:
-            named[name] = ATTACKS[name](arguments)
-        except ValueError as error:
-            raise UserError(f"{name}: {error}") from error
-    return named
+    settings = arguments.settings()
+    return {name: build_attack(name, settings) for name in dict.fromkeys(arguments.attacks)}
 
 
 def in_ball(attack: Attack) -> bool:
     """It climbs a loss in a ball, and does not look for the smallest δ."""
-    return isinstance(attack, FGSM) or getattr(attack, "ball", None) is not None
-
-
-def _fgsm(arguments: ImageAttackArguments) -> Attack:
-    if arguments.norm != "linf":
-        raise UserError(f"it is a step in L∞; with --norm {arguments.norm} name fgm.")
-    return FGSM(arguments.radius, _loss(arguments))
-
-
-def _apgd(arguments: ImageAttackArguments) -> Attack:
-    ball, several = arguments.ball(arguments.radius), arguments.restarts > 1
-    seed = arguments.seed
-    return APGD(ball, arguments.steps, _loss(arguments), random_start=several, seed=seed)
-
-
-def _deepfool(arguments: ImageAttackArguments) -> Attack:
-    if arguments.norm == "l1":
-        raise UserError("it measures in L2 or L∞; leave it out with --norm l1.")
-    if arguments.target is not None:
-        raise UserError("it goes to the nearest class and has no target; leave it out.")
-    return DeepFool("linf" if arguments.norm == "linf" else "l2")
-
-
-def _loss(arguments: ImageAttackArguments) -> Any:
-    return arguments.loss
-
-
-ATTACKS: dict[str, Callable[[ImageAttackArguments], Attack]] = {
-    "fgsm": _fgsm,
-    "fgm": lambda a: FGM(a.ball(a.radius), _loss(a)),
-    "bim": lambda a: a.pgd(random_start=False),
-    "pgd": lambda a: a.pgd(),
-    "mi-fgsm": lambda a: a.pgd(random_start=False, momentum=1.0),
-    "apgd": _apgd,
-    "noise": lambda a: Noise(a.ball(a.radius), seed=a.seed),
-    "deepfool": _deepfool,
-    "cw": lambda a: CarliniWagner(a.cw_steps, a.cw_step_size, a.cw_search_steps),
-}
+    return getattr(attack, "ball", None) is not None

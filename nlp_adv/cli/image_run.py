@@ -112,14 +112,17 @@ class ImageRun:
             return [tells]
         found_checks = [tells]
         found_checks += record_checks(found.records)
-        settings = [attack_fingerprint(self._arguments.pgd()), self._arguments.check_examples]
+        settings = [
+            attack_fingerprint(self._arguments.settings().pgd()),
+            self._arguments.check_examples,
+        ]
         kept = self._finished(found).part("checks", settings, self._check)
         return [Check(**one) for one in kept if one["name"] != ANSWERS] + found_checks
 
     def _check(self) -> list[dict[str, Any]]:
         some = self._images.images.head(self._arguments.check_examples)
         batches = some.batches(self._arguments.batch_size)
-        attack = self._arguments.pgd()
+        attack = self._arguments.settings().pgd()
         title = "Checking for masking"
         checks = masking_checks(Subject(self._model), batches, attack, progress=title)
         return [asdict(one) for one in checks]

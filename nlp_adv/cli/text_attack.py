@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nlp_adv.attacks import Ladder, ladder
+from nlp_adv.attacks.registry import SMALLEST, Settings, build_attack
 from nlp_adv.attacks.words.attacks.build import ATTACKS, check_attacks
 from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.cli.arguments import check_counts, check_radii, flag
@@ -31,6 +33,7 @@ from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.scaled_logits import scaled_logits
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.white_box import WhiteBox
+from nlp_adv.sites.parse import parse_site
 
 
 @dataclass
@@ -96,6 +99,18 @@ class EmbeddingArguments:
     embedding_norm: str = flag("l2 or linf.", "l2")
     embedding_per: str = flag("One constraint an example, or a token.", "example")
     embedding_examples: int = flag("Attack the embeddings of the first so many drawn texts.", 200)
+    embedding_attacks: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd and noise at the "
+            "same radii; deepfool, cw and smallest-pgd, which look for each text's robust radius, "
+            "the smallest δ that changes its answer."
+        },
+    )
+    embedding_site: str | None = flag(
+        "Where these attacks add δ instead of the word embeddings: layer:NAME (the output of any "
+        "module, such as layer:bert.encoder.layer.3), embedding:NAME, or several with commas."
+    )
     checks: bool = flag("Run the masking checks.", True)
     check_examples: int = flag("With the first so many texts.", 100)
 
@@ -123,7 +138,38 @@ class EmbeddingArguments:
             )
         except ValueError as error:
             raise UserError(f"The attack on embeddings: {error}") from error
-        return WhiteBox(attack, self.embedding_examples, self.checks, self.check_examples)
+        where: str = self.embedding_site or "embedding"
+        site = None
+        if self.embedding_site is not None:
+            site = parse_site(self.embedding_site)
+            if site is None:
+                raise UserError("--embedding_site: texts have no pixels.")
+        return WhiteBox(
+            replace(attack, name=attack.name.replace("embedding", where)),
+            self.embedding_examples,
+            self.checks,
+            self.check_examples,
+            tuple(self._others(where)),
+            site,
+            "the embeddings" if site is None else where,
+        )
+
+    def _others(self, where: str) -> Iterator[Ladder]:
+        """Further attacks, by name."""
+        pgd = embedding_pgd((1.0,), self.embedding_steps, norm=self.embedding_norm).attack
+        settings = Settings(
+            replace(pgd.ball, per=self.embedding_per),
+            self.embedding_step_size,
+            unit="relative",
+            steps=self.embedding_steps,
+            shorten=True,
+            loss="margin",
+            restarts=self.embedding_restarts,
+        )
+        for name in dict.fromkeys(self.embedding_attacks):
+            attack = build_attack(name, settings)
+            radii = () if name in SMALLEST else tuple(self.epsilons)
+            yield ladder(attack, radii, name=f"{where}-{attack.name}")
 
 
 class TextAttack(AttackTask):

@@ -148,11 +148,12 @@ def evaluate_robustness(
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
     words = [WordRunner(engine, one) for one in built]
+    where = None if white_box is None else white_box.where
     points = [] if white_box is None else white_box.runners(victim, splicer, attackable)
     evaluation = Evaluation(
         protocol=chosen,
         hashes={one.name: attack_hash(one, chosen, resources) for one in built}
-        | {one.name: attack_fingerprint(one.ladder) for one in points},
+        | {one.name: attack_fingerprint(one.ladder, where=where) for one in points},
         model=fingerprint(model),
         data=data.fingerprint,
         description=data.description,

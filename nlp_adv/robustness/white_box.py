@@ -35,6 +35,7 @@ class WhiteBox:
         others: further attacks on the same examples, such as `ladder(DeepFool())` for each text's
             robust radius, the smallest ‖δ‖ that changes its answer.
         site: where δ enters instead of the word embeddings.
+        where: that is, for people.
 
     Raises:
         UserError: no radius above 0, or two that are written alike.
@@ -46,6 +47,7 @@ class WhiteBox:
     check_examples: int = 100
     others: tuple[Ladder, ...] = ()
     site: Site | None = None
+    where: str = "the embeddings"
 
     def __post_init__(self) -> None:
         radii = [radius for radius in self.attack.radii if radius is not None]
@@ -83,11 +85,10 @@ class WhiteBox:
         tried, attack = set(self.attack.radii), self.attack.attack
         mine = (r for r in records if r.attack == self.attack.name and r.epsilon in tried)
         unit = {"relative": "share of the embedding norm"}.get(self.attack.unit, self.attack.unit)
-        where = "the embeddings" if self.site is None else str(self.site)
         name = self.attack.name
         if isinstance(attack, PGD):
             share = attack.step_size / radius_of(attack.ball)
-            name = f"PGD-{attack.steps} (α = {share:g}·ε) on {where}"
+            name = f"PGD-{attack.steps} (α = {share:g}·ε) on {self.where}"
         per = "example" if self.attack.ball is None else self.attack.ball.per
         return curve_of(
             mine, title=f"{name}, {NORMS[self.attack.norm]} per {per}", x_label=f"ε, {unit}"
