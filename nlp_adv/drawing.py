@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), as in the reports; dashes and marks tell lines apart without colours.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#a66f00", "#3a8fbf", "#333333")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0578d", "#a66f00", "#3a8fbf", "#333333")
 _DASHES = ("-", "--", "-.", ":")
 _MARKS = ("o", "s", "^", "D", "v")
 _WITHOUT_DATE = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
@@ -62,12 +62,18 @@ def saved(figure: Figure, path: str | None) -> Figure:
     return figure
 
 
-def svg_bytes(figure: Figure) -> bytes:
-    """The figure as an SVG file."""
+def svg_bytes(figure: Figure, *, text: bool = False) -> bytes:
+    """The figure as an SVG file.
+
+    Args:
+        figure: what is drawn.
+        text: whether its words stay text, in the reader's font, and are not drawn as shapes.
+    """
     import matplotlib
 
     written = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "nlp_adv"}):
+        matplotlib.rcParams["svg.fonttype"] = "none" if text else "path"
         figure.savefig(written, format="svg", metadata=_WITHOUT_DATE[".svg"])
     return written.getvalue()
 
@@ -75,13 +81,13 @@ def svg_bytes(figure: Figure) -> bytes:
 def band_style(number: int, bands: int) -> dict[str, Any]:
     """Of the band around the n-th line; many together stay light."""
     alpha = 0.45 / max(3, bands)
-    return {"color": _COLOURS[number % len(_COLOURS)], "alpha": alpha, "linewidth": 0}
+    return {"color": COLOURS[number % len(COLOURS)], "alpha": alpha, "linewidth": 0}
 
 
 def line_style(number: int) -> dict[str, Any]:
     """Of the n-th line."""
     return {
-        "color": _COLOURS[number % len(_COLOURS)],
+        "color": COLOURS[number % len(COLOURS)],
         "linestyle": _DASHES[number % len(_DASHES)],
         "linewidth": 1.8,
     }

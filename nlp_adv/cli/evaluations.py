@@ -11,6 +11,7 @@ from nlp_adv.cli.tables import table
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
 from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
+from nlp_adv.report.exhibits import Exhibit
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.evaluated import Evaluation
@@ -49,6 +50,7 @@ def one_report(
     title: str,
     commands: Sequence[str] = (),
     published: Sequence[PublishedValue] = (),
+    exhibit: Exhibit | None = None,
 ) -> Report:
     """Several models in one table.
 
@@ -71,6 +73,8 @@ def one_report(
         environment=first.environment,
         notes=list(dict.fromkeys(note for one in evaluations for note in one.notes)),
         labels=first.labels,
+        target=first.target,
+        exhibit=exhibit,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from nlp_adv.cli.attack_arguments import (
     class_number,
     shown_name,
 )
-from nlp_adv.cli.evaluations import model_name
+from nlp_adv.cli.evaluations import model_name, one_report
 from nlp_adv.cli.image_attack_arguments import (
     ImageAttackArguments,
     ImageVictimArguments,
@@ -30,10 +32,12 @@ from nlp_adv.cli.loading import LoadedClassifier, load_classifier, to_device
 from nlp_adv.cli.tables import table
 from nlp_adv.data.images import load_images
 from nlp_adv.errors import UserError
+from nlp_adv.report import ModelResult, write_report
 from nlp_adv.report.cells import MISSING
-from nlp_adv.report.images import ImageReport, write_image_report
+from nlp_adv.report.exhibit_pictures import PictureExhibit
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.evaluation import environment
+from nlp_adv.robustness.saved import save
 
 
 class ImageAttack(AttackTask):
@@ -74,24 +78,29 @@ class ImageAttack(AttackTask):
         )
         run = ImageRun(arguments, self._attacks, classifier.model, images)
         found = run.found()
-        report = ImageReport(
-            title="Image attacks",
-            model=model_name(name),
-            data=images.description,
-            found=found,
-            sweeps=run.sweeps(found),
+        drawn = run.exhibits(found)
+        found = replace(
+            found,
+            description=images.description,
+            labels=tuple(classifier.label_names),
             checks=run.checks(found),
-            norm=arguments.norm,
-            exhibits=run.exhibits(found),
-            target=images.target,
-            labels=classifier.label_names,
-            settings=_settings(victim, arguments, self._attacks),
-            environment=environment(classifier.model) | {"nlp_adv": __version__},
-            commands=[command],
+            curves=run.curves(found),
             notes=run.notes,
+            details=_settings(victim, arguments, self._attacks),
+            environment=environment(classifier.model) | {"nlp_adv": __version__},
+            name=model_name(name),
+            texts=found.examples,
         )
-        written = write_image_report(report, arguments.output_dir)
-        return Attacked(found, _summary(found), report.checks, report.notes, written[0])
+        save(Path(arguments.output_dir), found)
+        report = one_report(
+            [found],
+            [ModelResult.of(found, found.name)],
+            title="Image attacks",
+            commands=[command],
+            exhibit=PictureExhibit(drawn) if drawn else None,
+        )
+        written = write_report(report, arguments.output_dir)
+        return Attacked(found, _summary(found), found.checks, found.notes, written[0])
 
     def _images(self, classifier: LoadedClassifier) -> AttackedImages:
         """A random draw of the split, in the model's classes, without the target's.

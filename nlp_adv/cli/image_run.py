@@ -14,12 +14,13 @@ from nlp_adv.attacks import Attack
 from nlp_adv.attacks.subject import Subject
 from nlp_adv.cli.image_attack_arguments import ImageAttackArguments, in_ball
 from nlp_adv.data.images import Images
-from nlp_adv.report.images import exhibit_ids, exhibits
+from nlp_adv.report.charts import NORMS
+from nlp_adv.report.exhibit_pictures import exhibit_ids, exhibits
 from nlp_adv.robustness.answers import NAME as ANSWERS
 from nlp_adv.robustness.answers import check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_records import record_checks
-from nlp_adv.robustness.curve import EpsilonSweep, sweep_by_length
+from nlp_adv.robustness.curve import Curve, EpsilonSweep, sweep_by_length
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
 from nlp_adv.robustness.finished import FinishedParts
@@ -80,8 +81,22 @@ class ImageRun:
             )
         return found
 
-    def sweeps(self, found: Evaluation) -> dict[str, EpsilonSweep]:
-        """Accuracy over ε."""
+    def curves(self, found: Evaluation) -> list[Curve]:
+        """Accuracy over ε, of each attack."""
+        levels = self._arguments.norm == "linf"
+        unit = "grey levels of 255" if levels else "pixels in [0, 1]"
+        label, scale = f"ε, {NORMS[self._arguments.norm]}, {unit}", 255.0 if levels else 1.0
+        return [
+            Curve(
+                title=name,
+                x_label=label,
+                points={point.epsilon: point.share for point in sweep.curve.points},
+                scale=scale,
+            )
+            for name, sweep in self._sweeps(found).items()
+        ]
+
+    def _sweeps(self, found: Evaluation) -> dict[str, EpsilonSweep]:
         radii, finished = self._arguments.epsilons, self._finished(found)
         sweeps = {}
         for name, attack in self._attacks.items() if radii else ():

@@ -51,6 +51,11 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
 
 
+def norm(value: float) -> str:
+    """Four digits."""
+    return MISSING if math.isnan(value) else f"{value:.4g}"
+
+
 def spread(values: Spread, show: Callable[[float], str]) -> str:
     """mean ± sd, or the one value."""
     return show(values.mean) + ("" if math.isnan(values.sd) else f" ± {show(values.sd)}")

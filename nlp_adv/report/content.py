@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation import Ball
 from nlp_adv.perturbation.evaluating import NO_CLASS
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.curve import Curve
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.statistics import Share
+
+if TYPE_CHECKING:
+    from nlp_adv.report.exhibits import Exhibit
 
 Metric = Literal["clean", "under attack", "success", "words changed", "queries"]
 
@@ -30,6 +34,7 @@ class ModelResult:
         cost: of the evaluation: "seconds", "forwards", "tokens" or others.
         curves: of attacks on embeddings.
         description: how it was trained.
+        within: the ball in which a success counts against the accuracy; any without.
     """
 
     name: str
@@ -40,6 +45,12 @@ class ModelResult:
     cost: Mapping[str, float] = field(default_factory=dict)
     curves: Sequence[Curve] = ()
     description: Mapping[str, Any] = field(default_factory=dict)
+    within: Ball | None = None
+
+    @property
+    def of_images(self) -> bool:
+        """Whether its examples are images, and not texts."""
+        return any(record.text is None for record in self.records)
 
     @classmethod
     def of(
@@ -67,6 +78,7 @@ class ModelResult:
             cost=evaluation.cost,
             curves=evaluation.curves,
             description=description or {},
+            within=evaluation.within,
         )
 
 
@@ -105,9 +117,9 @@ class Report:
 
     Args:
         title: of the page.
-        protocol: all its fields.
+        protocol: all its fields; of images what was asked for.
         protocol_hash: of these and of the resources in use.
-        data: which texts were attacked.
+        data: which examples were attacked.
         seed: by which they were drawn.
         models: in the order to show; the first one's method is the baseline.
         published: values to compare with.
@@ -115,6 +127,8 @@ class Report:
         environment: name → version or kind of what it ran on.
         labels: names of the classes, in order; without them, classes are shown as numbers.
         notes: what a reader must know besides, a sentence each.
+        target: class that the attacks lead to; None for any wrong answer.
+        exhibit: what is shown of single examples; of texts, what their records hold.
     """
 
     title: str
@@ -128,6 +142,18 @@ class Report:
     environment: Mapping[str, str] = field(default_factory=dict)
     labels: Sequence[str] = ()
     notes: Sequence[str] = ()
+    target: int | None = None
+    exhibit: Exhibit | None = None
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the examples are images, and not texts."""
+        return any(model.of_images for model in self.models)
+
+    @property
+    def noun(self) -> str:
+        """What one example is."""
+        return "image" if self.of_images else "text"
 
     def methods(self) -> dict[str, list[ModelResult]]:
         """Name → its seeds, the baseline first."""

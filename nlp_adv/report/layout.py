@@ -13,6 +13,7 @@ from nlp_adv.report.cells import (
     Tone,
     difference,
     interval,
+    norm,
     number,
     p_value,
     percent,
@@ -32,7 +33,7 @@ def accuracy_table(report: Report, numbers: Numbers) -> Table:
     all_texts = any(
         model.clean is not None for method in numbers.methods for model in method.models
     )
-    everywhere = ["clean, all test texts"] if all_texts else []
+    everywhere = [f"clean, all test {report.noun}s"] if all_texts else []
     columns = [_with_share(numbers, measure) for measure in numbers.measures]
     head = ("method", *everywhere, *columns, "largest answer")
     rows = []
@@ -66,7 +67,7 @@ def _one_class(method: MethodNumbers, report: Report) -> list[str]:
         return []
     several = sum(one.constant for one in method.answers)
     who = f"{several} of {len(method.answers)} seeds say" if len(method.answers) > 1 else "says"
-    return [f"⚠ {who} “{'”, “'.join(constant)}” to every text: its share is no robustness"]
+    return [f"⚠ {who} “{'”, “'.join(constant)}” to every {report.noun}: its share is no robustness"]
 
 
 def _largest(method: MethodNumbers) -> Cell:
@@ -102,11 +103,22 @@ _DETAILS: dict[str, tuple[Callable[[Summary], float], Callable[[float], str]]] =
     "words changed, %": (lambda s: s.words_changed, percent),
     "stopped by the budget, %": (lambda s: s.budget_stopped.value, percent),
 }
+_OF_IMAGES: dict[str, tuple[Callable[[Summary], float], Callable[[float], str]]] = {
+    "attack succeeds, %": _DETAILS["attack succeeds, %"],
+    "fooled, %": (lambda s: s.fooled.value, percent),
+    "after rounding to 8 bits, %": (lambda s: s.fooled_8_bit.value, percent),
+    "‖δ‖₂": (lambda s: s.l2, norm),
+    "‖δ‖∞": (lambda s: s.linf, norm),
+    "‖δ‖₁": (lambda s: s.l1, norm),
+    "gradients an image": (lambda s: s.gradient_passes, number),
+    "no gradient, %": (lambda s: s.zero_gradients.value, percent),
+}
 
 
-def attack_table(numbers: Numbers) -> Table:
+def attack_table(report: Report, numbers: Numbers) -> Table:
     """A row an attack and method: what the attack achieved, and what it took."""
-    head = ("attack: method", "clean, %", "accuracy, %", *_DETAILS, "texts")
+    details = _OF_IMAGES if report.of_images else _DETAILS
+    head = ("attack: method", "clean, %", "accuracy, %", *details, f"{report.noun}s")
     rows = []
     for attack in numbers.attacks:
         for method in numbers.methods:
@@ -116,7 +128,7 @@ def attack_table(numbers: Numbers) -> Table:
             score = method.scores[attack]
             row = [Cell(f"{attack}: {method.name}"), Cell(spread(score.clean, percent))]
             row.append(Cell(spread(score.over_seeds, percent), (interval(score.low, score.high),)))
-            for value, show in _DETAILS.values():
+            for value, show in details.values():
                 row.append(Cell(spread(method.over_seeds(attack, value), show)))
             row.append(Cell("–".join(str(number) for number in sorted({min(texts), max(texts)}))))
             rows.append(tuple(row))

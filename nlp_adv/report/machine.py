@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nlp_adv.report.charts import robust_radii
 from nlp_adv.report.content import ModelResult, Report
 from nlp_adv.report.numbers import Numbers, Score
 from nlp_adv.report.standing import CLEAN, WORST, records_under, share_of
@@ -21,6 +22,7 @@ from nlp_adv.robustness.statistics import Share, summarise
 # A share of the largest answer near 1 marks a model whose accuracies are the share of one class.
 _SHARES = ("clean", "under_attack", "success", "budget_stopped")
 _MEANS = ("queries", "forwards", "tokens", "words_changed")
+_OF_IMAGES = ("l2", "linf", "l1", "l0", "gradient_passes")
 
 
 def csv_text(report: Report, numbers: Numbers) -> str:
@@ -32,7 +34,7 @@ def csv_text(report: Report, numbers: Numbers) -> str:
     rows = [
         {"method": model.name, "seed": model.seed, "attack": attack}
         | _attacked(model, attack)
-        | _ends("worst_case", share_of(model, WORST, numbers.attacks))
+        | _ends("worst_case", share_of(model, WORST, numbers.together))
         | _ends("clean_all_texts", model.clean)
         | {"largest_answer": Answers.of_records(model.records).largest.value}
         | {"protocol_hash": report.protocol_hash}
@@ -48,11 +50,15 @@ def csv_text(report: Report, numbers: Numbers) -> str:
 
 
 def _attacked(model: ModelResult, attack: str) -> dict[str, Any]:
-    found = summarise(records_under(model.records, attack))
+    found = summarise(records_under(model.records, attack), model.within)
     row: dict[str, Any] = {"examples": found.examples}
     for name in _SHARES:
         row |= _ends(name, getattr(found, name))
-    return row | {name: getattr(found, name) for name in _MEANS}
+    if model.of_images:
+        for name in ("fooled", "fooled_8_bit", "zero_gradients"):
+            row |= _ends(name, getattr(found, name))
+    means = (*_MEANS, *_OF_IMAGES) if model.of_images else _MEANS
+    return row | {name: getattr(found, name) for name in means}
 
 
 def _ends(name: str, share: Share | None) -> dict[str, float | None]:
@@ -68,6 +74,7 @@ def json_text(report: Report, numbers: Numbers) -> str:
         "seed": report.seed,
         "labels": report.labels,
         "notes": report.notes,
+        "target": report.target,
         "protocol": report.protocol,
         "protocol_hash": report.protocol_hash,
         "baseline": numbers.baseline.name,
@@ -81,6 +88,11 @@ def json_text(report: Report, numbers: Numbers) -> str:
             for method in numbers.methods
         ],
         "models": [_model(model, numbers) for model in report.models],
+        "robust_radii": [
+            {"attack": one.attack, "method": one.method, "norm": one.norm}
+            | {"quartiles": one.quartiles, "examples": len(one.values), "radii": one.values}
+            for one in robust_radii(report, numbers.attacks)
+        ],
         "published": report.published,
         "commands": report.commands,
         "environment": report.environment,
@@ -108,11 +120,11 @@ def _model(model: ModelResult, numbers: Numbers) -> dict[str, Any]:
         "seed": model.seed,
         "description": model.description,
         "clean_all_texts": model.clean,
-        "clean": share_of(model, CLEAN, numbers.attacks),
+        "clean": share_of(model, CLEAN, numbers.together),
         "answers": Answers.of_records(model.records) if model.records else None,
-        "worst_case": share_of(model, WORST, numbers.attacks),
+        "worst_case": share_of(model, WORST, numbers.together),
         "attacks": {
-            attack: summarise(records)
+            attack: summarise(records, model.within)
             for attack in numbers.attacks
             if (records := records_under(model.records, attack))
         },
@@ -122,6 +134,7 @@ def _model(model: ModelResult, numbers: Numbers) -> dict[str, Any]:
                 "title": curve.title,
                 "x_label": curve.x_label,
                 "points": [{"x": x, "share": share} for x, share in sorted(curve.points.items())],
+                "area": curve.accuracy.area,
             }
             for curve in model.curves
         ],

@@ -98,11 +98,19 @@ class MethodNumbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """All methods, the baseline first; attacks and measures in the order of the columns."""
+    """All methods, the baseline first; attacks and measures in the order of the columns.
+
+    Args:
+        methods: with their numbers.
+        attacks: their titles.
+        measures: without attack, under each attack, and the worst case.
+        together: the attacks that the worst case is over.
+    """
 
     methods: tuple[MethodNumbers, ...]
     attacks: tuple[str, ...]
     measures: tuple[str, ...]
+    together: tuple[str, ...]
 
     @property
     def baseline(self) -> MethodNumbers:
@@ -129,12 +137,12 @@ def numbers_of(report: Report) -> Numbers:
         raise UserError(f"An attack cannot be called {taken.pop()!r}; give it another name.")
     check_same_texts(report.models)
     check_same_threat(report.models)
-    together = combined(attacks)
+    together = combined(report.models)
     others = [attack for attack in attacks if attack not in together]
     measures = (CLEAN, *together, *([WORST] if len(together) > 1 else []), *others)
     seeds = report.methods()
     right = {
-        (name, measure): [standing(model.records, measure, attacks) for model in models]
+        (name, measure): [standing(model, measure, together) for model in models]
         for name, models in seeds.items()
         for measure in measures
     }
@@ -161,16 +169,19 @@ def numbers_of(report: Report) -> Numbers:
         ),
         attacks=attacks,
         measures=measures,
+        together=tuple(together),
     )
 
 
 def _summaries(
     models: Sequence[ModelResult], attacks: Sequence[str]
 ) -> dict[str, tuple[Summary, ...]]:
-    under = {
-        attack: [records_under(model.records, attack) for model in models] for attack in attacks
+    under = {a: [(records_under(m.records, a), m.within) for m in models] for a in attacks}
+    return {
+        attack: tuple(summarise(records, within) for records, within in each)
+        for attack, each in under.items()
+        if all(records for records, _ in each)
     }
-    return {a: tuple(map(summarise, records)) for a, records in under.items() if all(records)}
 
 
 def _score(

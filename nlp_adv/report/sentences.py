@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlp_adv.report.cells import Tone, percent, points
+from nlp_adv.report.charts import NORMS
 from nlp_adv.report.content import ModelResult, Report
 from nlp_adv.report.numbers import MARKED_FROM, MethodNumbers, Numbers, Score
-from nlp_adv.report.standing import WORST, combined
+from nlp_adv.report.standing import WORST
 from nlp_adv.report.unlike import grows, median_tokens, share_of_a_token
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.statistics import norm_of, radius_of
 
 
-def summary(numbers: Numbers) -> str:
+def summary(report: Report, numbers: Numbers) -> str:
     """The report in one sentence: who stands best, by how much, and whether to believe it."""
     measure = WORST if WORST in numbers.measures else numbers.attacks[0]
-    several = f"the worst of {len(combined(numbers.attacks))} attacks"
+    several = f"the worst of {len(numbers.together)} attacks"
     under = several if measure == WORST else measure
     scored = [method for method in numbers.methods if measure in method.scores]
     if not scored:
@@ -26,20 +29,25 @@ def summary(numbers: Numbers) -> str:
 
     best, first = max(scored, key=accuracy), numbers.baseline
     score = best.scores[measure]
+    led = "" if report.target is None else f" and not led to “{report.label(report.target)}”"
     kept = (
-        f"{percent(accuracy(best))} % of {score.shares[0].total} texts right under {under} "
+        f"{percent(accuracy(best))} % of {score.shares[0].total} {report.noun}s right{led} under "
+        f"{under} "
         f"({percent(score.clean.mean)} % without attack)"
     )
     if len(scored) == 1:
         said = f"{best.name} answers {kept}"
     elif best is first:
-        said = f"The baseline, {best.name}, answers most, {kept}; no method stands above it"
+        said = f"The baseline, {best.name}, answers most, {kept}; no method is above it"
     else:
         said = f"Of {len(scored)} methods {best.name} answers most, {kept}"
         if score.difference is not None:
             said += f", {points(score.difference)} points over {first.name}{_doubt(score)}"
     if any(one.constant for one in best.answers):
-        said += "; but it gives every text the same answer, so the number is the share of one class"
+        said += (
+            f"; but it gives every {report.noun} the same answer, so the number is the share of "
+        )
+        said += "one class"
     elif _fails(best.models):
         said += "; but it fails a check, so the number may not be robustness"
     return f"{said}."
@@ -62,7 +70,7 @@ class Verdict:
     Args:
         text: a sentence or two.
         tone: of the worst of them.
-        failed: model and words of each check that fails.
+        failed: models and words of each check that fails, once for all seeds of a method.
     """
 
     text: str
@@ -79,17 +87,14 @@ def verdict(report: Report) -> Verdict:
             "would look robust here.",
             "open",
         )
-    failed = tuple(
-        (model_name(model), _sentences(check.name, check.finding, check.meaning))
-        for model, check in checks
-        if check.passed is False
-    )
+    failing = [(model, check) for model, check in checks if check.passed is False]
+    failed = _grouped(failing)
     undecided = sum(check.passed is None for _, check in checks)
-    passed = len(checks) - len(failed) - undecided
-    if failed:
+    passed = len(checks) - len(failing) - undecided
+    if failing:
         names = ", ".join(name for name, seeds in report.methods().items() if _fails(seeds))
         return Verdict(
-            f"✗ {len(failed)} of {len(checks)} checks failed: do not read the accuracy of {names} "
+            f"✗ {len(failing)} of {len(checks)} checks failed: do not read the accuracy of {names} "
             f"as robustness. {passed} passed, {undecided} undecided.",
             "bad",
             failed,
@@ -98,26 +103,53 @@ def verdict(report: Report) -> Verdict:
     return Verdict(f"? {text}", "open") if undecided else Verdict(f"✓ {text}", "good")
 
 
-def legend(numbers: Numbers) -> str:
+def _grouped(failing: Sequence[tuple[ModelResult, Check]]) -> tuple[tuple[str, str], ...]:
+    """One entry a method and check; of several seeds the first one's finding."""
+    groups: dict[tuple[str, str], list[tuple[ModelResult, Check]]] = {}
+    for model, check in failing:
+        groups.setdefault((model.name, check.name), []).append((model, check))
+    found = []
+    for (name, _), same in groups.items():
+        model, check = same[0]
+        words = _sentences(check.name, check.finding, check.meaning)
+        if len(same) > 1:
+            seeds = ", ".join(str(one.seed) for one, _ in same)
+            words += f" So with seed {seeds}; the numbers are those of seed {model.seed}."
+        found.append((model_name(model) if len(same) == 1 else name, words))
+    return tuple(found)
+
+
+def legend(report: Report, numbers: Numbers) -> str:
     """How to read the table of accuracies."""
+    noun = report.noun
     alone = "Wilson's 95 % interval"
-    several = "mean ± sd over seeds [95 % t interval over seeds and texts]"
+    several = f"mean ± sd over seeds [95 % t interval over seeds and {noun}s]"
     read = f"Share of right answers, {several if numbers.several_seeds else f'[{alone}]'}."
     if numbers.several_seeds and any(len(method.models) == 1 for method in numbers.methods):
-        read += f" A method of one seed has {alone}, which is over texts alone."
+        read += f" A method of one seed has {alone}, which is over {noun}s alone."
     read += (
-        " “clean” is without attack, on all attacked texts; “of … clean”, on the texts of that "
-        "attack: what an attack leaves says nothing without it. “largest answer”: how often the "
-        "most frequent answer is given without attack; at 100 an accuracy under attack is the "
+        f" “clean” is without attack, on all attacked {noun}s; “of … clean”, on the {noun}s of "
+        "that attack: what an attack leaves says nothing without it. “largest answer”: how often "
+        "the most frequent answer is given without attack; at 100 an accuracy under attack is the "
         "share of one class."
     )
     if WORST in numbers.measures:
         read += (
-            " “worst case” counts a text as right only if it stands under every attack on the text."
+            f" “worst case” counts {_a(noun)} as right only if the model is robust to every attack "
+            f"on the {noun}" + (", from every start." if report.of_images else ".")
+        )
+    if report.target is not None:
+        led = report.label(report.target)
+        read += f" Right is also: not led to the target; {noun}s of “{led}” are left out."
+    within = next((one.within for one in report.models if one.within is not None), None)
+    if within is not None:
+        read += (
+            f" An attack counts where its δ has an {NORMS[norm_of(within)]} norm of at most "
+            f"{radius(radius_of(within), norm_of(within), levels=report.of_images)}."
         )
     if len(numbers.methods) > 1:
         read += (
-            f" Below it the difference to {numbers.baseline.name} in points, on the texts that "
+            f" Below it the difference to {numbers.baseline.name} in points, on the {noun}s that "
             f"both have, with its 95 % interval, and p of no difference after Holm's correction "
             f"for all comparisons of the table. ▲ better, ▼ worse: p < 0.05, from at least "
             f"{MARKED_FROM} seeds of both; Δ all else."
@@ -162,10 +194,30 @@ def threat(numbers: Numbers) -> str:
     )
 
 
-ATTACK_LEGEND = (
-    "An attack succeeds when it turns a right answer into a wrong one; its share, and the queries, "
-    "are of the texts attacked. Words changed: in its successes."
-)
+def attack_legend(report: Report) -> str:
+    """How to read the table of attacks."""
+    if report.of_images:
+        return (
+            "“succeeds” is within the ball, “fooled” by a δ of any length, both of the images that "
+            "were right without attack; the next column is what remains of it when the image is "
+            "saved as a picture of 256 levels. Norms are means over the fooled, gradients and “no "
+            "gradient” over all attacked."
+        )
+    return (
+        "An attack succeeds when it turns a right answer into a wrong one; its share, and the "
+        "queries, are of the texts attacked. Words changed: in its successes."
+    )
+
+
+def radius(epsilon: float, norm: str, *, levels: bool) -> str:
+    """ε as people write it; whole grey levels as such."""
+    grey = 255 * epsilon
+    whole = levels and norm == "linf" and epsilon > 0 and abs(grey - round(grey)) < 1e-6
+    return f"{round(grey)}/255" if whole else f"{epsilon:.4g}"
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def band(numbers: Numbers) -> str:

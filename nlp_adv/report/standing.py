@@ -1,4 +1,4 @@
-"""Which texts a model answers rightly: without attack, under one, under all on the text."""
+"""Which examples a model answers rightly: without attack, under one, under all together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from nlp_adv.report.content import ModelResult
 from nlp_adv.robustness.record import Record, Substitution
-from nlp_adv.robustness.statistics import Share, worst_case
+from nlp_adv.robustness.statistics import Share, is_robust, worst_case
 
 CLEAN, WORST = "clean", "worst case"
 
@@ -22,36 +22,39 @@ def moves_text(records: Sequence[Record]) -> bool:
     return any(isinstance(one, Substitution) and one.adversarial != one.original for one in found)
 
 
-def combined(attacks: Sequence[str]) -> list[str]:
-    """Those that the worst case is over.
+def combined(models: Sequence[ModelResult]) -> list[str]:
+    """Titles of the attacks that the worst case is over: on words, or on pixels.
 
     Texts and embeddings are not put together: any radius large enough would decide the worst case.
     """
-    return [attack for attack in attacks if "@" not in attack]
+    records = (record for model in models for record in model.records)
+    together = (one.title for one in records if one.changes_text or one.text is None)
+    return list(dict.fromkeys(together))
 
 
-def standing(records: Sequence[Record], measure: str, attacks: Sequence[str]) -> dict[int, bool]:
-    """id → whether the model answers rightly; empty where that was not measured."""
+def standing(model: ModelResult, measure: str, together: Sequence[str]) -> dict[int, bool]:
+    """id → whether the model answers rightly; empty where that was not measured.
+
+    Args:
+        model: with its records.
+        measure: `CLEAN`, `WORST` or an attack's title.
+        together: the attacks that the worst case is over.
+    """
+    records = model.records
     if measure == CLEAN:
         return {record.id: record.attacked for record in records}
     if measure != WORST:
-        return {r.id: r.outcome == "robust" for r in records if r.title == measure}
-    attacks = combined(attacks)
-    # A text that one attack never saw has no worst case; a model that one never saw, neither.
-    ids = [{record.id for record in records if record.title == attack} for attack in attacks]
+        return {r.id: is_robust(r, model.within) for r in records if r.title == measure}
+    # An example that one attack never saw has no worst case; a model that one never saw, neither.
+    ids = [{record.id for record in records if record.title == attack} for attack in together]
     common = set.intersection(*ids) if ids else set()
-    return (
-        worst_case(
-            [record for record in records if record.id in common and record.title in attacks]
-        )
-        if common
-        else {}
-    )
+    chosen = [one for one in records if one.id in common and one.title in together]
+    return worst_case(chosen, model.within) if common else {}
 
 
-def share_of(model: ModelResult, measure: str, attacks: Sequence[str]) -> Share | None:
+def share_of(model: ModelResult, measure: str, together: Sequence[str]) -> Share | None:
     """One model's right answers by one measure; None where it was not measured."""
-    right = standing(model.records, measure, attacks)
+    right = standing(model, measure, together)
     return share(right) if right else None
 
 

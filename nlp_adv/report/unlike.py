@@ -24,14 +24,15 @@ def check_same_texts(models: Sequence[ModelResult]) -> None:
         UserError: two models have different texts or labels under one id.
     """
     seen: dict[tuple[str, int], tuple[str, int]] = {}
+    noun = "image" if any(model.of_images for model in models) else "text"
     for model in models:
         for record in model.records:
             mine = (" ".join((record.text or record.example).casefold().split()), record.label)
             if seen.setdefault((record.title, record.id), mine) != mine:
                 raise UserError(
-                    f"Example {record.id} of {model.name} is not the text or has not the label "
-                    f"that it has elsewhere: only models that were attacked on the same texts are "
-                    f"compared; write a report of each data set."
+                    f"Example {record.id} of {model.name} is not the {noun} or has not the label "
+                    f"that it has elsewhere: only models that were attacked on the same {noun}s "
+                    f"are compared; write a report of each data set."
                 )
 
 

@@ -6,19 +6,20 @@ from pathlib import Path
 
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
+from nlp_adv.report.charts import epsilon_charts, query_charts, radius_charts, robust_radii
 from nlp_adv.report.content import Report
-from nlp_adv.report.curves import epsilon_charts, query_charts
-from nlp_adv.report.figures import sheet
-from nlp_adv.report.html import page
+from nlp_adv.report.drawn import sheet
+from nlp_adv.report.exhibit_words import WordExhibit
 from nlp_adv.report.machine import csv_text, json_text
 from nlp_adv.report.markdown import markdown
 from nlp_adv.report.numbers import numbers_of
+from nlp_adv.report.page import Charts, page
 
 
 def write_report(report: Report, folder: str | Path) -> list[Path]:
-    """Write `report.html`, `.md`, `.csv` and `.json`, and the figures as `.svg`.
+    """Write `report.html`, `.md`, `.csv` and `.json`, the figures as `.svg`, pictures as `.png`.
 
-    Nothing is written before everything is computed. The texts of the records are in none of the
+    No text is written before everything is computed. The texts of the records are in none of the
     machine-readable files: they stand in the records themselves.
 
     Args:
@@ -32,12 +33,24 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
         UserError: there is nothing to report, or the folder cannot be written.
     """
     numbers = numbers_of(report)
-    epsilon, queries = epsilon_charts(report), query_charts(report, numbers.attacks)
-    charts = {"epsilon_curve.svg": epsilon, "query_budget.svg": queries}
-    figures = {name: sheet(some) for name, some in charts.items() if some}
+    charts = Charts(
+        epsilon_charts(report),
+        query_charts(report, numbers.attacks),
+        radius_charts(robust_radii(report, numbers.attacks)),
+    )
+    exhibit = report.exhibit
+    if exhibit is None and not report.of_images:
+        exhibit = WordExhibit(numbers.attacks)
+    sheets = {
+        "epsilon_curve.svg": charts.epsilon,
+        "query_budget.svg": charts.queries,
+        "robust_radii.svg": charts.radii,
+    }
+    figures = {name: sheet(some) for name, some in sheets.items() if some}
+    pictures = exhibit.files(report) if exhibit else {}
     texts = {
-        "report.html": page(report, numbers, epsilon, queries),
-        "report.md": markdown(report, numbers, list(figures)),
+        "report.html": page(report, numbers, charts, exhibit),
+        "report.md": markdown(report, numbers, charts.epsilon, [*figures, *pictures]),
         "report.csv": csv_text(report, numbers),
         "report.json": json_text(report, numbers),
         **figures,
@@ -51,4 +64,6 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
         raise UserError(
             f"The report cannot be written to {target} ({error.strerror}); give another folder."
         ) from error
-    return [target / name for name in texts]
+    for name, draw in pictures.items():
+        draw(target / name)
+    return [target / name for name in (*texts, *pictures)]

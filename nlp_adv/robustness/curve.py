@@ -116,11 +116,13 @@ class Curve:
             `x_label` are drawn into one figure.
         x_label: what ε is measured in.
         points: ε → share of examples answered rightly at that radius.
+        scale: what an axis shows for ε = 1: 255 for grey levels.
     """
 
     title: str
     x_label: str
     points: Mapping[float, Share]
+    scale: float = 1.0
 
     @property
     def accuracy(self) -> AccuracyCurve:

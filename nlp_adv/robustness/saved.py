@@ -71,6 +71,7 @@ def save(folder: Path, evaluation: Evaluation) -> None:
                 "title": curve.title,
                 "x_label": curve.x_label,
                 "points": [[e, share.count, share.total] for e, share in curve.points.items()],
+                "scale": curve.scale,
             }
             for curve in evaluation.curves
         ],
@@ -191,6 +192,7 @@ def _curve(content: Mapping[str, Any]) -> Curve:
         title=content["title"],
         x_label=content["x_label"],
         points={epsilon: Share(*counts) for epsilon, *counts in content["points"]},
+        scale=content.get("scale", 1.0),
     )
 
 

@@ -120,23 +120,24 @@ def test_a_run_ends_in_a_table_and_a_report(straight):
 def test_the_report_says_what_was_done(straight):
     run, folder = straight
     content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert content["images"] == 24
+    (model,) = content["models"]
+    assert model["clean"]["total"] == 24
     assert content["labels"] == list(NAMES)
     assert content["data"] == "24 images, idx, test split"
-    assert content["clean"]["count"] > 20
-    assert 0 < content["worst_case"]["count"] < content["clean"]["count"]
-    assert content["settings"]["seed"] == 0
-    assert "epsilon=0.047" in content["settings"]["pgd"]
+    assert model["clean"]["count"] > 20
+    assert 0 < model["worst_case"]["count"] < model["clean"]["count"]
+    assert content["protocol"]["seed"] == 0
+    assert "epsilon=0.047" in content["protocol"]["pgd"]
     assert set(content["environment"]) >= {"torch", "nlp_adv", "device"}
-    points = content["curves"]["pgd"]["points"]
-    assert [round(255 * point["epsilon"]) for point in points] == [0, 6, 12, 40]
-    names = {check["name"] for check in content["checks"]}
+    points = {curve["title"]: curve["points"] for curve in model["curves"]}["pgd"]
+    assert [round(255 * point["x"]) for point in points] == [0, 6, 12, 40]
+    names = {check["name"] for check in model["checks"]}
     assert {"logits", "repeatable", "large radius", "rounding to 8 bits (pgd)"} <= names
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "nlp-adv attack --modality image" in text
     assert "12/255" in text
     clean = [line.split()[1] for line in run.out.splitlines() if line.startswith("without")]
-    assert clean == [f"{100 * content['clean']['value']:.1f}"]
+    assert clean == [f"{100 * model['clean']['value']:.1f}"]
 
 
 def test_a_killed_run_goes_on(given, straight, tmp_path):
@@ -171,12 +172,18 @@ def test_attacks_of_the_smallest_delta_count_where_it_is_in_the_ball(given, tmp_
     assert run.code == 0, run.err
     content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert content["data"] == "5 of 24 images, idx, test split"
-    deepfool = content["attacks"]["deepfool"]
+    (model,) = content["models"]
+    deepfool = model["attacks"]["deepfool"]
     assert deepfool["fooled"]["value"] == 1.0
     assert deepfool["success"]["value"] < 1.0
-    assert content["worst_case"]["count"] <= deepfool["under_attack"]["count"]
-    assert set(content["curves"]) == {"pgd", "deepfool", "cw"}
-    assert [check["name"] for check in content["checks"]] == ["answers"]
+    assert model["worst_case"]["count"] <= deepfool["under_attack"]["count"]
+    assert {curve["title"] for curve in model["curves"]} == {"pgd", "deepfool", "cw"}
+    assert [check["name"] for check in model["checks"]] == ["answers"]
+    assert {one["attack"] for one in content["robust_radii"]} == {"deepfool", "cw"}
+    assert main(["report", str(tmp_path / "out"), "--output_dir", str(tmp_path / "again")]) == 0
+    again = json.loads((tmp_path / "again" / "report.json").read_text(encoding="utf-8"))
+    assert again["models"][0]["attacks"] == model["attacks"]
+    assert again["models"][0]["curves"] == model["curves"]
 
 
 def test_a_target_and_other_norms(given, tmp_path):

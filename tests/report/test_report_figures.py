@@ -1,4 +1,4 @@
-"""Every point of a figure stands where its number says."""
+"""Every point of a figure stands where its number says, and a page can colour it."""
 
 from __future__ import annotations
 
@@ -8,146 +8,151 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from made_records import point_record
 from report_sample import sample
 
-from nlp_adv.report.axes import axis
-from nlp_adv.report.chart import Chart, Line, Point
-from nlp_adv.report.curves import chart_table, epsilon_charts, query_charts
-from nlp_adv.report.figures import sheet, svg
+from nlp_adv.drawing import new_figure
+from nlp_adv.report import ModelResult, drawn
+from nlp_adv.report.charts import (
+    Chart,
+    Line,
+    Mark,
+    chart_table,
+    epsilon_charts,
+    query_charts,
+    radius_charts,
+    radius_table,
+    robust_radii,
+)
 from nlp_adv.robustness.statistics import Share
 
 SVG = "{http://www.w3.org/2000/svg}"
-VALUES = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20, unique=True)
+POINTS = [Mark(0, 90, 80, 95), Mark(1, 50, 40, 60), Mark(4, 10, 5, 20)]
 
 
-@given(VALUES, st.booleans())
-def test_an_axis_keeps_the_order_and_its_ends(values, with_zero):
-    values = sorted([0.0, *values] if with_zero else values)
-    place, ticks = axis(values)
-    places = [place(value) for value in values]
-    assert places == sorted(places)
-    assert len({round(p, 12) for p in places}) > 1 or len(values) == 1
-    assert all(-1e-9 <= p <= 1 + 1e-9 for p in [*places, *map(place, ticks)])
-    assert places[0] == pytest.approx(0, abs=1e-9)
-    if len(values) > 1:
-        assert places[-1] == pytest.approx(1)
-    assert 1 <= len(ticks) <= 10 or values[-1] < 10 * values[0]
-    assert ticks == sorted(set(ticks))
+def chart(*lines: Line, **changes) -> Chart:
+    return Chart(**{"title": "t", "x_label": "x", "lines": lines or [Line("a", POINTS)]} | changes)
 
 
-def test_ticks_are_round_numbers():
-    assert axis([0, 10])[1] == [0, 2, 4, 6, 8, 10]
-    assert axis([0, 0.3])[1] == [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
-    assert axis([0, 0.01, 1])[1] == [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
-    assert axis([1, 700])[1] == [1, 2, 5, 10, 20, 50, 100, 200, 500]
-    assert axis([1, 1e5])[1] == [1, 10, 100, 1000, 1e4, 1e5]
-
-
-def test_a_logarithmic_axis_is_one():
-    place, _ = axis([1, 10, 100])
-    assert place(10) == pytest.approx(0.5)
-    with_zero, _ = axis([0, 1, 10, 100])
-    assert with_zero(0) == 0
-    assert 0 < with_zero(1) < 0.2
-    assert with_zero(10) == pytest.approx((with_zero(1) + 1) / 2)
-
-
-def corners(element: ElementTree.Element) -> list[tuple[float, float]]:
-    return [tuple(map(float, pair.split(","))) for pair in element.get("points").split()]
-
-
-def drawn(chart: Chart) -> ElementTree.Element:
-    return ElementTree.fromstring(svg(chart))
-
-
-def scales(root: ElementTree.Element) -> tuple[float, float, float, float]:
-    """x of the left and right end, y of 0 and of 100 %, read off the grid."""
-    rules = root.findall(f"{SVG}line")
-    grid = [rule for rule in rules if rule.get("x1") != rule.get("x2")]
-    ys = sorted(float(rule.get("y1")) for rule in grid)
-    return float(grid[0].get("x1")), float(grid[0].get("x2")), ys[-1], ys[0]
-
-
-POINTS = [Point(0, 90, 80, 95), Point(1, 50, 40, 60), Point(4, 10, 5, 20)]
+def axes_of(one: Chart):
+    """As matplotlib holds what is drawn."""
+    figure = new_figure(5, 4)
+    axes = figure.subplots()
+    drawn._draw(axes, one)
+    return axes
 
 
 class TestLines:
     def test_points_and_bands_stand_at_their_values(self):
-        root = drawn(Chart(title="t", x_label="x", lines=[Line("a", POINTS)]))
-        left, right, zero, full = scales(root)
-        assert zero - full > 100
-
-        def at(x, percent):
-            return left + x / 4 * (right - left), zero + percent / 100 * (full - zero)
-
-        line = next(iter(root.iter(f"{SVG}polyline")))
-        want = [at(p.x, p.value) for p in POINTS]
-        assert corners(line) == [pytest.approx(xy, abs=0.06) for xy in want]
-        band = next(iter(root.iter(f"{SVG}polygon")))
-        want = [at(p.x, p.high) for p in POINTS] + [at(p.x, p.low) for p in reversed(POINTS)]
-        assert corners(band) == [pytest.approx(xy, abs=0.06) for xy in want]
-        circles = [(float(c.get("cx")), float(c.get("cy"))) for c in root.iter(f"{SVG}circle")]
-        assert circles[:3] == [pytest.approx(xy, abs=0.06) for xy in corners(line)]
-        titles = [title.text for title in root.iter(f"{SVG}title")]
-        assert titles[1] == "a, x 1: 50.0 % [40.0, 60.0]"
+        axes = axes_of(chart())
+        (line,) = axes.lines
+        assert line.get_xydata().tolist() == [[p.x, p.value] for p in POINTS]
+        corners = axes.collections[0].get_paths()[0].vertices.tolist()
+        for point in POINTS:
+            assert [point.x, point.low] in corners
+            assert [point.x, point.high] in corners
+        assert axes.get_ylim() == (0, 100)
 
     def test_a_step_holds_its_value_until_the_next_x(self):
-        root = drawn(Chart(title="t", x_label="x", lines=[Line("a", POINTS)], steps=True))
-        line = corners(next(iter(root.iter(f"{SVG}polyline"))))
-        flat = corners(
-            next(
-                iter(
-                    drawn(Chart(title="t", x_label="x", lines=[Line("a", POINTS)])).iter(
-                        f"{SVG}polyline"
-                    )
-                )
-            )
-        )
-        (x0, y0), (x1, y1), (x2, y2) = flat
-        assert line == [(x0, y0), (x1, y0), (x1, y1), (x2, y1), (x2, y2)]
+        (line,) = axes_of(chart(steps=True)).lines
+        assert line.get_drawstyle() == "steps-post"
 
-    def test_nan_leaves_a_gap_and_no_number(self):
-        lines = [Line("a", [*POINTS, Point(5, math.nan, math.nan, math.nan)])]
-        text = svg(Chart(title="t", x_label="x", lines=lines))
-        assert "nan" not in text
-        assert len(corners(next(iter(ElementTree.fromstring(text).iter(f"{SVG}polyline"))))) == 3
+    def test_a_wide_axis_is_logarithmic_and_has_zero_at_its_left_end(self):
+        wide = [Mark(x, 50) for x in (0, 0.01, 0.1, 1)]
+        axes = axes_of(chart(Line("a", wide)))
+        places = [axes.transData.transform((x, 0))[0] for x in (0, 0.01, 0.1, 1)]
+        assert places == sorted(places)
+        assert places[3] - places[2] == pytest.approx(places[2] - places[1], rel=0.05)
+        assert axes_of(chart()).get_xscale() == "linear"
 
-    @pytest.mark.parametrize("points", [[], POINTS[:1], [Point(0, 0, 0, 0)]])
-    def test_few_points_are_drawn_without_failing(self, points):
-        assert "nan" not in svg(Chart(title="t", x_label="x", lines=[Line("a", points)]))
+    def test_grey_levels_are_ticks(self):
+        axes = axes_of(chart(Line("a", [Mark(x, 50) for x in (0, 2, 8)]), levels=True))
+        assert axes.get_xticks().tolist() == [0, 2, 8]
+
+    @pytest.mark.parametrize("points", [[], POINTS[:1], [*POINTS, Mark(5, math.nan)]])
+    def test_few_points_and_unknown_ones_are_drawn_without_failing(self, points):
+        assert "nan" not in drawn.inline(chart(Line("a", points)), 0)
 
     def test_lines_differ_in_more_than_colour(self):
-        lines = [Line(f"m{i}", POINTS) for i in range(9)]
-        root = drawn(Chart(title="t", x_label="x", lines=lines))
-        groups = [g for g in root.findall(f"{SVG}g") if g.find(f"{SVG}polyline") is not None]
-        assert len({g.get("color") for g in groups}) == 7
-        looks = [(g.get("color"), g.find(f"{SVG}polyline").get("stroke-dasharray")) for g in groups]
-        assert len(set(looks)) == 9
-        assert len({dashes for _, dashes in looks[:7]}) == 7
-        texts = [text.text for text in root.findall(f"{SVG}text")]
-        assert [f"m{i}" for i in range(9)] == texts[-9:]
+        lines = axes_of(chart(*(Line(f"m{i}", POINTS) for i in range(9)))).lines
+        assert len({(one.get_color(), one.get_linestyle()) for one in lines}) == 9
+        same = {}
+        for one in lines:
+            same.setdefault(one.get_linestyle(), set()).add(one.get_marker())
+        assert all(len(marks) > 1 for style, marks in same.items() if style == "-")
 
-    def test_names_are_escaped_and_cut(self):
-        chart = Chart(title="<&\x00\"'" + "w" * 99, x_label="<x>", lines=[Line("</svg>", POINTS)])
-        texts = [text.text for text in drawn(chart).iter(f"{SVG}text")]
-        assert texts[0].startswith("<&\ufffd\"'www")
-        assert texts[0].endswith("…")
-        assert "</svg>" in texts
-        ElementTree.fromstring(sheet([chart, chart]))
 
-    def test_a_sheet_holds_all_charts_without_overlap(self):
-        charts = [
-            Chart(title=t, x_label="x", lines=[Line("a", POINTS)] * n)
-            for t, n in [("p", 1), ("q", 5)]
+class TestInline:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def text(cls) -> str:
+        return drawn.inline(chart(title="<&\x00\"'" + "w" * 99, x_label="$x$ </svg>"), 7)
+
+    def test_is_xml_whose_words_are_text(self, text):
+        root = ElementTree.fromstring(text)
+        words = ["".join(one.itertext()).strip() for one in root.iter(f"{SVG}text")]
+        assert any(one.startswith("<&\ufffd\"'www") and one.endswith("…") for one in words)
+        assert "$x$ </svg>" in words
+        assert "a" in words
+        assert root.get("role") == "img"
+        assert root.get("width") is None
+
+    def test_takes_the_colours_of_its_page(self, text):
+        assert "var(--series-0, #0072b2)" in text
+        assert "currentColor" in text
+        assert not re.search(r"(?<!, )#(000000|0072b2|dddddd|ffffff)", text)
+        assert "<style" not in text
+
+    def test_its_names_are_no_other_charts(self, text):
+        other = drawn.inline(chart(), 8)
+        assert re.findall(r'id="([^"]*)"', text)
+        assert not set(re.findall(r'id="([^"]*)"', text)) & set(re.findall(r'id="([^"]*)"', other))
+        for place in re.findall(r'(?:url\(|href=")#([^)"]*)', text):
+            assert f'id="{place}"' in text
+
+    def test_equal_charts_are_equal(self):
+        assert drawn.inline(chart(), 1) == drawn.inline(chart(), 1)
+        assert drawn.sheet([chart()]) == drawn.sheet([chart()])
+
+    def test_a_sheet_holds_all_charts(self):
+        text = drawn.sheet([chart(title="first"), chart(title="second")])
+        words = {one.text for one in ElementTree.fromstring(text).iter(f"{SVG}text")}
+        assert {"first", "second"} <= words
+
+
+class TestRadii:
+    """The smallest δ that changes an answer: of 4 attacked examples, one that was not fooled."""
+
+    def report(self):
+        rows = [("wrong", 0.0), ("fooled", 0.3), ("fooled", 0.1), ("robust", 0.0), ("fooled", 0.2)]
+        records = [
+            point_record(n, outcome, attack="deepfool-l2", l2=length, text="a film")
+            for n, (outcome, length) in enumerate(rows)
         ]
-        root = ElementTree.fromstring(sheet(charts))
-        heights = [float(drawn(chart).get("viewBox").split()[3]) for chart in charts]
-        panels = [g for g in root.findall(f"{SVG}g")]
-        tops = [float(re.search(r" ([\d.]+)\)", g.get("transform"))[1]) for g in panels]
-        assert tops == [0, heights[0]]
-        assert float(root.get("height")) == sum(heights)
+        at_radius = [point_record(n, "robust", attack="pgd-l2", epsilon=0.1) for n in range(2)]
+        models = [ModelResult(name="plain", records=[*records, *at_radius])]
+        return replace(sample(), models=models)
+
+    def test_are_those_of_the_attacks_that_seek_them(self):
+        (found,) = robust_radii(self.report(), ["deepfool-l2", "pgd-l2"])
+        assert found.values == (0.1, 0.2, 0.3, math.inf)
+        assert found.quartiles == (0.1, 0.2, 0.3)
+
+    def test_are_drawn_and_told(self):
+        radii = robust_radii(self.report(), ["deepfool-l2"])
+        (one,) = radius_charts(radii)
+        points = [(point.x, point.value) for point in one.lines[0].points]
+        assert points == [(0.0, 0.0), (0.1, 25.0), (0.2, 50.0), (0.3, 75.0)]
+        ((name, norm, *quartiles, share, count),) = radius_table(radii).rows
+        assert (name.text, norm.text) == ("deepfool-l2: plain", "L2")
+        assert [cell.text for cell in quartiles] == ["0.1", "0.2", "0.3"]
+        assert (share.text, count.text) == ("75.0", "4")
+
+    def test_unknown_lengths_are_no_radii(self):
+        report = self.report()
+        unknown = point_record(9, "fooled", attack="deepfool-l2", l2=math.nan)
+        models = [replace(report.models[0], records=[unknown])]
+        assert robust_radii(replace(report, models=models), ["deepfool-l2"]) == []
 
 
 class TestCurves:
@@ -208,10 +213,23 @@ class TestCurves:
     def test_the_table_below_a_figure_has_its_numbers(self):
         (chart,) = epsilon_charts(sample({"plain": 1.0, "b": 0.5}, (0,)))
         table = chart_table(chart)
-        assert table.head == ("ε ÷ norm of the embeddings", "plain", "b")
-        for row, point, other in zip(
-            table.rows, chart.lines[0].points, chart.lines[1].points, strict=True
-        ):
-            assert row[0].text == f"{point.x:g}"
-            assert row[1].text == f"{point.value:.1f}"
-            assert row[2].notes == (f"[{other.low:.1f}, {other.high:.1f}]",)
+        points = chart.lines[0].points
+        assert table.head == (
+            "ε ÷ norm of the embeddings", *(f"{one.x:g}" for one in points), "area",
+        )  # fmt: skip
+        assert [row[0].text for row in table.rows] == ["plain", "b"]
+        for row, line in zip(table.rows, chart.lines, strict=True):
+            for cell, point in zip(row[1:], line.points, strict=False):
+                assert cell.text == f"{point.value:.1f}"
+                assert cell.notes == (f"[{point.low:.1f}, {point.high:.1f}]",)
+        (model, _) = sample({"plain": 1.0, "b": 0.5}, (0,)).models
+        assert table.rows[0][-1].text == f"{100 * model.curves[0].accuracy.area:.1f}"
+
+    def test_one_methods_curves_stand_in_one_chart(self):
+        report = sample({"plain": 1.0}, (0,))
+        curve = report.models[0].curves[0]
+        both = [replace(curve, title=name, scale=255.0) for name in ("pgd", "fgsm")]
+        (chart,) = epsilon_charts(replace(report, models=[replace(report.models[0], curves=both)]))
+        assert [line.name for line in chart.lines] == ["pgd", "fgsm"]
+        assert chart.levels
+        assert chart.lines[0].points[-1].x == 255.0

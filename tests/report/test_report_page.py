@@ -50,6 +50,9 @@ def nastier(one):
     return changed(one, attack=f"{NASTY}{one.attack}", context=NASTY, **told)
 
 
+DRAWN = {"path", "use", "text", "tspan", "g", "rect"}  # of charts
+
+
 class TestSafety:
     @pytest.fixture(scope="class")
     @classmethod
@@ -92,14 +95,17 @@ class TestSafety:
         for text in (files["report.html"], nasty["report.html"]):
             page = Page(text)
             tags = {tag for tag, _ in page.tags}
-            assert not tags & {"script", "link", "img", "iframe", "object", "embed", "image", "use"}
-            for _, given in page.tags:
-                assert not given.keys() & {"src", "srcset", "xlink:href", "data", "style"}
-            assert not re.search(r"@import|url\(", text)
+            assert not tags & {"script", "link", "img", "iframe", "object", "embed", "image"}
+            for tag, given in page.tags:
+                assert not given.keys() & {"src", "srcset", "data"}
+                assert tag in DRAWN or "style" not in given
+                assert given.get("xlink:href", "#").startswith("#")
+            assert not re.search(r"@import|url\((?!#)", text)
             targets = [given["href"] for _, given in page.tags if "href" in given]
             assert all(target.startswith(("#", "https://")) for target in targets)
             anchors = {given["id"] for _, given in page.tags if "id" in given}
-            assert {target[1:] for target in targets if target[0] == "#"} == anchors
+            named = {one for one in anchors if not re.match(r"c\d+-", one)}  # those of no chart
+            assert {target[1:] for target in targets if target[0] == "#"} == named
             policy = next(
                 g["content"] for _, g in page.tags if "Security" in str(g.get("http-equiv"))
             )
@@ -233,14 +239,16 @@ class TestCorners:
 class TestExamples:
     def test_are_of_the_records_and_few(self, report, files):
         text = files["report.html"]
-        shown = re.findall(r"<b>(Fell|Stood)</b> · (\S+), seed\xa0(\d) · text (\d+) ·\n", text)
-        assert [kind for kind, *_ in shown] == (["Fell"] * 5 + ["Stood"] * 2) * 2
+        shown = re.findall(
+            r"<b>(Fooled|Not fooled)</b> · (\S+), seed\xa0(\d) · text (\d+) ·\n", text
+        )
+        assert [kind for kind, *_ in shown] == (["Fooled"] * 5 + ["Not fooled"] * 2) * 2
         bodies = re.findall(r'<p class="text" dir="auto">(.*?)</p>', text)
         attacks = ["textfooler"] * 7 + ["deepwordbug"] * 7
         for (kind, name, seed, id), body, attack in zip(shown, bodies, attacks, strict=True):
             model = next(m for m in report.methods()[name] if m.seed == int(seed))
             one = next(r for r in model.records if (r.id, r.title) == (int(id), attack))
-            assert one.outcome == {"Fell": "fooled", "Stood": "robust"}[kind]
+            assert one.outcome == {"Fooled": "fooled", "Not fooled": "robust"}[kind]
             assert re.sub("<ins>.*?</ins>|</?del>", "", body) == one.found.original
             assert re.sub("<del>.*?</del>|</?ins>", "", body) == one.found.adversarial
         assert len({(name, seed) for _, name, seed, _ in shown}) >= 4
@@ -251,12 +259,12 @@ class TestExamples:
         records = [record(i, "textfooler", "fooled", rng) for i in range(50)]
         models = [ModelResult(name=name, records=records) for name in "abcdefg"]
         text = written(replace(sample(), models=models), tmp_path)["report.html"]
-        assert re.findall(r"<b>Fell</b> · (\S+) · text (\d+) ·", text) == [
+        assert re.findall(r"<b>Fooled</b> · (\S+) · text (\d+) ·", text) == [
             ("a", "5"), ("b", "15"), ("c", "25"), ("d", "35"), ("e", "45"),
         ]  # fmt: skip
 
     def test_ids_are_spread_over_the_data(self, files):
-        ids = re.findall(r"<b>Fell</b> [^<]*? · text (\d+) ·", files["report.html"])[:5]
+        ids = re.findall(r"<b>Fooled</b> [^<]*? · text (\d+) ·", files["report.html"])[:5]
         middles = [6, 18, 30, 42, 54]
         assert all(abs(int(i) - middle) <= 4 for i, middle in zip(ids, middles, strict=True))
 
@@ -297,3 +305,56 @@ class TestWriting:
         with pytest.raises(UserError, match="taken"):
             write_report(report, tmp_path / "taken")
         assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.fault("U14")
+class TestReading:
+    """What a reader of a wide table, or on a phone, must see."""
+
+    def test_a_table_wider_than_its_place_says_that_it_scrolls(self, files):
+        text = files["report.html"]
+        assert text.count('class="hint"') == len(Page(text).tables)
+        wide = text.split('class="frame ')[1:]
+        for one, table in zip(wide, Page(text).tables, strict=True):
+            columns = len(table[0])
+            kind = "few" if columns < 5 else "some" if columns < 8 else "many"
+            assert one.startswith(kind), columns
+        for kind in ("few", "some", "many"):
+            assert re.search(rf"@container \(max-width: \d+rem\) {{ \.{kind} > \.hint", text)
+
+    def test_a_long_name_breaks_behind_an_underscore_alone(self, tmp_path):
+        report = replace(sample({"a": 1.0}, (0,)), protocol={"same_part_of_speech": True})
+        text = written(report, tmp_path)["report.html"]
+        assert "same_<wbr>part_<wbr>of_<wbr>speech" in text
+        assert "overflow-wrap: normal" in text
+
+    def test_sentences_of_checks_stand_below_one_another_on_a_phone(self, files):
+        text = files["report.html"]
+        phone = text[text.index("@media (max-width: 36rem)") :]
+        assert re.search(r"\.words td[^{]*{ display: block;", phone)
+        assert 'data-column="finding"' in text
+
+    def test_what_fails_with_every_seed_is_said_once(self, tmp_path):
+        bad = Check("logit scale", False, "It falls by 60 points.", "A saturated softmax.")
+        models = [
+            replace(model, checks=[bad] if model.name == "b" else [])
+            for model in sample({"a": 1.0, "b": 0.5}, (0, 1, 2)).models
+        ]
+        files = written(replace(sample(), models=models, published=()), tmp_path)
+        text = files["report.html"]
+        assert "3 of 3 checks failed" in text
+        bullets = re.findall(r"<li>(.*?)</li>", text, flags=re.S)
+        assert len(bullets) == 1
+        assert "seed\xa00, 1, 2" in bullets[0]
+        assert text.count('data-column="finding"') == 3  # the table has each
+
+    def test_attacks_that_change_no_text_are_one_line(self, tmp_path):
+        rng = random.Random(0)
+        names = ("embedding-pgd-l2@0.1", "embedding-pgd-l2@0.2", "textfooler")
+        records = [record(i, name, "fooled", rng) for name in names for i in range(9)]
+        report = replace(sample(), models=[ModelResult(name="a", records=records)], published=())
+        text = written(report, tmp_path)["report.html"]
+        assert text.count("No text differs under") == 1
+        line = text[text.index("No text differs under") :].split("</p>")[0]
+        assert all(name in line for name in names[:2])
+        assert "textfooler" not in line

@@ -1,0 +1,280 @@
+"""The charts of a report, and their numbers: accuracy over ε and over queries, robust radii."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+
+from nlp_adv.report.cells import MISSING, Cell, Table, percent
+from nlp_adv.report.content import ModelResult, Report
+from nlp_adv.report.standing import moves_text, records_under
+from nlp_adv.robustness.curve import Curve
+from nlp_adv.robustness.record import Norm, Point, Record
+from nlp_adv.robustness.statistics import Share, norm_of, queries_of, robustness_curve
+
+_BUDGETS = 40  # points of a query curve, at most
+_LEVELS = 255  # the scale of an axis of grey levels
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value with the ends of its interval, all in percent; nan ends draw no band."""
+
+    x: float
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's or attack's values, by growing x."""
+
+    name: str
+    points: Sequence[Mark]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(self.points))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A share in percent over something.
+
+    Args:
+        title, x_label: written above and below.
+        lines: in the order of the legend; the n-th has the n-th colour everywhere.
+        steps: whether a value holds until the next x, or is joined to it by a straight line.
+        levels: x are grey levels of 255.
+        y_label: what the share is of.
+    """
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+    steps: bool = False
+    levels: bool = False
+    y_label: str = "accuracy, %"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", tuple(self.lines))
+
+
+def epsilon_charts(report: Report) -> list[Chart]:
+    """Accuracy over ε: of several methods one chart an attack, of one method all in one."""
+    methods = report.methods()
+    if len(methods) == 1:
+        return _of_one_method(next(iter(methods.values())))
+    keys = dict.fromkeys((c.title, c.x_label) for m in report.models for c in m.curves)
+    charts = []
+    for title, x_label in keys:
+        lines = []
+        for name, models in methods.items():
+            same = [
+                curve
+                for model in models
+                for curve in model.curves
+                if (curve.title, curve.x_label) == (title, x_label)
+            ]
+            if same:
+                lines.append(_line(name, same))
+                scale = same[0].scale
+        charts.append(Chart(title=title, x_label=x_label, lines=lines, levels=scale == _LEVELS))
+    return charts
+
+
+def _of_one_method(models: Sequence[ModelResult]) -> list[Chart]:
+    charts = []
+    curves = [curve for model in models for curve in model.curves]
+    for x_label in dict.fromkeys(curve.x_label for curve in curves):
+        titles: dict[str, list[Curve]] = {}
+        for curve in curves:
+            if curve.x_label == x_label:
+                titles.setdefault(curve.title, []).append(curve)
+        lines = [_line(title, same) for title, same in titles.items()]
+        title = lines[0].name if len(lines) == 1 else "Accuracy under attack"
+        if len(lines) == 1 and models[0].records and models[0].records[0].text is not None:
+            lines = [Line(models[0].name, lines[0].points)]
+        levels = next(iter(titles.values()))[0].scale == _LEVELS
+        charts.append(Chart(title=title, x_label=x_label, lines=lines, levels=levels))
+    return charts
+
+
+def _line(name: str, curves: Sequence[Curve]) -> Line:
+    scale = curves[0].scale
+    seeds = [{round(scale * e, 9): one for e, one in curve.points.items()} for curve in curves]
+    return shares_line(name, seeds)
+
+
+def query_charts(report: Report, attacks: Sequence[str]) -> list[Chart]:
+    """One for each attack that changes texts: the accuracy if it may ask so many queries.
+
+    Read off one run: a text is fooled at the number of queries that its success took.
+    """
+    charts = []
+    for attack in attacks:
+        under = {
+            name: [records_under(model.records, attack) for model in models]
+            for name, models in report.methods().items()
+        }
+        records = [record for seeds in under.values() for seed in seeds for record in seed]
+        if not moves_text(records):
+            continue
+        budgets = _budgets(records)
+        lines = [
+            shares_line(name, [dict(robustness_curve(seed, budgets)) for seed in seeds if seed])
+            for name, seeds in under.items()
+            if any(seeds)
+        ]
+        charts.append(Chart(title=attack, x_label="queries a text", lines=lines, steps=True))
+    return charts
+
+
+def _budgets(records: Sequence[Record]) -> list[int]:
+    """Numbers of queries at which texts were fooled, evenly thinned, and the ends of the axis."""
+    asked = sorted({queries_of(record) for record in records if record.outcome == "fooled"})
+    every = max(1, math.ceil(len(asked) / _BUDGETS))
+    last = max(queries_of(record) for record in records)
+    # From a round number below the first success: before it nothing happens.
+    first = asked[0] if asked else 1
+    power = 10 ** (len(str(first)) - 1)
+    start = max(power * digit for digit in (1, 2, 5) if power * digit <= first)
+    return sorted({start, *asked[::every], *asked[-1:], last})
+
+
+def shares_line(name: str, seeds: Sequence[Mapping[float, Share]]) -> Line:
+    """Mean over seeds; the band is Wilson's interval of one seed, the range of several."""
+    points = []
+    for x in sorted({x for seed in seeds for x in seed}):
+        shares = [seed[x] for seed in seeds if x in seed]
+        values = [share.value for share in shares]
+        ends = shares[0].interval() if len(shares) == 1 else (min(values), max(values))
+        points.append(Mark(x, *(100 * value for value in (fmean(values), *ends))))
+    return Line(name, points)
+
+
+@dataclass(frozen=True)
+class Radii:
+    """The robust radii that an attack which seeks the smallest δ found.
+
+    Args:
+        attack, method: whose.
+        norm: in which they are measured, in the unit of the attack's δ.
+        values: of all attacked examples of all seeds, ascending; inf where nothing was found.
+    """
+
+    attack: str
+    method: str
+    norm: Norm
+    values: tuple[float, ...]
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """Radii at which a quarter, half and three quarters of the examples are fooled."""
+        low, half, high = (
+            self.values[math.ceil(share * len(self.values)) - 1] for share in (0.25, 0.5, 0.75)
+        )
+        return low, half, high
+
+
+def robust_radii(report: Report, attacks: Sequence[str]) -> list[Radii]:
+    """Of each method under each attack that has no radius of its own and measured its δ."""
+    found = []
+    for attack in attacks:
+        for name, models in report.methods().items():
+            norm = _norm(attack, models[0])
+            under = [one for model in models for one in records_under(model.records, attack)]
+            seeking = [
+                one
+                for one in under
+                if one.epsilon is None and one.attacked and isinstance(one.found, Point)
+            ]
+            values = [_radius(one, norm) for one in seeking]
+            if values and not any(math.isnan(value) for value in values):
+                found.append(Radii(attack, name, norm, tuple(sorted(values))))
+    return found
+
+
+def _norm(attack: str, model: ModelResult) -> Norm:
+    """Of the ball that is reported on; without one, as the attack's name says."""
+    if model.within is not None:
+        return norm_of(model.within)
+    return "linf" if "linf" in attack else "l1" if "l1" in attack else "l2"
+
+
+def _radius(record: Record, norm: Norm) -> float:
+    return record.norm(norm) if record.outcome == "fooled" else math.inf
+
+
+def radius_charts(radii: Sequence[Radii]) -> list[Chart]:
+    """The share of examples that a δ no longer than x fools, one chart a norm."""
+    charts = []
+    for norm in dict.fromkeys(one.norm for one in radii):
+        same = [one for one in radii if one.norm == norm]
+        several = len({one.method for one in same}) > 1
+        lines = []
+        for one in same:
+            known = sorted({0.0, *(value for value in one.values if math.isfinite(value))})
+            every = max(1, len(known) // 200)
+            points = [
+                Mark(x, 100 * bisect_right(one.values, x) / len(one.values))
+                for x in dict.fromkeys([*known[::every], known[-1]])
+            ]
+            lines.append(Line(f"{one.attack}: {one.method}" if several else one.attack, points))
+        charts.append(
+            Chart(
+                title="Robust radii",
+                x_label=f"smallest ‖δ‖, {NORMS[norm]}",
+                lines=lines,
+                steps=True,
+                y_label="fooled, %",
+            )
+        )
+    return charts
+
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+def radius_table(radii: Sequence[Radii]) -> Table:
+    """Quartiles of the robust radii, a row an attack and method."""
+    rows = []
+    for one in radii:
+        quartiles = [f"{value:.4g}" if value < math.inf else "not found" for value in one.quartiles]
+        share = sum(value < math.inf for value in one.values) / len(one.values)
+        named = Cell(f"{one.attack}: {one.method}"), Cell(NORMS[one.norm])
+        rows.append(
+            (*named, *map(Cell, quartiles), Cell(percent(share)), Cell(str(len(one.values))))
+        )
+    head = ("attack: method", "norm", "lower quartile", "median", "upper quartile", "found, %")
+    return Table((*head, "examples"), tuple(rows))
+
+
+def chart_table(chart: Chart) -> Table:
+    """The chart's numbers, a row a line; of few radii also the area under the line."""
+    xs = sorted({point.x for line in chart.lines for point in line.points})
+    rows = []
+    for line in chart.lines:
+        at = {point.x: point for point in line.points}
+        cells = [_told(at[x]) if x in at else Cell(MISSING) for x in xs]
+        rows.append((Cell(line.name), *cells, *([] if chart.steps else [Cell(_area(line))])))
+    shown = [f"{x:g}/255" if chart.levels and x and x == int(x) else f"{x:g}" for x in xs]
+    return Table((chart.x_label, *shown, *([] if chart.steps else ["area"])), tuple(rows))
+
+
+def _told(point: Mark) -> Cell:
+    ends = () if math.isnan(point.low) else (f"[{point.low:.1f}, {point.high:.1f}]",)
+    return Cell(f"{point.value:.1f}", ends)
+
+
+def _area(line: Line) -> str:
+    """1/x_max · ∫ accuracy dx by trapezoids, in percent."""
+    last = line.points[-1].x
+    if last == 0:
+        return f"{line.points[-1].value:.1f}"
+    parts = ((b.x - a.x) * (a.value + b.value) / 2 for a, b in pairwise(line.points))
+    return f"{sum(parts) / last:.1f}"
