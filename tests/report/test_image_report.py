@@ -23,8 +23,8 @@ from nlp_adv.report.images import (
     exhibits,
     write_image_report,
 )
+from nlp_adv.robustness import epsilon_sweep, evaluate_images
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.images import epsilon_sweep, evaluate_images
 
 NASTY = "<script>alert(1)</script>&amp;\"'|`*_{{ 7*7 }}\udce9"
 ATTACKS = {
