@@ -235,7 +235,7 @@ def at_radius(attack: Any, epsilon: float, *, leaving: bool = False) -> Attack:
             changes["step_size"] = attack.step_size * epsilon / own if own else 0.0
     if leaving and _has(attack, "until_fooled"):
         changes["until_fooled"] = True
-    changed: Attack = replace(attack, **changes)
+    changed: Attack = replace(attack, **changes) if changes else attack
     return changed
 
 

@@ -201,7 +201,7 @@ def test_several_starts_fool_what_each_of_them_fools(case):
     """Those of a random attack have the seeds from its own on."""
     epsilon = 0.2 if case is TEXT else 0.12
     attack = case.pgd(ball=replace(case.ball, epsilon=epsilon), steps=1, seed=3)
-    attack = replace(attack, step_size=case.radii[1] / 2)
+    attack = replace(attack, step_size=epsilon / 2)
     several = case.measured(ladder(attack, restarts=3))
     fooled = torch.zeros(30, dtype=torch.bool)
     for seed in (3, 4, 5):
