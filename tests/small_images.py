@@ -118,7 +118,6 @@ ATTACKS: dict[str, Attack] = {
         torch.optim.RMSprop, 0.01, 6, ball=LInfBall(0.1), normalize=True
     ),
 }
-TARGETED = [name for name in ATTACKS if "deepfool" not in name]
 ORDER = {LInfBall: torch.inf, L2Ball: 2, L1Ball: 1}
 
 

@@ -27,6 +27,7 @@ from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import NoGradientError, Rows
 from nlp_adv.perturbation import BALLS, Ball, Per, Unit
 from nlp_adv.perturbation.evaluating import answers
+from nlp_adv.sites.taps import NoGraphError
 
 _NORMS = ("l2", "linf", "l1")
 _ROUNDING = 1e-6  # by which a δ that was made to be as long as ε may be longer
@@ -47,14 +48,15 @@ class Ladder:
     """
 
     starts: tuple[Attack, ...]
-    epsilons: tuple[float, ...] = ()
+    epsilons: Sequence[float] = ()
     name: str = ""
 
     def __post_init__(self) -> None:
         if not self.starts:
             raise ValueError("An attack needs at least one start.")
-        if isinstance(self.epsilons, (int, float)):
+        if isinstance(self.epsilons, int | float):
             raise ValueError(f"epsilons are several radii; write ({self.epsilons:g},) for one.")
+        object.__setattr__(self, "epsilons", tuple(self.epsilons))
         if not all(0 <= epsilon < math.inf for epsilon in self.epsilons):
             raise ValueError("All radii must be finite and ≥ 0.")
         object.__setattr__(self, "name", self.name or self.starts[0].name)
@@ -122,7 +124,7 @@ class Ladder:
                 self._by_length(chosen, live, found)
             else:
                 self._ascending(chosen, live, found)
-        except NoGradientError:  # nothing was climbed, and the record says so
+        except (NoGradientError, NoGraphError):  # nothing was climbed, and the record says so
             found.blind(live)
         return found
 
@@ -196,7 +198,7 @@ def ladder(
     """
     if restarts < 1:
         raise ValueError(f"restarts is {restarts}; an attack needs at least one start.")
-    return Ladder(tuple(_starts(attack, restarts)), tuple(epsilons), name)
+    return Ladder(tuple(_starts(attack, restarts)), epsilons, name)
 
 
 def _starts(attack: Any, restarts: int) -> list[Attack]:
@@ -233,7 +235,7 @@ def at_radius(attack: Any, epsilon: float, *, leaving: bool = False) -> Attack:
             changes["step_size"] = attack.step_size * epsilon / own if own else 0.0
     if leaving and _has(attack, "until_fooled"):
         changes["until_fooled"] = True
-    changed: Attack = replace(attack, **changes)
+    changed: Attack = replace(attack, **changes) if changes else attack
     return changed
 
 

@@ -16,6 +16,7 @@ from nlp_adv.attacks.quiet import quiet
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.attacks.views import pixel_rows, site_rows
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.normalisation import Classifier
 from nlp_adv.sites.site import Site
@@ -59,9 +60,11 @@ class Subject:
             moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             if not isinstance(self.model, nn.Module):
                 raise UserError("A batch is attacked inside its model, which must be a module.")
+            if moved.get("labels") is None:
+                raise UserError('Accuracy under attack needs the right classes, "labels" (B,).')
             return site_rows(self.model, moved, site=self.site, special_ids=self.special_ids)
-        x, y = batch
-        return pixel_rows(self.model, x.to(device or x.device), y.to(device or x.device)).look()
+        x, y = (one.to(device or one.device) if isinstance(one, Tensor) else one for one in batch)
+        return pixel_rows(self.model, x, y).look()
 
     def measure(
         self,
@@ -82,8 +85,11 @@ class Subject:
             after_each: called after each batch, for a progress bar.
 
         Raises:
-            UserError: there is nothing to attack, or what an attack could not work with.
+            UserError: there is nothing to attack, or what an attack could not work with; the
+                model's weights are no numbers.
         """
+        if isinstance(self.model, nn.Module) and (refusal := divergence_found(self.model)):
+            raise UserError(refusal)
         parts = []
         for batch in batches:
             with self.opened(batch):

@@ -221,19 +221,24 @@ def pixel_rows(
             raise UserError(refusal)
     given = target if target is not None else y
     if given is None:
-        rows = _looked(rows)
+        rows = _looked(rows, rows)
         return replace(rows, y=_labels(None, rows))
-    first = _looked(rows.rows(torch.arange(min(1, len(x)), device=x.device)))
+    first = _looked(rows.rows(torch.arange(min(1, len(x)), device=x.device)), rows)
     return replace(rows, y=_labels(given, replace(rows, looked=first.looked)))
 
 
-def _looked(rows: Rows) -> Rows:
-    """With what the model says at its first look, where a single image is found out."""
+def _looked(rows: Rows, given: Rows) -> Rows:
+    """With what the model says at its first look, where a single image is found out.
+
+    Args:
+        rows: that are looked at.
+        given: all of them.
+    """
     try:
         return rows.look()
     except Exception as error:  # a model says in its own way that it wants a batch
-        if _is_one_image(rows):
-            shape = tuple(rows.clean.shape)
+        if _is_one_image(given):
+            shape = tuple(given.clean.shape)
             raise UserError(
                 f"{shape} is the shape of one image, and the model takes batches: pass x[None], "
                 f"which is x.unsqueeze(0), of shape {(1, *shape)}, and a label of shape (1,)."

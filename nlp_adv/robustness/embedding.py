@@ -20,7 +20,6 @@ from nlp_adv.attacks.losses import Loss
 from nlp_adv.attacks.subject import Subject
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import BALLS, Per, Unit
-from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.site import Site
 
@@ -79,13 +78,12 @@ def embedding_pgd(
         unit=unit,
         shorten=True,
     )
-    if not isinstance(epsilons, (int, float)) and not epsilons:
+    if not isinstance(epsilons, int | float) and not len(epsilons):
         raise ValueError("epsilons needs at least one radius; all must be finite and ≥ 0.")
-    radii = epsilons if isinstance(epsilons, (int, float)) else tuple(epsilons)
     kind = "embedding-pgd" if loss == "margin" else "embedding-pgd-ce"
     name = f"{kind}-{norm}" + ("-token" if per == "token" else "")
     name += "" if unit == "relative" else f"-{unit}"
-    return ladder(attack, radii, restarts=restarts, name=name)
+    return ladder(attack, epsilons, restarts=restarts, name=name)
 
 
 def embedding_robustness(
@@ -116,8 +114,6 @@ def embedding_robustness(
         UserError: no data, a model or data that is not for single-label classification, or a
             model whose weights or answers are no finite numbers.
     """
-    if (refusal := divergence_found(model)) is not None:
-        raise UserError(refusal)
     subject = Subject(model, site or EmbeddingSite(embedding), special_ids)
     with tqdm(batches, desc=progress, disable=progress is None) as bar:
         found = subject.measure(attack, bar)

@@ -19,7 +19,9 @@ from nlp_adv.attacks import (
     summary_table,
 )
 from nlp_adv.attacks.losses import margin
+from nlp_adv.attacks.quiet import quiet
 from nlp_adv.attacks.result import to_8_bit
+from nlp_adv.attacks.views import pixel_rows
 from nlp_adv.perturbation import L2Ball, LInfBall
 from nlp_adv.report.histories import history_curves
 
@@ -122,7 +124,7 @@ def test_images_that_were_wrong_already_are_not_due():
     result = FGSM(0.1)(model, x, y)
     fell = result.success[2:]
     summary = result.summary()
-    assert summary["images"] == 6
+    assert summary["examples"] == 6
     assert summary["attackable"] == 4
     assert summary["success"] == fell.double().mean()
     fallen = result.norm(2)[2:][fell]
@@ -244,15 +246,12 @@ def test_the_picture_of_a_comparison(tmp_path):
 
 def test_results_of_several_radii_are_those_of_several_attacks():
     """`sweep` is what `run` does at one radius."""
-    from nlp_adv.attacks.batch import image_batch
-    from nlp_adv.attacks.quiet import quiet
-
     model, x, y = digits(6)
     radii = [0.0, 0.02, 0.1, torch.linspace(0, 0.2, 6, dtype=x.dtype)]
     calls = []
     handle = model.register_forward_hook(lambda *_: calls.append(1))
     with quiet(model):
-        results = FGSM(0.1).sweep(image_batch(model, x, y, None, None), radii)
+        results = FGSM(0.1).sweep(pixel_rows(model, x, y), radii)
     assert len(calls) == 1 + 1 + 2 * len(radii)  # a check, the gradient, each radius twice
     handle.remove()
     for radius, result in zip(radii, results, strict=True):

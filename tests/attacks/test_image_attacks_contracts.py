@@ -1,4 +1,7 @@
-"""What every attack on images keeps, whatever it does: one parametrised test a promise."""
+"""What attacks on images keep beyond the promises of every attack (tests/conformance).
+
+To the last bit of float32, without finite gradients, and whatever model and caller there are.
+"""
 
 import copy
 from dataclasses import fields, replace
@@ -6,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_images import ATTACKS, IN_A_BALL, ORDER, TARGETED, ball_of, digits, linear, network
+from small_images import ATTACKS, IN_A_BALL, ORDER, ball_of, digits, linear, network
 from torch import Tensor, nn
 
 from nlp_adv.attacks import APGD, FGSM, PGD, CarliniWagner, OptimizerAttack
@@ -14,7 +17,9 @@ from nlp_adv.attacks.losses import margin
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 
-each_attack = pytest.mark.parametrize("name", ATTACKS)
+FEW = ["pgd-l2", "mi-fgsm", "apgd-l2", "deepfool-l2", "cw", "adam"]
+a_few = pytest.mark.parametrize("name", FEW)
+two = pytest.mark.parametrize("name", ["pgd-l2", "deepfool-linf"])
 each_ball = pytest.mark.parametrize("name", IN_A_BALL)
 
 
@@ -25,27 +30,7 @@ def assert_same(got: Tensor, want: Tensor, atol: float = 1e-10) -> None:
 # Nothing depends on the company that an image is in.
 
 
-@each_attack
-def test_a_batch_is_its_images_one_by_one(name):
-    model, x, y = digits(5)
-    result = ATTACKS[name](model, x, y)
-    assert (result.adv != x).flatten(1).any(1).all()
-    for row in range(len(x)):
-        alone = ATTACKS[name](model, x[row : row + 1], y[row : row + 1])
-        assert_same(result.adv[row : row + 1], alone.adv)
-        assert bool(result.success[row]) == bool(alone.success)
-        assert int(result.gradient_passes[row]) == int(alone.gradient_passes)
-
-
-@each_attack
-def test_the_order_of_a_batch_is_of_no_matter(name):
-    model, x, y = digits(6)
-    order = torch.tensor([4, 2, 0, 5, 1, 3])
-    result, other = ATTACKS[name](model, x, y), ATTACKS[name](model, x[order], y[order])
-    assert_same(other.adv, result.adv[order])
-
-
-@pytest.mark.parametrize("name", TARGETED)
+@pytest.mark.parametrize("name", ["fgm-l1", "pgd-linf", "cw"])
 def test_each_image_has_a_target_of_its_own(name):
     model, x, y = digits(4)
     target = (y + torch.tensor([1, 2, 3, 4])) % 10
@@ -59,7 +44,7 @@ def test_each_image_has_a_target_of_its_own(name):
     assert (rise > 0).double().mean() >= 0.75
 
 
-@each_ball
+@pytest.mark.parametrize("name", ["fgsm", "fgm-l1", "pgd-l2", "apgd-linf", "sgd-l2"])
 def test_each_image_has_a_radius_of_its_own(name):
     model, x, y = digits(4)
     attack, ball = ATTACKS[name], ball_of(ATTACKS[name])
@@ -82,13 +67,12 @@ def test_each_image_has_a_radius_of_its_own(name):
 
 
 @each_ball
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_delta_is_in_the_ball_and_pixels_are_in_their_range(name, dtype):
-    """L∞ to the last bit, also where ε is no float32 number; L2 and L1 to a millionth."""
-    model, x, y = digits(64, dtype)
+def test_delta_is_in_the_ball_and_pixels_are_in_their_range(name):
+    """In float32, L∞ to the last bit, also where ε is no such number; L2 and L1 to a millionth."""
+    model, x, y = digits(64, torch.float32)
     attack, ball = ATTACKS[name], ball_of(ATTACKS[name])
     result = attack(model, x, y)
-    assert result.adv.dtype == dtype
+    assert result.adv.dtype == torch.float32
     assert result.adv.min() >= 0
     assert result.adv.max() <= 1
     delta = (result.adv.double() - x.double()).flatten(1)
@@ -111,7 +95,7 @@ def test_radii_in_float64_hold_for_images_in_float32(epsilon):
         assert (farthest > 0.99 * radii).all()
 
 
-@each_attack
+@pytest.mark.parametrize("name", ["deepfool-l2", "deepfool-linf", "cw", "adam"])
 def test_pixels_outside_the_box_stay_in_it_without_a_ball(name):
     model, x, y = digits(16, torch.float32)
     result = ATTACKS[name](model, x, y)
@@ -119,18 +103,7 @@ def test_pixels_outside_the_box_stay_in_it_without_a_ball(name):
     assert result.adv.max() <= 1
 
 
-@each_attack
-def test_a_mask_leaves_pixels_to_the_last_bit(name):
-    model, x, y = digits(8, torch.float32)
-    mask = torch.zeros(1, 1, 8, 8)
-    mask[..., 2:6, 1:7] = 1
-    result = ATTACKS[name](model, x, y, mask=mask)
-    held = (mask == 0).expand_as(x)
-    assert torch.equal(result.adv[held], x[held])
-    assert (result.adv != x).flatten(1).any(1).double().mean() > 0.7
-
-
-@each_attack
+@two
 def test_a_mask_of_zeros_is_no_attack(name):
     model, x, y = digits(3, torch.float32)
     result = ATTACKS[name](model, x, y, mask=torch.zeros(3, 1, 1, 1, dtype=torch.bool))
@@ -138,7 +111,7 @@ def test_a_mask_of_zeros_is_no_attack(name):
     assert not result.success.any()
 
 
-@each_attack
+@a_few
 def test_masked_pixels_do_not_matter_even_where_their_gradient_is_nan(name):
     model, x, y = digits(3)
     mask = torch.ones_like(x)
@@ -190,7 +163,7 @@ class NanGradient(nn.Module):
         return Identity.apply(x, bad, self.pixel, self.value)
 
 
-@each_attack
+@a_few
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
 def test_an_image_without_a_finite_gradient_stays_and_the_others_do_not_notice(name, value):
     model, x, y = digits(5)
@@ -280,7 +253,7 @@ def half_trained() -> nn.Module:
     return model
 
 
-@each_attack
+@two
 def test_nothing_is_left_behind(name):
     _, x, y = digits(4, torch.float32)
     model = half_trained()
@@ -291,15 +264,14 @@ def test_nothing_is_left_behind(name):
     assert not x.requires_grad
 
 
-@each_attack
-@pytest.mark.parametrize("call", [1, 3])
-def test_nothing_is_left_behind_by_a_failure(name, call):
+@two
+def test_nothing_is_left_behind_by_a_failure(name):
     _, x, y = digits(4, torch.float32)
     model, calls = half_trained(), []
 
     def fail(module, args, output):
         calls.append(1)
-        if len(calls) == call:
+        if len(calls) == 3:
             raise RuntimeError("out of order")
 
     handle = model[-1].register_forward_hook(fail)
@@ -310,7 +282,7 @@ def test_nothing_is_left_behind_by_a_failure(name, call):
     handle.remove()
 
 
-@each_attack
+@two
 def test_a_model_in_training_is_attacked_in_eval_mode(name):
     model, x, y = digits(4)
     want = ATTACKS[name](model, x, y).adv
@@ -328,7 +300,7 @@ class Noisy(nn.Module):
         return self.model(x + 1e-3 * torch.randn_like(x))
 
 
-@each_attack
+@two
 def test_the_random_stream_is_neither_reseeded_nor_moved(name):
     model, x, y = digits(3)
     noisy = Noisy(model)
@@ -337,16 +309,6 @@ def test_the_random_stream_is_neither_reseeded_nor_moved(name):
     torch.manual_seed(5)
     ATTACKS[name](noisy, x, y)
     assert torch.equal(torch.rand(4), want)
-
-
-@each_attack
-def test_equal_calls_have_equal_results_whatever_the_stream(name):
-    model, x, y = digits(4)
-    torch.manual_seed(1)
-    one = ATTACKS[name](model, x, y)
-    torch.manual_seed(2)
-    other = ATTACKS[name](model, x, y)
-    assert torch.equal(one.adv, other.adv)
 
 
 SEEDED = [name for name, attack in ATTACKS.items() if getattr(attack, "random_start", False)]
@@ -360,7 +322,7 @@ def test_another_seed_is_another_start(name):
     assert (one.adv != other.adv).flatten(1).any(1).all()
 
 
-@each_attack
+@a_few
 def test_results_have_no_graph(name):
     model, x, y = digits(2)
     result = ATTACKS[name](model, x.requires_grad_(), y)
@@ -373,7 +335,7 @@ def test_results_have_no_graph(name):
 # Models and callers of every kind.
 
 
-@each_attack
+@a_few
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_callers_need_not_know_of_gradients(name, context):
     model, x, y = digits(3)
@@ -384,8 +346,8 @@ def test_callers_need_not_know_of_gradients(name, context):
     assert torch.equal(got, want)
 
 
-@each_attack
-@pytest.mark.parametrize("shape", [(40,), (6, 7), (3, 4, 4), (2, 2, 3, 3)], ids=str)
+@a_few
+@pytest.mark.parametrize("shape", [(40,), (2, 2, 3, 3)], ids=str)
 def test_images_of_any_shape(name, shape):
     model, x, y = linear(shape, classes=5)
     result = ATTACKS[name](model, x, y)
@@ -393,15 +355,15 @@ def test_images_of_any_shape(name, shape):
     assert (margin(model(result.adv), y) > margin(model(x), y)).all()
 
 
-@each_attack
+@two
 def test_outputs_with_logits_and_functions_are_models(name):
     model, x, y = digits(3)
     want = ATTACKS[name](model, x, y).adv
     assert torch.equal(ATTACKS[name](lambda x: SimpleNamespace(logits=model(x)), x, y).adv, want)
 
 
-@each_attack
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@a_few
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_a_model_may_have_another_type_than_the_images(name, dtype):
     model, x, y = digits(16, torch.float32)
     want = ATTACKS[name](model, x, y)
@@ -412,7 +374,7 @@ def test_a_model_may_have_another_type_than_the_images(name, dtype):
     assert got.success.sum() >= (0.4 if dtype == torch.bfloat16 else 0.9) * want.success.sum()
 
 
-@each_attack
+@two
 def test_labels_of_any_integer_type(name):
     model, x, y = digits(3)
     want = ATTACKS[name](model, x, y).adv
@@ -420,7 +382,7 @@ def test_labels_of_any_integer_type(name):
         assert torch.equal(ATTACKS[name](model, x, y.to(dtype)).adv, want)
 
 
-@each_attack
+@two
 def test_without_labels_the_models_answers_are_meant(name):
     model, x, y = digits(3)  # all of them right
     assert torch.equal(ATTACKS[name](model, x).adv, ATTACKS[name](model, x, y).adv)

@@ -118,14 +118,14 @@ def test_an_image_whose_first_steps_overshoot_is_not_given_up():
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 30 * 30, 10)]
         model = nn.Sequential(*layers).eval()
-        x = 0.2 + 0.6 * torch.rand(3, 3, 32, 32)
+        x = 0.2 + 0.6 * torch.rand(1, 3, 32, 32)
     y = model(x).argmax(1)
-    whole = CarliniWagner(abort_early=False)(model, x, y)
-    result = CarliniWagner()(model, x, y)
+    whole = CarliniWagner(search_steps=4, abort_early=False)(model, x, y)
+    result = CarliniWagner(search_steps=4)(model, x, y)
     assert whole.success.all()
     assert (result.norm(2) <= 1.05 * whole.norm(2)).all()
-    # Counting x, every image would be given up after a tenth of the steps for each c.
-    assert (result.gradient_passes > 9 * 21).all()
+    # Counting x, the image would be given up after a tenth of the steps for each c.
+    assert (result.gradient_passes > 4 * 21).all()
 
 
 def test_images_leave_carlini_and_wagner_one_by_one():

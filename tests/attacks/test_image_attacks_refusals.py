@@ -32,7 +32,7 @@ INPUTS = {
     "labels above": (X, {"y": Y + 8}, "from 9 to 11, and the model has 10 classes"),
     "labels below": (X, {"y": Y - 2}, "from -1 to 1"),
     "labels of floats": (X, {"y": Y.float()}, "integers, not torch.float32"),
-    "too many labels": (X, {"y": torch.zeros(4).long()}, r"shape \(4,\) for 3 images"),
+    "too many labels": (X, {"y": torch.zeros(4).long()}, r"shape \(4,\) for 3 examples"),
     "labels one-hot": (X, {"y": torch.eye(10)[Y].long()}, r"shape \(3, 10\)"),
     "target above": (X, {"target": 10}, "from 10 to 10, and the model has 10 classes"),
     "mask": (X, {"y": Y, "mask": torch.ones(3, 1, 7, 8)}, r"mask of shape \(3, 1, 7, 8\)"),
@@ -56,10 +56,10 @@ MODELS = {
     "one logit": (lambda x: x.flatten(1)[:, :1], r"K ≥ 2, and the model returned \(., 1\)"),
     "a tuple": (lambda x: (x.flatten(1),), "returned tuple"),
     "a loss": (lambda x: x.mean(), r"returned \(\)"),
-    "other rows": (lambda x: x.flatten(1)[:2], "2 answers to 3 images"),
+    "other rows": (lambda x: x.flatten(1)[:2], "2 answers to 3 examples"),
     "no gradients": (
         lambda x: x.detach().flatten(1) - torch.arange(64),
-        "do not depend on the pixels",
+        "do not depend on the input",
     ),
 }
 
@@ -84,7 +84,7 @@ def test_deepfool_has_no_target():
 
 def test_radii_must_be_as_many_as_the_images():
     model, x, y = linear((4,))
-    with pytest.raises(UserError, match="There are 2 radii for 5 images"):
+    with pytest.raises(UserError, match="There are 2 radii for 5 examples"):
         FGSM(torch.tensor([0.1, 0.2]))(model, x, y)
 
 
@@ -112,10 +112,8 @@ def test_nothing_is_compared_with_nothing():
 
 SGD = torch.optim.SGD
 FIELDS = {
-    "grey levels": (lambda: FGSM(8), "in pixels of \\[0, 1\\].*write 8/255"),
     "a radius below 0": (lambda: FGM(LInfBall(torch.tensor([0.1, -0.1]))), "≥ 0"),
     "a radius of nan": (lambda: FGM(L2Ball(torch.tensor(torch.nan))), "≥ 0"),
-    "per token": (lambda: FGM(L2Ball(1.0, per="token")), "one norm per example"),
     "no loss": (lambda: FGSM(0.1, loss="mse"), "cross_entropy, margin, dlr, not 'mse'"),
     "pgd": (lambda: PGD(L2Ball(1.0), 0.1, -1), "steps and step_size"),
     "momentum": (lambda: PGD(L2Ball(1.0), 0.1, 1, momentum=-1.0), "momentum"),
@@ -139,6 +137,21 @@ def test_settings_without_meaning_are_refused(name):
     build, message = FIELDS[name]
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        (FGSM(8), r"in pixels of \[0, 1\].*write 8/255"),
+        (FGM(L2Ball(1.0, per="token")), "one norm per example"),
+        (FGM(L2Ball(1.0), unit="relative"), 'in pixels, unit="absolute"'),
+    ],
+    ids=["grey levels", "per token", "relative"],
+)
+def test_what_is_no_radius_on_pixels_is_refused_on_pixels(attack, message):
+    """On embeddings it is one."""
+    with pytest.raises(UserError, match=message):
+        attack(digits(1, torch.float32).model, X, Y)
 
 
 def test_a_model_elsewhere_is_refused():

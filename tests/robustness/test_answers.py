@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from nlp_adv.attacks import PGD
+from nlp_adv.attacks.subject import Subject
 from nlp_adv.perturbation import LInfBall
+from nlp_adv.robustness import evaluate_images, masking_checks
 from nlp_adv.robustness.answers import Answers, check_answers, one_answer
-from nlp_adv.robustness.images import evaluate_images, image_checks
 from nlp_adv.robustness.statistics import Share
 
 pytestmark = pytest.mark.fault("U1")
@@ -105,6 +106,7 @@ class TestImages:
         assert found.worst_case == Share(10, 30)  # as robust as can be
 
     def test_the_checks_name_it(self, batches, attack):
-        checks = {check.name: check for check in image_checks(Constant(), batches, attack)}
-        assert checks["answers"].passed is False
-        assert "30 of 30" in checks["answers"].finding
+        checks = masking_checks(Subject(Constant()), batches, attack)
+        (found,) = [check for check in checks if check.name == "answers"]
+        assert found.passed is False
+        assert "30 of 30" in found.finding

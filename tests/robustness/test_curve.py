@@ -4,23 +4,26 @@ import math
 
 import numpy as np
 import pytest
-from embedding_results import measured
 from hypothesis import given
 from hypothesis import strategies as st
+from made_measured import measured
+from point_cases import CASES
 
-from nlp_adv.robustness.curve import accuracy_curve
-from nlp_adv.robustness.embedding import EmbeddingPGD
+from nlp_adv.errors import UserError
+from nlp_adv.perturbation import LInfBall
+from nlp_adv.robustness import embedding_pgd, epsilon_sweep, evaluate_images
+from nlp_adv.robustness.curve import EpsilonSweep, accuracy_curve, sweep_by_length
 
 RADII = (0.1, 0.2, 0.4)
-# Of 10: one is wrong, and 2, 3 and 1 fall at the three radii: 0.9, 0.7, 0.4, 0.3.
-FELL = [0.0] + [0.1] * 2 + [0.2] * 3 + [0.4] + [math.inf] * 3
+# Of 10: one is wrong, and 2, 3 and 1 are fooled at the three radii: 0.9, 0.7, 0.4, 0.3.
+FOOLED = [0.0] + [0.1] * 2 + [0.2] * 3 + [0.4] + [math.inf] * 3
 
 
-def curve(fell=FELL, radii=RADII, **options):
+def curve(fooled=FOOLED, radii=RADII, **options):
     settings = {
-        key: options.pop(key) for key in ("unit_length", "embedding_length") & options.keys()
+        key: options.pop(key) for key in ("unit_length", "relative_length") & options.keys()
     }
-    return accuracy_curve(measured(fell, EmbeddingPGD(tuple(radii)), **settings), **options)
+    return accuracy_curve(measured(fooled, embedding_pgd(tuple(radii)), **settings), **options)
 
 
 def test_points_counted_by_hand():
@@ -54,7 +57,7 @@ def test_half_point_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("fell", "half"),
+    ("fooled", "half"),
     [
         ([0.1, math.inf], 0.1),  # exactly half, at a radius
         ([0.1, 0.1], 0.05),  # all gone: half of it half-way
@@ -64,13 +67,13 @@ def test_half_point_by_hand():
         ([0.4, 0.4], 0.3),  # flat at first
     ],
 )
-def test_half_point_at_the_ends(fell, half):
-    assert curve(fell).half_point == pytest.approx(half)
+def test_half_point_at_the_ends(fooled, half):
+    assert curve(fooled).half_point == pytest.approx(half)
 
 
-@pytest.mark.parametrize(("fell", "area"), [([math.inf] * 4, 1.0), ([0.0] * 4, 0.0)])
-def test_area_at_the_ends(fell, area):
-    assert curve(fell).area == area
+@pytest.mark.parametrize(("fooled", "area"), [([math.inf] * 4, 1.0), ([0.0] * 4, 0.0)])
+def test_area_at_the_ends(fooled, area):
+    assert curve(fooled).area == area
 
 
 def test_without_a_radius_above_zero_area_is_clean_accuracy():
@@ -80,7 +83,7 @@ def test_without_a_radius_above_zero_area_is_clean_accuracy():
 
 
 def test_units():
-    shown = {"unit_length": 3.0, "embedding_length": 12.0}
+    shown = {"unit_length": 3.0, "relative_length": 12.0}
     absolute = curve(unit="absolute", **shown)
     relative = curve(unit="relative", **shown)
     assert [p.epsilon for p in absolute.points] == pytest.approx([0, 0.3, 0.6, 1.2])
@@ -95,17 +98,59 @@ radii = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6, unique=True)
 @given(radii=radii, data=st.data())
 def test_what_always_holds(radii, data):
     where = st.sampled_from([0.0, *radii, math.inf])
-    fell = data.draw(st.lists(where, min_size=1, max_size=30))
-    # As an attack writes them: in float32.
-    tried = sorted({float(np.float32(one)) for one in radii})
-    found = curve([float(np.float32(one)) for one in fell], tried)
+    fooled = data.draw(st.lists(where, min_size=1, max_size=30))
+    found = curve(fooled, radii)
     heights = [point.accuracy for point in found.points]
     assert heights == sorted(heights, reverse=True)
     assert all(low <= p.accuracy <= high for p in found.points for low, high in [p.interval])
-    area = np.trapezoid(heights, [p.epsilon for p in found.points]) / max(tried)
+    area = np.trapezoid(heights, [p.epsilon for p in found.points]) / max(radii)
     assert found.area == pytest.approx(area)
     assert heights[-1] - 1e-12 <= found.area <= heights[0] + 1e-12
     if 0 < found.half_point < math.inf:
         at = np.interp(found.half_point, [p.epsilon for p in found.points], heights)
         assert at == pytest.approx(heights[0] / 2)
     assert (found.half_point == math.inf) == (heights[-1] > heights[0] / 2)
+
+
+def test_a_sweep_begins_without_attack_and_can_be_kept():
+    """What a ladder leaves of images at some radii, as a curve and as JSON."""
+    case = CASES[1]
+    sweep = epsilon_sweep(case.pgd(), case.model(), case.batches, [0.06, 0.0])
+    first, last = sweep.curve.points
+    assert (first.epsilon, last.epsilon) == (0.0, 0.06)
+    assert first.share == sweep.share(0.0) == sweep.share(0)
+    assert first.share.count == int(sweep.right.sum())
+    low, high = last.interval
+    assert low < last.accuracy < high
+    assert sweep.curve.area == pytest.approx((first.accuracy + last.accuracy) / 2)
+    again = EpsilonSweep.read(sweep.described())
+    assert again.curve == sweep.curve
+
+
+def test_records_of_the_smallest_delta_say_it_for_all_radii():
+    case = CASES[1]
+    attack = case.attacks()["deepfool"]
+    records = evaluate_images(case.model(), case.batches, [attack]).of("deepfool-linf")
+    sweep = epsilon_sweep(attack, case.model(), case.batches, case.radii)
+    again = sweep_by_length(records, LInfBall(0.1), case.radii[::-1])
+    assert again.stood.tolist() == sweep.stood.tolist()
+    assert again.epsilons == case.radii
+
+
+@pytest.mark.fault("U3")
+@pytest.mark.parametrize("radii", [[], [-0.1], [math.inf], [math.nan]])
+def test_a_sweep_needs_radii(radii):
+    with pytest.raises(UserError, match="radii that are finite"):
+        epsilon_sweep(CASES[1].pgd(), CASES[1].model(), CASES[1].batches, radii)
+
+
+def test_a_sweep_needs_images_in_the_range_of_pixels():
+    case = CASES[1]
+    (x, y), *_ = case.batches
+    for batches, epsilon, message in (
+        ([], 0.1, "the data is empty"),
+        ([(2 * x - 1, y)], 0.1, r"Pixels\(model, mean, std\)"),
+        (case.batches, 8.0, "grey levels"),
+    ):
+        with pytest.raises(UserError, match=message):
+            epsilon_sweep(case.pgd(), case.model(), batches, [epsilon])

@@ -18,7 +18,7 @@ from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import characters
 from nlp_adv.errors import UserError
-from nlp_adv.robustness import EmbeddingPGD, Resources, WhiteBox, evaluate_robustness
+from nlp_adv.robustness import Resources, WhiteBox, embedding_pgd, evaluate_robustness
 
 TOKENIZER = tokenizer_of("wordpiece")
 
@@ -29,7 +29,7 @@ def own_bert():
 
 
 ROWS = [{"text": text, "label": n % 3} for n, text in enumerate(SENTENCES[:6])]
-RADII = WhiteBox(EmbeddingPGD((0.1, 0.3), steps=2), checks=False)
+RADII = WhiteBox(embedding_pgd((0.1, 0.3), steps=2), checks=False)
 
 
 def evaluated(model, tokenizer=TOKENIZER, rows=ROWS, attacks=("deepwordbug", "a2t"), **options):

@@ -9,19 +9,14 @@ from faulty_models import record
 from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
-from nlp_adv.robustness.images.running import epsilon_of
 from torch import nn
 
-from nlp_adv.attacks import FGSM, PGD, Attack, DeepFool
+from nlp_adv.attacks import FGSM, PGD, Attack, DeepFool, Noise
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import L2Ball, LInfBall
+from nlp_adv.robustness import evaluate_images, image_evaluator
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.fingerprint import described
-from nlp_adv.robustness.images import (
-    PixelNoise,
-    evaluate_images,
-    image_evaluator,
-)
 from nlp_adv.robustness.records import read_records
 from nlp_adv.robustness.statistics import Share, is_robust, summarise
 from nlp_adv.sites.normalisation import Pixels
@@ -30,7 +25,7 @@ from nlp_adv.training.callbacks import RobustnessCallback
 ATTACKS = {
     "fgsm": FGSM(0.05, "margin"),
     "pgd": PGD(LInfBall(0.05), step_size=0.015, steps=4, loss="margin", until_fooled=True),
-    "noise": PixelNoise(LInfBall(0.2), draws=2),
+    "noise": Noise(LInfBall(0.2), draws=2),
 }
 
 
@@ -193,14 +188,14 @@ class _Killed(Attack):
         return str(self.attack)
 
     name = property(lambda self: self.attack.name)
-    epsilon = property(lambda self: epsilon_of(self.attack))
+    ball = property(lambda self: getattr(self.attack, "ball", None))
     fingerprint = property(lambda self: described(self.attack))
 
-    def run(self, batch):
+    def run(self, rows):
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
-        return self.attack.run(batch)
+        return self.attack.run(rows)
 
 
 class TestContinued:

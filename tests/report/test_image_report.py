@@ -20,9 +20,9 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.report import ModelResult, Report, write_report
 from nlp_adv.report.exhibit_pictures import PictureExhibit, exhibit_ids, exhibits
+from nlp_adv.robustness import epsilon_sweep, evaluate_images
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.curve import Curve
-from nlp_adv.robustness.images import epsilon_sweep, evaluate_images
 
 NASTY = "<script>alert(1)</script>&amp;\"'|`*_{{ 7*7 }}\udce9"
 ATTACKS = {
