@@ -26,14 +26,9 @@ def new_figure(width: float, height: float, *, laid_out: bool = True) -> Figure:
     Args:
         width, height: of it.
         laid_out: by matplotlib, which for many panels takes longer than drawing them.
-
-    Raises:
-        UserError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("Pictures need matplotlib: pip install nlp_adv[images].") from error
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained" if laid_out else None)
 
 
