@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 from torch import Tensor
@@ -146,11 +145,7 @@ class ImageRun:
         """A few images under each attack once more, to be drawn."""
         ids = exhibit_ids(found)
         channels = len(self._images.images[0][0])
-        if find_spec("matplotlib") is None:
-            self.notes.append(
-                "There are no pictures without matplotlib: pip install nlp_adv[images]."
-            )
-        elif channels not in (1, 3):
+        if channels not in (1, 3):
             self.notes.append(f"There are no pictures of images with {channels} channels.")
         elif ids:
             places = [self._images.ids.index(number) for number in ids]

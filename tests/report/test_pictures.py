@@ -176,11 +176,6 @@ assert "matplotlib" not in sys.modules
 result = FGSM(0.1)(lambda x: x.flatten(1)[:, :3], torch.rand(2, 1, 4, 4))
 pictures.picture_grid(result, rows=1)
 assert "matplotlib.pyplot" not in sys.modules
-sys.modules["matplotlib.figure"] = None
-try:
-    pictures.history_curves([result])
-except ValueError as error:
-    print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "Pictures need matplotlib: pip install nlp_adv[images]."
+    assert done.stdout == ""
