@@ -233,7 +233,9 @@ class TestModelsThatAnswerAtRandom:
         assert torch.equal(torch.get_rng_state(), stream)
 
     @pytest.mark.parametrize(
-        "law", [lambda: float(torch.rand(())), np.random.rand, random.random], ids=str
+        "law",
+        [lambda: float(torch.rand(())), np.random.rand, random.random],
+        ids=["torch", "numpy", "python"],
     )
     def test_whatever_draws(self, law):
         class Shaken(Reader):
