@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import pairwise
 
 import faulty_models as small
 import numpy as np
@@ -147,19 +148,18 @@ class TestOneRuleForTies:
 @pytest.mark.fault("S4")
 class TestSteps:
     def test_more_steps_are_not_shorter_ones(self):
-        """Whatever K: the first is 2ε, the way across the ball; all shorten to nothing."""
-        epsilon = 1e-3
+        """Whatever K: the first is α, and all shorten linearly to nothing."""
+        model, step = TextModel(), 1e-5
+        data = answered(model, sentences(1))
+        clean = model.table(data["input_ids"]).detach()
         for steps in (1, 5, 20):
-            model = TextModel()
-            data = answered(model, sentences(1))
-            clean = model.table(data["input_ids"]).detach()
             model.seen.clear()
-            attack = PGD(L2Ball(2.1 * epsilon), 2 * epsilon, steps, random_start=False)
-            attacked(model, data, ladder(PGD(**{**vars(attack), "shorten": True})))
-            lengths = [float((point - clean).norm()) / epsilon for point in model.seen]
-            assert lengths[:2] == [0.0, 0.0]
-            assert lengths[2] == pytest.approx(2.0)
-            assert len(lengths) == steps + 2
+            far = PGD(L2Ball(1.0), step, steps, random_start=False, loss="margin", shorten=True)
+            attacked(model, data, ladder(far))
+            way = [float((point - clean).norm()) / step for point in model.seen]
+            assert way[:2] == [0.0, 0.0]  # without attack, and at the first gradient
+            lengths = [after - before for before, after in pairwise(way[1:])]
+            assert lengths == pytest.approx([1 - k / steps for k in range(steps)])
 
     def test_the_first_step_crosses_the_ball(self):
         """From a start on the far side of it, against the gradient."""

@@ -401,8 +401,16 @@ def test_names_tell_attacks_apart():
     assert len({attack.name for attack in attacks}) == len(attacks)
 
 
-def test_the_old_name_warns():
+@pytest.mark.parametrize(
+    "name",
+    ["EpsilonSweep", "ImageRecord", "ImageRobustness", "PixelNoise", "epsilon_sweep",
+     "evaluate_images", "image_evaluator", "read_image_records"],
+)  # fmt: skip
+def test_old_addresses_warn(name):
     from nlp_adv import robustness
+    from nlp_adv.robustness import images
 
     with pytest.warns(DeprecationWarning, match="embedding_pgd"):
         assert robustness.EmbeddingPGD((0.1,)).name == "embedding-pgd-l2"
+    with pytest.warns(DeprecationWarning, match=f"images.{name} is nlp_adv"):
+        assert callable(getattr(images, name))
