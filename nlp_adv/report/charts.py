@@ -181,21 +181,33 @@ class Radii:
         return low, half, high
 
 
+SMALLEST = "the smallest of these"  # radii of an example
+
+
 def robust_radii(report: Report, attacks: Sequence[str]) -> list[Radii]:
-    """Of each method under each attack that has no radius of its own and measured its δ."""
+    """Of each method under each attack that has no radius of its own and measured its δ.
+
+    Where there are several of one norm, also the smallest that any of them found: it bounds the
+    distance to a wrong answer best.
+    """
     found = []
-    for attack in attacks:
-        for name, models in report.methods().items():
+    for name, models in report.methods().items():
+        together: dict[Norm, list[dict[tuple[int, int], float]]] = {}
+        for attack in attacks:
             norm = _norm(attack, models[0])
-            under = [one for model in models for one in records_under(model.records, attack)]
-            seeking = [
-                one
-                for one in under
+            values = {
+                (number, one.id): _radius(one, norm)
+                for number, model in enumerate(models)
+                for one in records_under(model.records, attack)
                 if one.epsilon is None and one.attacked and isinstance(one.found, Point)
-            ]
-            values = [_radius(one, norm) for one in seeking]
-            if values and not any(math.isnan(value) for value in values):
-                found.append(Radii(attack, name, norm, tuple(sorted(values))))
+            }
+            if values and not any(math.isnan(value) for value in values.values()):
+                found.append(Radii(attack, name, norm, tuple(sorted(values.values()))))
+                together.setdefault(norm, []).append(values)
+        for norm, several in together.items():
+            if len(several) > 1 and len({one.keys() == several[0].keys() for one in several}) == 1:
+                least = sorted(min(one[key] for one in several) for key in several[0])
+                found.append(Radii(SMALLEST, name, norm, tuple(least)))
     return found
 
 

@@ -127,11 +127,14 @@ class Record:
     def title(self) -> str:
         """The attack as tables name it.
 
-        An attack on a text has its radius behind an @. One on pixels has its name alone: its
-        radius is no whole number, and stands beside the table.
+        An attack on a text's embeddings has its radius behind an @, and one that has none says so:
+        the accuracy that it leaves is that of any length of δ. One on pixels has its name alone:
+        its radius is no whole number, and stands beside the table.
         """
-        if self.epsilon is None or self.text is None:
+        if self.text is None or self.changes_text:
             return self.attack
+        if self.epsilon is None:
+            return f"{self.attack}, any δ"
         return f"{self.attack}@{self.epsilon:g}"
 
     @property

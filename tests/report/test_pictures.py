@@ -75,7 +75,9 @@ def test_names_that_are_too_long_are_cut_and_classes_without_names_are_numbers()
 
 def test_a_target_and_an_image_that_did_not_move_are_told():
     result = replace(attacked(), towards=True)
-    still = replace(result, adv=result.x, success=torch.zeros(4, dtype=torch.bool))
+    still = replace(
+        result, adv=result.x, delta=0 * result.delta, success=torch.zeros(4, dtype=torch.bool)
+    )
     assert "target: " in texts(picture_grid(still))
     assert "δ × 1, grey is 0" in texts(picture_grid(still))
     assert "not fooled" in texts(picture_grid(still)) or "there already" in texts(

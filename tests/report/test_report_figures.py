@@ -134,17 +134,17 @@ class TestRadii:
         return replace(sample(), models=models)
 
     def test_are_those_of_the_attacks_that_seek_them(self):
-        (found,) = robust_radii(self.report(), ["deepfool-l2", "pgd-l2"])
+        (found,) = robust_radii(self.report(), ["deepfool-l2, any δ", "pgd-l2@0.1"])
         assert found.values == (0.1, 0.2, 0.3, math.inf)
         assert found.quartiles == (0.1, 0.2, 0.3)
 
     def test_are_drawn_and_told(self):
-        radii = robust_radii(self.report(), ["deepfool-l2"])
+        radii = robust_radii(self.report(), ["deepfool-l2, any δ"])
         (one,) = radius_charts(radii)
         points = [(point.x, point.value) for point in one.lines[0].points]
         assert points == [(0.0, 0.0), (0.1, 25.0), (0.2, 50.0), (0.3, 75.0)]
         ((name, norm, *quartiles, share, count),) = radius_table(radii).rows
-        assert (name.text, norm.text) == ("deepfool-l2: plain", "L2")
+        assert (name.text, norm.text) == ("deepfool-l2, any δ: plain", "L2")
         assert [cell.text for cell in quartiles] == ["0.1", "0.2", "0.3"]
         assert (share.text, count.text) == ("75.0", "4")
 
@@ -152,7 +152,21 @@ class TestRadii:
         report = self.report()
         unknown = point_record(9, "fooled", attack="deepfool-l2", l2=math.nan)
         models = [replace(report.models[0], records=[unknown])]
-        assert robust_radii(replace(report, models=models), ["deepfool-l2"]) == []
+        assert robust_radii(replace(report, models=models), ["deepfool-l2, any δ"]) == []
+
+    def test_the_smallest_of_several_attacks_bounds_best(self):
+        report = self.report()
+        lengths = [0.0, 0.2, 0.4, 0.5, 0.2]
+        other = [
+            point_record(
+                n, "fooled" if n else "wrong", attack="smallest-pgd-l2", l2=length, text="a film"
+            )
+            for n, length in enumerate(lengths)
+        ]
+        models = [replace(report.models[0], records=[*report.models[0].records, *other])]
+        names = ["deepfool-l2, any δ", "smallest-pgd-l2, any δ"]
+        *_, best = robust_radii(replace(report, models=models), names)
+        assert best.values == (0.1, 0.2, 0.2, 0.5)
 
 
 class TestCurves:
