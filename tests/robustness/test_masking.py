@@ -22,7 +22,7 @@ from nlp_adv.perturbation import BALLS, L2Ball, LInfBall
 from nlp_adv.robustness import embedding_pgd, masking_checks
 
 ON_TEXT = embedding_pgd((1.0,), 8).attack
-ON_PIXELS = PGD(LInfBall(EPSILON), step_size=EPSILON / 5, steps=12)
+ON_PIXELS = PGD(LInfBall(EPSILON), step_size=EPSILON / 5, steps=8)
 FACTOR = ON_TEXT.step_size  # of the step, in shares of ε
 TEXT_NAMES = [
     "answers", "logits", "repeatable", "large radius", "radius", "steps", "step size", "restarts",
