@@ -2,9 +2,9 @@
 
     python scripts/bench_pair.py OLD_CHECKOUT NEW_CHECKOUT --results recipes/results/bench_pair.md
 
-Each case runs in a process of its own with one thread, first in the one checkout, then in the other,
-and so on; what is compared is the CPU time of the attack alone, without imports and building. The
-ratio is of medians, and the range that of the ratios of neighbouring runs.
+Each case runs in a process of its own with one thread, first in the one checkout, then in the
+other, and so on; what is compared is the CPU time of the attack alone, without imports and
+building. The ratio is of medians, and the range that of the ratios of neighbouring runs.
 """
 
 import argparse
