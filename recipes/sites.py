@@ -40,8 +40,6 @@ MODELS = {
     "FreeLB, layer 3": ["--adv", "freelb", "--adv_site", f"layer:{SITES['layer 3']}", *START],
 }
 TRAINING = {
-    "max_train_samples": 1200,
-    "num_train_epochs": 3,
     "per_device_train_batch_size": 16,
     "learning_rate": 5e-5,
     "warmup_steps": 0.1,
@@ -56,7 +54,7 @@ def ladders() -> dict[str, Ladder]:
     pgd = PGD(L2Ball(1.0), 2.0, 20, random_start=False, loss="margin", shorten=True, **unit)
     return {
         "PGD-20": ladder(pgd, EPSILONS),
-        "APGD-50": ladder(APGD(L2Ball(1.0), 50, "margin", **unit), EPSILONS),
+        "APGD-20": ladder(APGD(L2Ball(1.0), 20, "margin", **unit), EPSILONS),
         "DeepFool": ladder(DeepFool()),
         "bisection": ladder(Bisection(pgd)),
     }
@@ -67,7 +65,8 @@ def trained(name: str, seed: int, args: argparse.Namespace) -> Path:
     folder = args.output_dir / f"{name.replace(', ', '_').replace(' ', '')}-seed{seed}"
     if not (folder / "config.json").exists():
         given = {"model_name_or_path": args.model_name_or_path, "dataset_name": args.dataset_name}
-        settings = {**given, **TRAINING, "output_dir": folder, "seed": seed}
+        sizes = {"max_train_samples": args.train_samples, "num_train_epochs": args.epochs}
+        settings = {**given, **TRAINING, **sizes, "output_dir": folder, "seed": seed}
         flags = [str(part) for key, value in settings.items() for part in (f"--{key}", value)]
         nlp_adv(["train", *MODELS[name], *flags, "--overwrite_output_dir"])
     return folder
@@ -151,8 +150,8 @@ def written(cells: dict[tuple[str, int], dict[str, Any]], args: argparse.Namespa
     lines = [
         "# FreeLB on embeddings and on a layer, attacked on both",
         "",
-        f"A BERT of 6 layers on SST-2 ({TRAINING['max_train_samples']} training texts, "
-        f"{TRAINING['num_train_epochs']} epochs), the first {args.examples} test texts, seeds "
+        f"A BERT of 6 layers on SST-2 ({args.train_samples} training texts, {args.epochs} epochs), "
+        f"the first {args.examples} test texts, seeds "
         f"{', '.join(map(str, seeds))}, one processor, torch {torch.__version__}. ε and robust "
         "radii are shares of the L2 norm of what the model computes at the site. Intervals: t over "
         "seeds and texts, 95 %; differences are from the plain models.",
@@ -169,7 +168,7 @@ def written(cells: dict[tuple[str, int], dict[str, Any]], args: argparse.Namespa
         mine = plain if name == "plain" else of(name, "embeddings/PGD-20", "right")
         lines.append(row_of(name, mine, plain))
     for site in SITES:
-        for attack in ("PGD-20", "APGD-50"):
+        for attack in ("PGD-20", "APGD-20"):
             for epsilon in EPSILONS:
                 head = f"{attack} on {site}, ε = {epsilon:g}"
                 lines += ["", f"| {head} | accuracy, % | difference |", "|---|---|---|"]
@@ -189,6 +188,7 @@ def written(cells: dict[tuple[str, int], dict[str, Any]], args: argparse.Namespa
     lines += ["", "![Distribution of robust radii](radii.svg)", "", "Command:", ""]
     lines.append(
         f"    python recipes/sites.py --model_name_or_path MODEL --dataset_name SST2_FOLDER "
+        f"--train_samples {args.train_samples} --epochs {args.epochs} "
         f"--examples {args.examples} --seeds {' '.join(map(str, seeds))}"
     )
     return "\n".join(lines) + "\n"
@@ -220,6 +220,8 @@ def main() -> None:
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--dataset_name", required=True, help="a folder with train and test files")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/sites"))
+    parser.add_argument("--train_samples", type=int, default=1200)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
