@@ -100,6 +100,7 @@ CW = CarliniWagner(
 )
 
 
+@pytest.mark.slow
 def test_carlini_and_wagner_ends_where_the_boundary_is():
     model, x, y, w = two_classes((1, 6, 6))
     distance = -margin(model(x), y).detach() / w.norm()
@@ -111,6 +112,7 @@ def test_carlini_and_wagner_ends_where_the_boundary_is():
     assert (result.norm(2) <= distance * 1.01).all()
 
 
+@pytest.mark.slow
 def test_a_confidence_is_kept():
     model, x, y, w = two_classes((1, 6, 6))
     result = replace(CW, confidence=0.1)(model, x, y)

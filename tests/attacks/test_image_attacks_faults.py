@@ -13,6 +13,7 @@ from nlp_adv.attacks.losses import margin
 from nlp_adv.perturbation import LInfBall
 
 
+@pytest.mark.slow
 def test_pixels_at_0_and_1_move_under_carlini_and_wagner():
     """w = atanh(±1) is infinite, and a pixel that begins there would never move."""
     model, x, y = digits(32, torch.float32)

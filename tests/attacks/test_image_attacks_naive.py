@@ -112,6 +112,7 @@ def test_carlini_and_wagner_is_its_papers_loop(target, confidence):
     torch.testing.assert_close(result.adv, want, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_an_image_whose_first_steps_overshoot_is_not_given_up():
     """On larger images Adam's first steps lead above the loss of x, and back below it later."""
     with torch.random.fork_rng():
@@ -128,6 +129,7 @@ def test_an_image_whose_first_steps_overshoot_is_not_given_up():
     assert (result.gradient_passes > 4 * 21).all()
 
 
+@pytest.mark.slow
 def test_images_leave_carlini_and_wagner_one_by_one():
     model, x, y = digits(16)
     result = CarliniWagner(**CW)(model, x, y)

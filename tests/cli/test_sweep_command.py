@@ -13,9 +13,9 @@ from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from scipy.stats import spearmanr
+from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging as hf_logging
 
-from nlp_adv.cli import text_task
 from nlp_adv.cli.main import main
 from nlp_adv.errors import UserError
 from nlp_adv.training.trainer import AdversarialTrainer
@@ -396,10 +396,11 @@ class TestKindsOfSweep:
 
         def seen(*args, **given):
             levels.append(hf_logging.get_verbosity())
-            return pretrained(*args, **given)
+            return from_pretrained(*args, **given)
 
-        pretrained = text_task._pretrained
-        monkeypatch.setattr(text_task, "_pretrained", seen)
+        model = AutoModelForSequenceClassification
+        from_pretrained = model.from_pretrained
+        monkeypatch.setattr(model, "from_pretrained", seen)
         level = hf_logging.get_verbosity()
         hf_logging.set_verbosity_warning()
         try:

@@ -133,16 +133,15 @@ METHODS_UNDER_TEST = ABSOLUTE + RELATIVE
 
 
 MAIN = [case.id for case in ABSOLUTE if "-" not in case.id] + ["fgm-matrix"]
+SCALED = [f"{name}-relative" for name in ("fgm", "pgd", "freelb", "trades", "yopo", "freeat")]
 EVERYWHERE = (TARGETS[0], TARGETS[-1], *(one for one in TARGETS if one.id.endswith("-layer")))
 
 
 def _marks(case: Case, target):
     """Variants of a method are its own code: words, a layer and pixels will do for them."""
-    if case.id in MAIN or target is TARGETS[0]:
+    if target is TARGETS[0] and (not isinstance(case.method, Scaled) or case.id in SCALED):
         return ()
-    if target in EVERYWHERE and not isinstance(case.method, Scaled):
-        return ()
-    return pytest.mark.slow
+    return () if case.id in MAIN and target in EVERYWHERE else pytest.mark.slow
 
 
 def each_method(targets=TARGETS, such_that=lambda case: True):

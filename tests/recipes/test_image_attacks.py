@@ -264,6 +264,7 @@ def test_all_experiments_end_in_a_page_with_its_figures(digits, tmp_path, short)
     assert "--epsilon_linf 8/255" in page
 
 
+@pytest.mark.slow
 def test_only_what_is_lost_or_changed_is_made_again(digits, tmp_path, short, monkeypatch):
     made, fooled = [], recipe.fooled
 
@@ -297,6 +298,7 @@ def test_what_is_cut_short_while_it_is_saved_is_not_finished(tmp_path, monkeypat
     assert recipe.kept(tmp_path / "fgsm.pt", {"seed": 0}, lambda: {"made": 2})["made"] == 2
 
 
+@pytest.mark.slow
 def test_without_a_model_one_is_trained_and_kept(digits, tmp_path, short):
     command = ["--data_dir", str(digits), "--epochs", "4", "--examples", "50"]
     command += ["--experiments", "fgsm", "--output_dir", str(tmp_path)]

@@ -109,6 +109,7 @@ def test_cells_hold_every_epoch_and_the_page_holds_their_numbers(tmp_path, train
     assert all((tmp_path / f"{name}.svg").is_file() for name in ("convergence", "settings"))
 
 
+@pytest.mark.slow
 def test_only_a_lost_or_changed_cell_is_trained_again(tmp_path, trained, monkeypatch):
     for draw in ("draw_convergence", "draw_settings"):
         monkeypatch.setattr(report, draw, lambda *_: None)

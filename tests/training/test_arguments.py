@@ -113,7 +113,7 @@ def test_the_help_can_be_printed(capsys):
 
 def test_every_flag_of_a_method_is_a_field_of_one():
     named = {"adv", "adv_start_step", "adv_ramp_steps", "adv_exclude_special_tokens"}
-    named |= {"adv_embedding", "adv_first_block", "adv_seed", "adv_mend_loss_scaling"}
+    named |= {"adv_embedding", "adv_site", "adv_first_block", "adv_seed", "adv_mend_loss_scaling"}
     named |= {"adv_nonfinite_steps"}
     named |= {f"adv_{key}" for key in ("epsilon", "norm", "per", "unit")}
     fields = {f"adv_{key}" for _, key in FIELDS}

@@ -288,6 +288,7 @@ def test_flags_beside_a_method(tmp_path):
         trainer.search(lambda trial: {"adv_epsilon": 1.0})
 
 
+@pytest.mark.slow
 def test_the_number_of_trials_is_the_trainers(tmp_path):
     """Twenty where none is named, whatever a subclass of the Trainer passes on."""
     trainer = searcher(tmp_path, adv="none")
