@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import LOSSES, Loss, check_loss
-from nlp_adv.attacks.region import Region, check_ball, finite_rows, norm_name
+from nlp_adv.attacks.region import Region, check_ball, finite_rows, norm_name, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows, Standing
 from nlp_adv.attacks.trace import Trace
@@ -88,7 +88,7 @@ class APGD(Attack):
     def run(self, rows: Rows) -> AttackResult:
         """The attack on examples, in a quiet model; no step on images waits for the device."""
         trace, standing = Trace(rows, LOSSES[self.loss]), Standing(rows)
-        region, marks = rows.region(self.ball, self.unit), checkpoints(self.steps)
+        region, marks = region_of(rows, self.ball, self.unit), checkpoints(self.steps)
         start = region.start(self.seed) if self.random_start else rows.clean
         here, logits = self._look(rows, start)
         before, best, found = start, here, here

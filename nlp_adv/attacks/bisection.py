@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import LOSSES
-from nlp_adv.attacks.region import norm_name
+from nlp_adv.attacks.region import norm_name, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.attacks.trace import Trace
@@ -91,7 +91,7 @@ class Bisection(Attack):
 
     def _length(self, result: AttackResult, some: Rows) -> Tensor:
         """‖δ‖ as a share of the radius that was tried, (b,): the largest token's counts."""
-        region = some.region(self.attack.ball, self.attack.unit)
+        region = region_of(some, self.attack.ball, self.attack.unit)
         share = region.ball.norm(result.delta) / region.ball.epsilon
         return share.flatten(1).amax(1).double().clamp_max(1.0)
 

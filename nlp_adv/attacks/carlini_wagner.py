@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import margin
-from nlp_adv.attacks.region import finite_rows
+from nlp_adv.attacks.region import finite_rows, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.attacks.trace import Trace
@@ -100,7 +100,7 @@ class CarliniWagner(Attack):
     def _descend(self, rows: Rows, search: _Search, trace: Trace, places: Tensor) -> None:
         """Adam, each example with its present c."""
         live, c, tenth = rows.rows(places), search.constant[places], -(-self.steps // 10)
-        region = live.region(L2Ball(torch.inf))
+        region = region_of(live, L2Ball(torch.inf))
         w = region.free_variable()
         mean, square = torch.zeros_like(w), torch.zeros_like(w)  # of Adam
         lowest = checked = torch.full_like(c, torch.inf)

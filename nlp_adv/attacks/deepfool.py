@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import margin
-from nlp_adv.attacks.region import Region, finite_rows
+from nlp_adv.attacks.region import Region, finite_rows, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows, Standing
 from nlp_adv.attacks.trace import Trace
@@ -87,7 +87,7 @@ class DeepFool(Attack):
                 "CarliniWagner, or PGD."
             )
         trace, standing = Trace(rows, margin), Standing(rows)
-        region, at = rows.region(L2Ball(torch.inf)), rows.clean
+        region, at = region_of(rows, L2Ball(torch.inf)), rows.clean
         others = self._others(trace.clean_logits(), rows.y)
         total = torch.zeros_like(at)  # Σ r
         for _ in range(self.steps):

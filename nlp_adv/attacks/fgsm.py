@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import LOSSES, Loss, check_loss
-from nlp_adv.attacks.region import check_ball, norm_name, with_epsilon
+from nlp_adv.attacks.region import check_ball, norm_name, region_of, with_epsilon
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.attacks.trace import Trace
@@ -68,7 +68,7 @@ class FGM(Attack):
         grad, losses, logits = rows.gradient(rows.clean, LOSSES[self.loss])
         results = []
         for epsilon in epsilons:
-            region = rows.region(with_epsilon(self.ball, epsilon), self.unit)
+            region = region_of(rows, with_epsilon(self.ball, epsilon), self.unit)
             trace = Trace(rows, LOSSES[self.loss])
             trace.add(rows.clean, losses, grad, logits=logits)
             direction = region.direction(grad, rows.clean)

@@ -5,17 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nlp_adv.attacks.result import AttackResult
+from nlp_adv.attacks.rows import Rows
+from nlp_adv.perturbation import Unit
 from nlp_adv.perturbation.evaluating import answers
 
-if TYPE_CHECKING:
-    from nlp_adv.attacks.ladder import Ladder
-    from nlp_adv.attacks.rows import Rows
+
+class Tried(Protocol):
+    """What was tried: a `Ladder`."""
+
+    @property
+    def name(self) -> str:
+        """Of the attack, without a radius."""
+        ...
+
+    @property
+    def radii(self) -> tuple[float | None, ...]:
+        """From the smallest up; None of an attack without one."""
+        ...
+
+    @property
+    def norm(self) -> str:
+        """In which δ is measured."""
+        ...
+
+    @property
+    def unit(self) -> Unit:
+        """What a radius is measured in."""
+        ...
 
 
 _BY_RADIUS = (
@@ -68,7 +90,7 @@ class Measured:
         resolution: of the model's arithmetic, by which its logits may differ from pass to pass.
     """
 
-    ladder: Ladder
+    ladder: Tried
     labels: Tensor
     logits: Tensor
     right: Tensor
@@ -95,7 +117,7 @@ class Measured:
     resolution: float = 0.0
 
     @classmethod
-    def of(cls, ladder: Ladder, rows: Rows, lengths: dict[str, Tensor], right: Tensor) -> Measured:
+    def of(cls, ladder: Tried, rows: Rows, lengths: dict[str, Tensor], right: Tensor) -> Measured:
         """Before any attack."""
         logits = rows.looked
         assert logits is not None

@@ -8,7 +8,7 @@ import torch
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import margin
-from nlp_adv.attacks.region import check_ball, norm_name
+from nlp_adv.attacks.region import check_ball, norm_name, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows, Standing
 from nlp_adv.attacks.trace import Trace
@@ -50,7 +50,7 @@ class Noise(Attack):
     def run(self, rows: Rows) -> AttackResult:
         """The attack on examples, in a quiet model."""
         trace, standing = Trace(rows, margin), Standing(rows)
-        region, at = rows.region(self.ball, self.unit), rows.clean
+        region, at = region_of(rows, self.ball, self.unit), rows.clean
         for draw in range(self.draws):
             at = region.surface(10_000 * self.seed + draw)
             with torch.no_grad():

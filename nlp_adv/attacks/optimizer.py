@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import LOSSES, Loss, check_loss
-from nlp_adv.attacks.region import Region, check_ball, finite_rows, norm_name
+from nlp_adv.attacks.region import Region, check_ball, finite_rows, norm_name, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.attacks.trace import Trace
@@ -91,7 +91,9 @@ class OptimizerAttack(Attack):
 
     def run(self, rows: Rows) -> AttackResult:
         """The attack on examples, in a quiet model."""
-        region = rows.region(self.ball or L2Ball(torch.inf), self.unit if self.ball else "absolute")
+        region = region_of(
+            rows, self.ball or L2Ball(torch.inf), self.unit if self.ball else "absolute"
+        )
         trace, scale, at = Trace(rows, LOSSES[self.loss]), region.scale, rows.clean
         parameter = (at / scale).clone().requires_grad_()
         optimizer = self.optimizer([parameter], lr=self.lr, **self.options)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import LOSSES, Loss, check_loss
-from nlp_adv.attacks.region import check_ball, finite_rows, norm_name
+from nlp_adv.attacks.region import check_ball, finite_rows, norm_name, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows, Standing
 from nlp_adv.attacks.sparse import sparse_steps
@@ -80,7 +80,7 @@ class PGD(Attack):
     def run(self, rows: Rows) -> AttackResult:
         """The attack on examples, in a quiet model."""
         trace, standing = Trace(rows, LOSSES[self.loss]), Standing(rows)
-        region = sparse_steps(rows.region(self.ball, self.unit))
+        region = sparse_steps(region_of(rows, self.ball, self.unit))
         at = region.start(self.seed) if self.random_start and self.steps > 0 else rows.clean
         velocity, leaves = torch.zeros_like(at), self.until_fooled or rows.leaves
         for k in range(self.steps):

@@ -285,6 +285,16 @@ class DeltaRegion(Region):
         return delta
 
 
+def region_of(examples: Rows, ball: Ball, unit: Unit = "absolute") -> Region:
+    """Where an attack with this ball may take some examples.
+
+    Raises:
+        UserError: the ball is none for them.
+    """
+    kind = PixelRegion if examples.view.pictures else DeltaRegion
+    return kind.of(examples, ball, unit)
+
+
 def length_of(examples: Rows, ball: Ball, unit: Unit) -> Tensor | float:
     """How long the unit is for each example, 1.0 or (b, 1, …)."""
     view = examples.view

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nlp_adv.attacks.losses import RowLoss
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import Ball, Unit
+from nlp_adv.perturbation import Ball
 from nlp_adv.perturbation.evaluating import answers
-
-if TYPE_CHECKING:
-    from nlp_adv.attacks.region import Region
 
 
 class View(Protocol):
@@ -62,10 +59,6 @@ class View(Protocol):
 
     def within(self, ball: Ball) -> Ball:
         """The ball of each of several modules, where δ enters them."""
-        ...
-
-    def region(self, rows: Rows, ball: Ball, unit: Unit) -> Region:
-        """Where an attack may take the examples."""
         ...
 
     def erasing(self, rows: Rows, ball: Ball) -> Tensor:
@@ -171,10 +164,6 @@ class Rows:
         """(b,): the answer is the target, or is not the right one; see `answers` for ties."""
         says = answers(logits) == self.y
         return says if self.towards else ~says
-
-    def region(self, ball: Ball, unit: Unit = "absolute") -> Region:
-        """Where an attack with this ball may take the examples."""
-        return self.view.region(self, ball, unit)
 
     def rows(self, kept: Tensor) -> Rows:
         """Some of the examples; `kept` is a mask or indices."""

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.attacks.region import DeltaRegion, PixelRegion, length_of
+from nlp_adv.attacks.region import length_of
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import Ball, Unit
+from nlp_adv.perturbation import Ball
 from nlp_adv.perturbation.balls import segmented
 from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.sites.normalisation import Classifier, check_pixels, logits_of
@@ -63,10 +63,6 @@ class PixelView:
     def within(self, ball: Ball) -> Ball:
         """One ball an image."""
         return ball
-
-    def region(self, rows: Rows, ball: Ball, unit: Unit) -> PixelRegion:
-        """A ball met with the range of the pixels."""
-        return PixelRegion.of(rows, ball, unit)
 
     def erasing(self, rows: Rows, ball: Ball) -> Tensor:
         """½·‖1‖: every pixel that may change can become ½, whatever it was."""
@@ -133,10 +129,6 @@ class SiteView:
         """One ball for each of several modules."""
         segments = self.entry.segments
         return ball if segments is None else segmented(ball, segments)
-
-    def region(self, rows: Rows, ball: Ball, unit: Unit) -> DeltaRegion:
-        """A ball of δ, in each example's own unit."""
-        return DeltaRegion.of(rows, ball, unit)
 
     def erasing(self, rows: Rows, ball: Ball) -> Tensor:
         """‖x‖: δ can cancel all of it that may move."""
