@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datasets import Dataset
 from transformers import (
@@ -32,16 +31,12 @@ from nlp_adv.cli.loading import (
     load_tokenizer,
     to_device,
 )
+from nlp_adv.cli.text_attack_arguments import SEGMENTERS, TextAttackArguments, TextVictimArguments
 from nlp_adv.data.files import read_file
 from nlp_adv.data.sources import read_splits
 from nlp_adv.data.text import DataSource, check_rows, find_columns
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from nlp_adv.cli.text_attack import TextAttackArguments, TextVictimArguments
-
-SEGMENTERS = ("characters", "jieba", "pythainlp")
 
 
 def load_victim(arguments: TextVictimArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

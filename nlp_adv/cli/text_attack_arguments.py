@@ -1,0 +1,155 @@
+"""The flags of attacks on texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from nlp_adv.attacks import Ladder, ladder
+from nlp_adv.attacks.registry import SMALLEST, Settings, build_attack
+from nlp_adv.attacks.words.attacks.build import ATTACKS
+from nlp_adv.attacks.words.protocols import PROTOCOLS
+from nlp_adv.cli.arguments import check_radii, flag
+from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.errors import UserError
+from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd
+from nlp_adv.robustness.white_box import WhiteBox
+from nlp_adv.sites.parse import parse_site
+
+SEGMENTERS = ("characters", "jieba", "pythainlp")
+
+
+@dataclass
+class TextVictimArguments(VictimArguments):
+    """The attacked model and the texts."""
+
+    tokenizer_name: str | None = flag("Its tokenizer, where it is somewhere else.")
+    test_file: str | None = flag("Texts with labels: csv, tsv, json, jsonl, their .gz, parquet.")
+    dataset_name: str | None = flag("Or a name on the Hub, a saved data set, a folder of files.")
+    task_name: str | None = flag("Or a GLUE task.")
+    train_file: str | None = flag("Training texts, to say how many of the attacked are in them.")
+    text_columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The text column, or two for pairs; usual names are found."},
+    )
+    label_column: str | None = flag("The label column; the usual names are found.")
+    max_seq_length: int = flag("Longest input in tokens; longer ones are cut.", 128)
+
+
+@dataclass
+class TextAttackArguments(AttackArguments):
+    """What is tried on it."""
+
+    attacks: list[str] = field(
+        default_factory=lambda: ["deepwordbug"],
+        metadata={"help": f"Any of {', '.join(ATTACKS)}."},
+    )
+    protocol: str = flag(
+        f"What attacks may do: {', '.join(PROTOCOLS)}, or a .json file with the fields of one.",
+        "default",
+    )
+    neighbours: str | None = flag("A file {word: [candidates]}: textfooler, a2t, textbugger.")
+    wordnet: str | None = flag("WordNet's folder, or a file {word: [candidates]}: pwws.")
+    masked_lm: str | None = flag("A masked language model: bae, bert-attack.")
+    encoder: str | None = flag("A sentence encoder (mean-pooled), where the protocol has one.")
+    tagger: str | None = flag("nltk: NLTK's tagger, where the protocol compares parts of speech.")
+    segmenter: str | None = flag(
+        f"What finds words that no spaces part (Chinese, Japanese, Thai): {', '.join(SEGMENTERS)}."
+    )
+    shard: str | None = flag("Attack only part i of n: i/n; report puts the parts together.")
+    tokens_per_batch: int | None = flag(
+        "Of the model, with padding; chosen by the device, and halved when memory ends."
+    )
+
+
+@dataclass
+class EmbeddingArguments:
+    """The attack on word embeddings and the masking checks (evaluate)."""
+
+    epsilons: list[float] = field(
+        default_factory=lambda: [0.01, 0.02, 0.04, 0.08],
+        metadata={
+            "help": "Radii of the PGD on embeddings, as shares of the norm of a whole text's "
+            "embeddings. One token may get all of it: at ε it moves by √tokens·ε of one token's "
+            "norm (L2), so the same ε is more in longer texts."
+        },
+    )
+    embedding_steps: int = flag("Its steps.", 20)
+    embedding_step_size: float = flag(
+        "Length of the first one, in shares of ε; they shorten to nothing.", STEP_SIZE
+    )
+    embedding_restarts: int = flag("Its starts.", 1)
+    embedding_norm: str = flag("l2 or linf.", "l2")
+    embedding_per: str = flag("One constraint an example, or a token.", "example")
+    embedding_examples: int = flag("Attack the embeddings of the first so many drawn texts.", 200)
+    embedding_attacks: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd and noise at the "
+            "same radii; deepfool, cw and smallest-pgd, which look for each text's robust radius, "
+            "the smallest δ that changes its answer."
+        },
+    )
+    embedding_site: str | None = flag(
+        "Where these attacks add δ instead of the word embeddings: layer:NAME (the output of any "
+        "module, such as layer:bert.encoder.layer.3), embedding:NAME, or several with commas."
+    )
+    checks: bool = flag("Run the masking checks.", True)
+    check_examples: int = flag("With the first so many texts.", 100)
+
+    def white_box(self) -> WhiteBox | None:
+        """What is tried on the embeddings; None without radii.
+
+        Raises:
+            UserError: a number that is out of range.
+        """
+        check_radii("epsilons", self.epsilons)
+        if not self.epsilons:
+            return None
+        if min(self.embedding_examples, self.check_examples) < 1:
+            raise UserError("--embedding_examples and --check_examples must be at least 1.")
+        if self.embedding_per not in ("example", "token"):
+            raise UserError("--embedding_per can be example or token.")
+        try:
+            attack = embedding_pgd(
+                tuple(self.epsilons),
+                steps=self.embedding_steps,
+                step_size=self.embedding_step_size,
+                restarts=self.embedding_restarts,
+                norm=self.embedding_norm,
+                per="token" if self.embedding_per == "token" else "example",
+            )
+        except ValueError as error:
+            raise UserError(f"The attack on embeddings: {error}") from error
+        where: str = self.embedding_site or "embedding"
+        site = None
+        if self.embedding_site is not None:
+            site = parse_site(self.embedding_site)
+            if site is None:
+                raise UserError("--embedding_site: texts have no pixels.")
+        return WhiteBox(
+            replace(attack, name=attack.name.replace("embedding", where)),
+            self.embedding_examples,
+            self.checks,
+            self.check_examples,
+            tuple(self._others(where)),
+            site,
+            "the embeddings" if site is None else where,
+        )
+
+    def _others(self, where: str) -> Iterator[Ladder]:
+        """Further attacks, by name."""
+        pgd = embedding_pgd((1.0,), self.embedding_steps, norm=self.embedding_norm).attack
+        settings = Settings(
+            replace(pgd.ball, per=self.embedding_per),
+            self.embedding_step_size,
+            unit="relative",
+            steps=self.embedding_steps,
+            shorten=True,
+            loss="margin",
+            restarts=self.embedding_restarts,
+        )
+        for name in dict.fromkeys(self.embedding_attacks):
+            attack = build_attack(name, settings)
+            radii = () if name in SMALLEST else tuple(self.epsilons)
+            yield ladder(attack, radii, name=f"{where}-{attack.name}")
