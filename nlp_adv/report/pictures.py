@@ -57,8 +57,8 @@ def picture_grid(
         raise UserError(f"There is nothing to draw: {len(result)} images, {rows} rows.")
     height = _HEAD + shown * (_SIDE + _TITLE)
     figure = new_figure(3 * _SIDE + 0.6, height, laid_out=False)
-    fell = int((result.success & result.attackable).sum())
-    title = f"{result.attack}: {fell} of {int(result.attackable.sum())} fooled"
+    fooled = int((result.success & result.attackable).sum())
+    title = f"{result.attack}: {fooled} of {int(result.attackable.sum())} fooled"
     figure.suptitle(title, y=1 - 0.18 / height, parse_math=False)
     top, gap = 1 - (_HEAD + _TITLE) / height, _TITLE / _SIDE
     places = {"left": 0.02, "right": 0.98, "bottom": 0.1 / height, "top": top, "hspace": gap}

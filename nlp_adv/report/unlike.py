@@ -13,7 +13,7 @@ from nlp_adv.report.content import ModelResult
 from nlp_adv.robustness.record import Record
 
 _LENGTHS = 1.25  # times as many tokens may a text have in another column; a quarter by tokenizer
-# As `EmbeddingAttack.title` names attacks, whose radius stands behind the @.
+# As attacks on embeddings are titled, whose radius stands behind the @.
 _TITLE = re.compile(r".*-(l1|l2|linf)(-token)?(-absolute|-per_coordinate)?@([^@]+)")
 
 

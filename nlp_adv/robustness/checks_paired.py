@@ -12,7 +12,7 @@ from torch import Tensor
 LEVEL = 0.05  # of the one-sided tests: a smaller p is more than chance
 SLACK = 0.01  # attacks that start or step otherwise break other examples, about one in a hundred
 
-Stood = Tensor | Sequence[bool]
+Right = Tensor | Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Pair:
         first, second: (N,) whether each example is right.
     """
 
-    first: Stood
-    second: Stood
+    first: Right
+    second: Right
 
     def __post_init__(self) -> None:
         if len(self.first) != len(self.second):
@@ -81,9 +81,9 @@ def points(difference: float) -> str:
     return f"{100 * difference:.1f} points"
 
 
-def _bools(stood: Stood) -> Tensor:
-    return torch.as_tensor(stood, dtype=torch.bool)
+def _bools(right: Right) -> Tensor:
+    return torch.as_tensor(right, dtype=torch.bool)
 
 
-def _share(stood: Stood) -> float:
-    return float(_bools(stood).double().mean()) if len(stood) else 0.0
+def _share(right: Right) -> float:
+    return float(_bools(right).double().mean()) if len(right) else 0.0

@@ -87,8 +87,8 @@ class AttackSuccessRate(_Metric):
         clean_predictions: Sequence[int],
     ) -> dict[str, float]:
         attacked = np.equal(clean_predictions, references)
-        fallen = attacked & np.not_equal(predictions, references)
-        rate = fallen.sum() / attacked.sum() if attacked.any() else 0.0
+        fooled = attacked & np.not_equal(predictions, references)
+        rate = fooled.sum() / attacked.sum() if attacked.any() else 0.0
         return {"attack_success_rate": float(rate)}
 
 

@@ -114,7 +114,7 @@ def summarise(records: Iterable[Record], within: Ball | None = None) -> Summary:
     points = [one.found for one in attacked if isinstance(one.found, Point)]
     rounded = [one.found.survives_8_bit for one in fooled if isinstance(one.found, Point)]
     stopped = [getattr(one.found, "budget_stopped", False) for one in attacked]
-    # What was attacked and neither stood nor was fooled is counted nowhere, and told by the check.
+    # What was attacked and is neither robust nor fooled is counted nowhere, and told by the check.
     counted = [one for one in attacked if one.outcome in ("robust", "fooled")]
     summary = Summary(
         attack=chosen[0].title,
