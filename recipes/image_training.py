@@ -125,7 +125,7 @@ def command(args: argparse.Namespace, name: str, seed: int) -> list[str]:
 
 def pgd_of(steps: int, epsilon: float) -> PGD:
     """The one of `nlp-adv train`: on the logit margin, from a random start, α = 2.5·ε/K."""
-    return ImageReportArguments(attack_steps=steps).attack([epsilon])
+    return ImageReportArguments(attack_steps=steps).attack([epsilon]).attack
 
 
 def watch_of(task: ImageTask, epsilon: float) -> Callable[[nn.Module], dict[str, float]]:
@@ -217,7 +217,7 @@ def tested(task: ImageTask, model: nn.Module, epsilon: float) -> dict[str, Any]:
         "fgsm": found.summaries["fgsm"].under_attack.value,
         "pgd": found.summaries["pgd"].under_attack.value,
         "worst_case": found.worst_case.value,
-        "sweep": {str(radius): sweep.share(radius).value for radius in sweep.epsilons},
+        "sweep": {str(radius): sweep.accuracy(radius) for radius in RADII},
     }
 
 

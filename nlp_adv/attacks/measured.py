@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
-from nlp_adv.perturbation import Unit
+from nlp_adv.perturbation import Per, Unit
 from nlp_adv.perturbation.evaluating import answers
 
 
@@ -22,6 +22,11 @@ class Tried(Protocol):
     @property
     def name(self) -> str:
         """Of the attack, without a radius."""
+        ...
+
+    @property
+    def attack(self) -> Any:
+        """From its first start."""
         ...
 
     @property
@@ -37,6 +42,11 @@ class Tried(Protocol):
     @property
     def unit(self) -> Unit:
         """What a radius is measured in."""
+        ...
+
+    @property
+    def per(self) -> Per:
+        """What one norm covers."""
         ...
 
 
@@ -307,17 +317,19 @@ class Measured:
     @property
     def doubts(self) -> list[str]:
         """What the accuracies must not be shown without, a sentence each; mostly nothing."""
-        found = []
         unknown = int((~torch.isfinite(self.logits).all(-1)).sum())
-        if unknown:
-            found.append(
-                f"answers {unknown} of {self.examples} examples with inf or nan, which count as "
-                f"wrong."
-            )
+        unanswered = (
+            f"answers {unknown} of {self.examples} examples with inf or nan, which count as wrong."
+        )
+        return [*([unanswered] if unknown else []), *self.blindness]
+
+    @property
+    def blindness(self) -> list[str]:
+        """A sentence where the attack saw no gradient of any example."""
         seen = self.first_gradients[~self.first_gradients.isnan()]
-        if len(seen) and not seen.any():
-            found.append(
-                "shows an attack no gradient: nothing was tried, and the accuracy under attack "
-                "says nothing."
-            )
-        return found
+        if not len(seen) or seen.any():
+            return []
+        return [
+            "shows an attack no gradient: nothing was tried, and the accuracy under attack says "
+            "nothing."
+        ]

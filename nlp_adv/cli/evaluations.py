@@ -35,11 +35,18 @@ def report(options: argparse.Namespace, command: str) -> None:
     print(f"The report is {written[0]}.")
 
 
-def saved_report(evaluation: Evaluation, folder: str, command: str) -> tuple[Path, str]:
+def saved_report(
+    evaluation: Evaluation,
+    folder: str,
+    command: str,
+    *,
+    title: str = "Robustness",
+    exhibit: Exhibit | None = None,
+) -> tuple[Path, str]:
     """Save an evaluation of one model and write its report: the page, and its table."""
     save(Path(folder), evaluation)
     result = ModelResult.of(evaluation, evaluation.name or "model")
-    found = one_report([evaluation], [result], title="Robustness", commands=[command])
+    found = one_report([evaluation], [result], title=title, commands=[command], exhibit=exhibit)
     return Path(write_report(found, folder)[0]), summary_table([result])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from nlp_adv.attacks import PGD
+from nlp_adv.attacks import PGD, Ladder, ladder
 from nlp_adv.cli.arguments import (
     LimitArguments,
     ModelArguments,
@@ -97,8 +97,8 @@ class ImageReportArguments(ReportArguments):
 
     zero_is_unwatched: ClassVar[bool] = True
 
-    def attack(self, epsilons: Sequence[float]) -> PGD:
-        """PGD on the margin in the largest L∞ ball: K steps of 2.5·ε/K from a random start."""
+    def attack(self, epsilons: Sequence[float]) -> Ladder:
+        """PGD on the margin in L∞ balls: K steps of 2.5·ε/K from a random start."""
         attacks = [
             PGD(
                 LInfBall(epsilon),
@@ -109,4 +109,4 @@ class ImageReportArguments(ReportArguments):
             )
             for epsilon in sorted(epsilons)
         ]
-        return attacks[-1]
+        return ladder(attacks[-1], epsilons)

@@ -6,12 +6,10 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from nlp_adv import __version__
 from nlp_adv.attacks import Attack
 from nlp_adv.cli.attack import Attacked, AttackTask
 from nlp_adv.cli.attack_arguments import (
@@ -20,24 +18,22 @@ from nlp_adv.cli.attack_arguments import (
     class_number,
     shown_name,
 )
-from nlp_adv.cli.evaluations import model_name, one_report
+from nlp_adv.cli.evaluations import model_name, saved_report
 from nlp_adv.cli.image_attack_arguments import (
     ImageAttackArguments,
     ImageVictimArguments,
     built_attacks,
     check_numbers,
 )
-from nlp_adv.cli.image_run import AttackedImages, ImageRun
+from nlp_adv.cli.image_run import AttackedImages
 from nlp_adv.cli.loading import LoadedClassifier, load_classifier, to_device
 from nlp_adv.cli.tables import table
 from nlp_adv.data.images import load_images
 from nlp_adv.errors import UserError
-from nlp_adv.report import ModelResult, write_report
 from nlp_adv.report.cells import MISSING
 from nlp_adv.report.exhibit_pictures import PictureExhibit
 from nlp_adv.robustness.evaluated import Evaluation
-from nlp_adv.robustness.evaluation import environment
-from nlp_adv.robustness.saved import save
+from nlp_adv.robustness.image_evaluation import evaluate_images
 
 
 class ImageAttack(AttackTask):
@@ -76,31 +72,41 @@ class ImageAttack(AttackTask):
             f"Attacking {name} on {images.description}; records go to {arguments.output_dir}.",
             file=sys.stderr,
         )
-        run = ImageRun(arguments, self._attacks, classifier.model, images)
-        found = run.found()
-        drawn = run.exhibits(found)
+        ball = arguments.ball(arguments.radius)
+        found = evaluate_images(
+            classifier.model,
+            images.images.batches(arguments.batch_size),
+            self._attacks,
+            restarts=arguments.restarts,
+            target=images.target,
+            within=ball,
+            ids=images.ids,
+            output_dir=arguments.output_dir,
+            progress="Attacking",
+            examples=len(images.ids),
+            epsilons=arguments.epsilons,
+            checked=arguments.settings().pgd() if arguments.checks else None,
+            check_examples=arguments.check_examples,
+        )
+        drawn = images.drawn(found, classifier.model, self._attacks)
+        undrawn = f"There are no pictures of images with {images.channels} channels."
         found = replace(
             found,
             description=images.description,
             labels=tuple(classifier.label_names),
-            checks=run.checks(found),
-            curves=run.curves(found),
-            notes=run.notes,
+            notes=[*found.notes, *([] if images.channels in (1, 3) else [undrawn])],
             details=_settings(victim, arguments, self._attacks),
-            environment=environment(classifier.model) | {"nlp_adv": __version__},
             name=model_name(name),
             texts=found.examples,
         )
-        save(Path(arguments.output_dir), found)
-        report = one_report(
-            [found],
-            [ModelResult.of(found, found.name)],
+        page, _ = saved_report(
+            found,
+            arguments.output_dir,
+            command,
             title="Image attacks",
-            commands=[command],
             exhibit=PictureExhibit(drawn) if drawn else None,
         )
-        written = write_report(report, arguments.output_dir)
-        return Attacked(found, _summary(found), found.checks, found.notes, written[0])
+        return Attacked(found, _summary(found), found.checks, found.notes, page)
 
     def _images(self, classifier: LoadedClassifier) -> AttackedImages:
         """A random draw of the split, in the model's classes, without the target's.

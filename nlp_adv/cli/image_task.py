@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -9,13 +10,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from nlp_adv.cli.task import Measured, Task, has_ball
+from nlp_adv.attacks import Measured
+from nlp_adv.attacks.subject import Batch, Subject
+from nlp_adv.cli.task import Task, has_ball
 from nlp_adv.data.images import Images
 from nlp_adv.perturbation import LInfBall
-from nlp_adv.robustness.evaluator import image_evaluator
-from nlp_adv.robustness.image_evaluation import epsilon_sweep
 from nlp_adv.sites.normalisation import Pixels
-from nlp_adv.training.callbacks import Evaluator
 
 if TYPE_CHECKING:
     from nlp_adv.cli.arguments import TrainArguments
@@ -106,32 +106,21 @@ class ImageTask(Task):
     def check_fits(self, model: PreTrainedModel, arguments: TrainArguments) -> None:
         """All of it was looked at while the images were read."""
 
-    def measure(
-        self,
-        model: PreTrainedModel,
-        split: str,
-        report: Any,
-        training: AdversarialTrainingArguments,
-        *,
-        progress: str | None,
-    ) -> Measured:
-        """Under PGD on the pixels of the first images."""
-        batches = self.images(split).head(report.attack_examples).batches(_BATCH)
-        attack, radii = report.attack(report.attack_epsilons), sorted(report.attack_epsilons)
-        found = epsilon_sweep(attack, self.pixels(model), batches, radii, progress=progress)
-        return Measured(
-            len(found.right),
-            found.share(0.0).value,
-            {epsilon: found.share(epsilon).value for epsilon in found.epsilons},
-            f"PGD: accuracy on its first {len(found.right)} images, to be read beside the clean "
-            f"one of these images, under projected gradient ascent on the logit margin in an L∞ "
-            f"ball, ε in pixels of [0, 1].",
-        )
+    def subject(self, model: nn.Module, training: AdversarialTrainingArguments) -> Subject:
+        """Its pixels."""
+        return Subject(self.pixels(model))
 
-    def evaluator(self, report: Any, training: AdversarialTrainingArguments) -> Evaluator:
-        """PGD on the first validation images."""
-        batches = self.images("validation").head(report.attack_examples).batches(_BATCH)
-        return image_evaluator(list(batches), report.attack([report.watch_epsilon]), self.pixels)
+    def attacked(self, split: str, count: int) -> Iterator[Batch]:
+        """Images in pixels."""
+        return self.images(split).head(count).batches(_BATCH)
+
+    def meaning(self, found: Measured) -> str:
+        """PGD on the pixels."""
+        return (
+            f"PGD: accuracy on its first {found.examples} images, to be read beside the clean "
+            f"one of these images, under projected gradient ascent on the logit margin in an L∞ "
+            f"ball, ε in pixels of [0, 1]."
+        )
 
     def attack_in_json(self, report: Any) -> dict[str, Any]:
         """The attack of the table."""

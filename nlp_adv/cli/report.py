@@ -12,9 +12,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from nlp_adv.attacks import Measured
 from nlp_adv.cli.arguments import TrainArguments
 from nlp_adv.cli.tables import REPORT_NAME, table
-from nlp_adv.cli.task import Measured, Task
+from nlp_adv.cli.task import Task
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.robustness.answers import one_answer
@@ -97,7 +98,7 @@ def _header(run: RunResult, arguments: TrainArguments, task: Task) -> list[str]:
     scores = [name.replace("largest_answer", "largest answer") for name in run.scores]
     attacks = []
     if run.measured is not None:
-        steps, under = arguments.report.attack_steps, sorted(run.measured.under)
+        steps, under = arguments.report.attack_steps, accuracies_under(run.measured)
         attacks = [f"clean, first {run.measured.examples}"]
         attacks += [f"PGD-{steps} ε={task.shown_radius(epsilon)}" for epsilon in under]
     return ["training", *scores, *attacks, "seconds", "time ÷ plain"]
@@ -107,8 +108,8 @@ def _row(run: RunResult, first: RunResult) -> list[str]:
     cells = [f"{value:.4f}" for value in run.scores.values()]
     if run.measured is not None:
         mark = " †" if run.one_class else ""
-        under = (run.measured.under[epsilon] for epsilon in sorted(run.measured.under))
-        cells += [f"{run.measured.clean:.4f}", *(f"{one:.4f}{mark}" for one in under)]
+        under = accuracies_under(run.measured).values()
+        cells += [f"{run.measured.clean_accuracy:.4f}", *(f"{one:.4f}{mark}" for one in under)]
     if run.seconds is None or first.seconds is None:
         return [run.name, *cells, "resumed" if run.trained else "not trained", ""]
     return [run.name, *cells, f"{run.seconds:.1f}", f"{run.seconds / first.seconds:.2f}"]
@@ -122,7 +123,7 @@ def _legend(run: RunResult, arguments: TrainArguments, task: Task) -> list[str]:
             f"“largest answer” is how often the most frequent answer is given."
         )
     if run.measured is not None:
-        lines.append(run.measured.meaning)
+        lines.append(task.meaning(run.measured))
     if arguments.demo:
         lines.append(task.demo_note)
     return [*lines, f"All of it is in {arguments.training.output_dir}."]
@@ -137,7 +138,7 @@ def write_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Tas
         "synthetic_data": arguments.demo and task.modality == "text",
         "split": runs[-1].split,
         "attack": task.attack_in_json(arguments.report),
-        "runs": [_in_json(run) for run in runs],
+        "runs": [_in_json(run, task) for run in runs],
     }
     write_whole(folder / REPORT_NAME, json.dumps(content, indent=2) + "\n")
     if not any("eval_loss" in line for run in runs for line in run.history):
@@ -148,7 +149,12 @@ def write_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Tas
         print(f"Note: no curves were drawn. {error}", file=sys.stderr)
 
 
-def _in_json(run: RunResult) -> dict[str, Any]:
+def accuracies_under(found: Measured) -> dict[float, float]:
+    """Accuracy by radius, from the smallest up."""
+    return {e: found.accuracy(e) for e in found.radii if e is not None}
+
+
+def _in_json(run: RunResult, task: Task) -> dict[str, Any]:
     content: dict[str, Any] = {
         **run.description,
         "seed": run.seed,
@@ -158,8 +164,10 @@ def _in_json(run: RunResult) -> dict[str, Any]:
     if run.measured is not None:
         content |= {
             "attacked_examples": run.measured.examples,
-            "accuracy_without_attack": run.measured.clean,
-            **run.measured.more,
-            "accuracy_under_attack": {str(e): value for e, value in run.measured.under.items()},
+            "accuracy_without_attack": run.measured.clean_accuracy,
+            **task.more(run.measured),
+            "accuracy_under_attack": {
+                str(epsilon): value for epsilon, value in accuracies_under(run.measured).items()
+            },
         }
     return content | {"history": run.history}

@@ -6,11 +6,12 @@ from typing import Any
 
 from transformers import PreTrainedModel, set_seed
 
+from nlp_adv.attacks import Measured
 from nlp_adv.cli.arguments import TrainArguments
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.cli.sweep_request import SweepRequest
 from nlp_adv.cli.tables import table
-from nlp_adv.cli.task import Measured, Task, load_task
+from nlp_adv.cli.task import Task, load_task
 from nlp_adv.cli.train import check_length
 from nlp_adv.errors import UserError
 from nlp_adv.experiments.space import hp_space

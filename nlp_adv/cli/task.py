@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from torch import nn
 from transformers import PreTrainedModel
 
+from nlp_adv.attacks import Measured
+from nlp_adv.attacks.subject import Batch, Subject
 from nlp_adv.methods import Method, Modality, all_methods
+from nlp_adv.robustness.embedding import accuracies
+from nlp_adv.robustness.evaluator import evaluator
 from nlp_adv.training.callbacks import Evaluator
 from nlp_adv.training.metrics import compute_metrics_for, metric_names, with_largest_answer
 
@@ -19,29 +24,6 @@ if TYPE_CHECKING:
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
 _TASKS = {"text": "nlp_adv.cli.text_task:TextTask", "image": "nlp_adv.cli.image_task:ImageTask"}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Accuracy under the attack of the table.
-
-    Attributes:
-        examples: that were attacked.
-        clean: accuracy on them without attack.
-        under: accuracy by radius.
-        meaning: what the radii are, a sentence for below the table.
-        constant: all of them get one answer.
-        more: numbers of one kind of data, for the JSON.
-        doubts: what speaks against the numbers, each the end of a sentence about the model.
-    """
-
-    examples: int
-    clean: float
-    under: dict[float, float]
-    meaning: str
-    constant: bool = False
-    more: dict[str, Any] = field(default_factory=dict)
-    doubts: Sequence[str] = ()
 
 
 @dataclass
@@ -115,20 +97,45 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def subject(self, model: nn.Module, training: AdversarialTrainingArguments) -> Subject:
+        """What is attacked of a model: pixels, or the embeddings that are trained on."""
+
+    @abstractmethod
+    def attacked(self, split: str, count: int) -> Iterable[Batch]:
+        """The first so many rows of a split, in batches."""
+
     def measure(
         self,
         model: PreTrainedModel,
         split: str,
-        report: Any,
+        report: ReportArguments,
         training: AdversarialTrainingArguments,
         *,
         progress: str | None,
     ) -> Measured:
         """Accuracy of a model under `report.attack(report.attack_epsilons)` on a split's first."""
+        return accuracies(
+            self.subject(model, training),
+            self.attacked(split, report.attack_examples),
+            report.attack(report.attack_epsilons),
+            progress=progress,
+        )
 
     @abstractmethod
-    def evaluator(self, report: Any, training: AdversarialTrainingArguments) -> Evaluator:
+    def meaning(self, found: Measured) -> str:
+        """What the attack of the table was and what its radii are, for below the table."""
+
+    def more(self, found: Measured) -> dict[str, Any]:
+        """Numbers of one kind of data, for the JSON."""
+        return {}
+
+    def evaluator(
+        self, report: ReportArguments, training: AdversarialTrainingArguments
+    ) -> Evaluator:
         """What measures a model at every evaluation, at `report.watch_epsilon`."""
+        batches = list(self.attacked("validation", report.attack_examples))
+        attack = report.attack([report.watch_epsilon or 0.0])
+        return evaluator(batches, attack, lambda model: self.subject(model, training))
 
     @abstractmethod
     def attack_in_json(self, report: Any) -> dict[str, Any]:

@@ -29,10 +29,10 @@ from nlp_adv.cli.victim import (
 )
 from nlp_adv.data.class_names import classes_of
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.evaluation import evaluate_robustness
 from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.scaled_logits import scaled_logits
 from nlp_adv.robustness.shards import Shard
+from nlp_adv.robustness.text_evaluation import evaluate_robustness
 from nlp_adv.robustness.white_box import WhiteBox
 
 

@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute  # type: ignore[import-untyped]
 import torch
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
 )
 
-from nlp_adv.attacks import Ladder
+from nlp_adv.attacks import Measured
+from nlp_adv.attacks.subject import Subject
 from nlp_adv.cli.loading import (
     check_embeddings,
 )
 from nlp_adv.cli.radius import radius_in_words
-from nlp_adv.cli.task import Measured, Task, has_ball
+from nlp_adv.cli.task import Task, has_ball
 from nlp_adv.data.files import cause
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method
 from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.perturbation.units import token_share
-from nlp_adv.robustness.embedding import STEP_SIZE, embedding_robustness
-from nlp_adv.robustness.evaluator import embedding_evaluator
-from nlp_adv.training.callbacks import Evaluator
+from nlp_adv.robustness.embedding import STEP_SIZE
+from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.training.inputs import check_site
 
 if TYPE_CHECKING:
@@ -128,44 +129,34 @@ class TextTask(Task):
             return error
         return None
 
-    def measure(
-        self,
-        model: PreTrainedModel,
-        split: str,
-        report: Any,
-        training: AdversarialTrainingArguments,
-        *,
-        progress: str | None,
-    ) -> Measured:
-        """Under PGD on the embeddings of the first rows."""
-        attack: Ladder = report.attack(report.attack_epsilons)
-        batches, name = self._batches(split, report.attack_examples), training.adv_embedding
-        found = embedding_robustness(model, batches, attack, embedding=name, progress=progress)
-        tokens = float(found.tokens.double().median())
-        shares = {
-            e: token_share(e, tokens, norm=attack.norm, per=attack.per) for e in attack.epsilons
-        }
-        shown = ", ".join(f"{100 * shares[e]:.2g} %" for e in sorted(shares))
-        return Measured(
-            found.examples,
-            found.clean_accuracy,
-            {epsilon: found.accuracy(epsilon) for epsilon in attack.epsilons},
+    def subject(self, model: nn.Module, training: AdversarialTrainingArguments) -> Subject:
+        """Its word embeddings."""
+        return Subject(model, EmbeddingSite(training.adv_embedding))
+
+    def meaning(self, found: Measured) -> str:
+        """PGD on the embeddings, and what its radii are of one token."""
+        tokens, shares = self._of_a_token(found)
+        shown = ", ".join(f"{100 * share:.2g} %" for share in shares.values())
+        steps: float = found.ladder.attack.step_size
+        return (
             f"PGD: accuracy on its first {found.examples} rows, to be read beside the clean one of "
             f"these rows, under projected gradient ascent on the word embeddings, in steps from "
-            f"{attack.attack.step_size:g}·ε down; ε is the L2 norm of a sentence's perturbation, "
+            f"{steps:g}·ε down; ε is the L2 norm of a sentence's perturbation, "
             f"as a share of its embeddings' norm. One token may get all of it: {shown} of one "
             f"token's norm in a row of {tokens:g} tokens, the median; in longer texts the same ε "
-            f"is more.",
-            found.is_constant,
-            {"share_of_a_token": {str(epsilon): share for epsilon, share in shares.items()}},
-            found.doubts,
+            f"is more."
         )
 
-    def evaluator(self, report: Any, training: AdversarialTrainingArguments) -> Evaluator:
-        """PGD on the first validation rows."""
-        batches = self._batches("validation", report.attack_examples)
-        attack = report.attack([report.watch_epsilon])
-        return embedding_evaluator(batches, attack, embedding=training.adv_embedding)
+    def more(self, found: Measured) -> dict[str, Any]:
+        """What each radius is of one token."""
+        shares = self._of_a_token(found)[1]
+        return {"share_of_a_token": {str(epsilon): share for epsilon, share in shares.items()}}
+
+    def _of_a_token(self, found: Measured) -> tuple[float, dict[float, float]]:
+        """The median length of a row, and of one token's norm the share that each radius is."""
+        tokens, tried = float(found.tokens.double().median()), found.ladder
+        radii = [radius for radius in found.radii if radius is not None]
+        return tokens, {e: token_share(e, tokens, norm=tried.norm, per=tried.per) for e in radii}
 
     def attack_in_json(self, report: Any) -> dict[str, Any]:
         """The attack of the table."""
@@ -189,8 +180,8 @@ class TextTask(Task):
         """With a collator that pads."""
         return super().for_trainer() | {"data_collator": DataCollatorWithPadding(self.processor)}
 
-    def _batches(self, split: str, count: int) -> DataLoader[Any]:
-        """The first rows as batches, like lengths together to spare padding."""
+    def attacked(self, split: str, count: int) -> DataLoader[Any]:
+        """Like lengths together, to spare padding."""
         rows = self.splits[split]
         rows = rows.select(range(min(count, len(rows))))
         lengths = [len(ids) for ids in rows["input_ids"]]

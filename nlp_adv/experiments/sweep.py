@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
 from transformers.utils import logging as hf_logging
 
+from nlp_adv.attacks import Measured
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.answers import one_answer
 from nlp_adv.training.inputs import modality_of
@@ -105,22 +106,6 @@ class Objective:
         )
 
 
-class Attacked(Protocol):
-    """What an attack leaves of a model, on the rows that were attacked."""
-
-    @property
-    def clean(self) -> float:
-        """Accuracy without attack."""
-
-    @property
-    def under(self) -> Mapping[float, float]:
-        """Accuracy by radius."""
-
-    @property
-    def constant(self) -> bool:
-        """Whether all rows get one answer."""
-
-
 def run_trials(
     folder: StudyFolder,
     total: int,
@@ -164,7 +149,7 @@ def run_trials(
 def scored(
     trainer: AdversarialTrainer,
     labels: Sequence[Any],
-    attack: Callable[[PreTrainedModel], Attacked] | None,
+    attack: Callable[[PreTrainedModel], Measured] | None,
 ) -> Scores:
     """Train, evaluate and attack.
 
@@ -186,9 +171,10 @@ def scored(
     if attack is not None:
         # Mixed precision wraps the model's forward; attacks look at it in its own precision.
         found = attack(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
-        robust = {str(epsilon): found.under[epsilon] for epsilon in sorted(found.under)}
-        constant |= found.constant
-        same_rows = found.clean
+        radii = [radius for radius in found.radii if radius is not None]
+        robust = {str(epsilon): found.accuracy(epsilon) for epsilon in radii}
+        constant |= found.is_constant
+        same_rows = found.clean_accuracy
     schedule = args.adversarial_schedule(modality_of(trainer.model))
     trainer.accelerator.free_memory()
     return Scores(

@@ -12,7 +12,7 @@ from statistics import fmean
 from nlp_adv.report.cells import MISSING, Cell, Table, percent
 from nlp_adv.report.content import ModelResult, Report
 from nlp_adv.report.standing import moves_text, records_under
-from nlp_adv.robustness.curve import Curve
+from nlp_adv.robustness.curve import NORMS, Curve
 from nlp_adv.robustness.record import Norm, Point, Record
 from nlp_adv.robustness.statistics import Share, norm_of, queries_of, robustness_curve
 
@@ -247,9 +247,6 @@ def radius_charts(radii: Sequence[Radii]) -> list[Chart]:
             )
         )
     return charts
-
-
-NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 
 
 def radius_table(radii: Sequence[Radii]) -> Table:

@@ -90,7 +90,7 @@ def sweep_curves(
     """Accuracy over ε with its intervals, one colour an attack.
 
     Args:
-        curves: name → points, such as `epsilon_sweep(…).curve.points`.
+        curves: name → points, such as `accuracy_curve(epsilon_sweep(…)).points`.
         path: where to write it; without, it is only returned.
         norm: in which ε is measured; L∞ radii that are whole grey levels are written as such.
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlp_adv.report.cells import Tone, percent, points
-from nlp_adv.report.charts import NORMS
 from nlp_adv.report.content import ModelResult, Report
 from nlp_adv.report.numbers import MARKED_FROM, MethodNumbers, Numbers, Score
 from nlp_adv.report.standing import WORST
 from nlp_adv.report.unlike import grows, median_tokens, share_of_a_token
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.curve import NORMS
 from nlp_adv.robustness.statistics import norm_of, radius_of
 
 

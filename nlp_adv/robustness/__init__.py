@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol
     from nlp_adv.robustness.embedding import embedding_pgd, embedding_robustness
     from nlp_adv.robustness.evaluated import Evaluation
-    from nlp_adv.robustness.evaluation import evaluate_robustness
     from nlp_adv.robustness.evaluator import embedding_evaluator, image_evaluator
     from nlp_adv.robustness.image_evaluation import epsilon_sweep, evaluate_images
     from nlp_adv.robustness.masking import masking_checks
+    from nlp_adv.robustness.text_evaluation import evaluate_robustness
     from nlp_adv.robustness.textattack_csv import read_textattack_csv
     from nlp_adv.robustness.white_box import WhiteBox
 
@@ -49,7 +49,7 @@ _WHERE = {
     "image_evaluator": "nlp_adv.robustness.evaluator",
     "masking_checks": "nlp_adv.robustness.masking",
     "embedding_robustness": "nlp_adv.robustness.embedding",
-    "evaluate_robustness": "nlp_adv.robustness.evaluation",
+    "evaluate_robustness": "nlp_adv.robustness.text_evaluation",
     "read_textattack_csv": "nlp_adv.robustness.textattack_csv",
 }
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
+from nlp_adv.attacks.region import with_epsilon
 from nlp_adv.perturbation import Ball
 from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.statistics import Share, is_robust
 
 if TYPE_CHECKING:
     from nlp_adv.attacks import Measured
+
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+"""Norms as people write them."""
 
 
 @dataclass(frozen=True)
@@ -132,84 +134,37 @@ class Curve:
         )
 
 
-def curve_of(records: Iterable[Record], *, title: str, x_label: str) -> Curve:
-    """Accuracy over ε of an attack that was run at several radii, from its records.
+@dataclass(frozen=True, kw_only=True)
+class CurveRequest:
+    """A curve that is wanted of an attack's records.
 
     Args:
-        records: of one attack, each with its radius.
-        title, x_label: see `Curve`.
-    """
-    by_radius: dict[float, list[Record]] = {}
-    for record in records:
-        if record.epsilon is not None:
-            by_radius.setdefault(record.epsilon, []).append(record)
-    first = by_radius[next(iter(by_radius))] if by_radius else []
-    points = {0.0: Share(sum(record.attacked for record in first), len(first))}
-    for epsilon, some in sorted(by_radius.items()):
-        points[epsilon] = Share(sum(one.outcome == "robust" for one in some), len(some))
-    return Curve(title=title, x_label=x_label, points=points)
-
-
-@dataclass(frozen=True)
-class EpsilonSweep:
-    """What an attack left of N examples at R radii.
-
-    Attributes:
-        attack: its name.
-        epsilons: the R radii, from the smallest up.
-        right: (N,), right without attack.
-        stood: (N, R), right under the attack at that radius.
-        gradient_passes: (N,), of all radii together.
+        attack: its name in the records.
+        title, x_label, scale: see `Curve`.
+        ball, epsilons: where the attack has no radius and seeks the smallest δ: an example is
+            robust at each ε where its δ is longer, in the norm of that ball.
     """
 
     attack: str
-    epsilons: tuple[float, ...]
-    right: Tensor
-    stood: Tensor
-    gradient_passes: Tensor
+    title: str
+    x_label: str
+    scale: float = 1.0
+    ball: Ball | None = None
+    epsilons: Sequence[float] = ()
 
-    def share(self, epsilon: float) -> Share:
-        """Accuracy at a radius that was tried, or 0."""
-        if epsilon == 0:
-            return Share(int(self.right.sum()), len(self.right))
-        return Share(int(self.stood[:, self.epsilons.index(epsilon)].sum()), len(self.right))
-
-    @property
-    def curve(self) -> AccuracyCurve:
-        """Accuracy over ε, from ε = 0, with Wilson's intervals; its area sums it up."""
-        radii = sorted({0.0, *self.epsilons})
-        return AccuracyCurve(tuple(CurvePoint(radius, self.share(radius)) for radius in radii))
-
-    def described(self) -> dict[str, Any]:
-        """As JSON can hold it."""
-        return {
-            name: value.tolist() if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-
-    @classmethod
-    def read(cls, content: Mapping[str, Any]) -> EpsilonSweep:
-        """The inverse of `described`."""
-        tensors = {k: torch.tensor(content[k]) for k in ("right", "stood", "gradient_passes")}
-        return cls(content["attack"], tuple(content["epsilons"]), **tensors)
-
-
-def sweep_by_length(
-    records: Sequence[Record], ball: Ball, epsilons: Sequence[float]
-) -> EpsilonSweep:
-    """What an attack that looks for the smallest δ left, read off its records.
-
-    Args:
-        records: of one attack.
-        ball: in whose norm δ is measured.
-        epsilons: radii, in any order.
-    """
-    radii = tuple(sorted({float(epsilon) for epsilon in epsilons}))
-    balls = [replace(ball, epsilon=radius) for radius in radii]  # type: ignore[type-var]
-    return EpsilonSweep(
-        records[0].attack,
-        radii,
-        torch.tensor([record.attacked for record in records]),
-        torch.tensor([[is_robust(record, one) for one in balls] for record in records]),
-        torch.tensor([getattr(record.found, "gradient_passes", 0) for record in records]),
-    )
+    def of(self, records: Iterable[Record]) -> Curve:
+        """Accuracy over ε."""
+        mine = [record for record in records if record.attack == self.attack]
+        by_radius: dict[float, list[bool]] = {}
+        if self.ball is not None:
+            for epsilon in self.epsilons:
+                within = with_epsilon(self.ball, epsilon)
+                by_radius[epsilon] = [is_robust(record, within) for record in mine]
+        else:
+            for record in mine:
+                assert record.epsilon is not None
+                by_radius.setdefault(record.epsilon, []).append(record.outcome == "robust")
+        right = {record.id: record.attacked for record in mine}
+        points = {0.0: Share(sum(right.values()), len(right))}
+        points |= {e: Share(sum(some), len(some)) for e, some in sorted(by_radius.items())}
+        return Curve(title=self.title, x_label=self.x_label, points=points, scale=self.scale)

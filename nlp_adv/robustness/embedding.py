@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from nlp_adv.attacks import PGD, Ladder, Measured, ladder
 from nlp_adv.attacks.losses import Loss
-from nlp_adv.attacks.subject import Subject
+from nlp_adv.attacks.subject import Batch, Subject
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import BALLS, Per, Unit
 from nlp_adv.sites.embeddings import EmbeddingSite
@@ -115,8 +115,31 @@ def embedding_robustness(
             model whose weights or answers are no finite numbers.
     """
     subject = Subject(model, site or EmbeddingSite(embedding), special_ids)
-    with tqdm(batches, desc=progress, disable=progress is None) as bar:
-        found = subject.measure(attack, bar)
+    return accuracies(subject, batches, attack, progress=progress)
+
+
+def accuracies(
+    subject: Subject,
+    batches: Iterable[Batch],
+    attack: Ladder,
+    *,
+    target: int | None = None,
+    progress: str | None = None,
+) -> Measured:
+    """Accuracy under an attack at each of its radii, of whatever is attacked.
+
+    Args:
+        subject: a model, and where δ enters it.
+        batches: of labelled examples.
+        attack: at some radii.
+        target: class to lead examples to; None for any wrong answer.
+        progress: the title of a progress bar; none is shown without.
+
+    Raises:
+        UserError: as `embedding_robustness`.
+    """
+    with tqdm(batches, desc=progress, disable=progress is None, unit="batch") as bar:
+        found = subject.measure(attack, bar, target=target)
     if not torch.isfinite(found.logits).all(-1).any():
         raise UserError(
             "The model cannot be evaluated: it answers every row with inf or nan. Its training "

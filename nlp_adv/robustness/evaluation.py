@@ -1,281 +1,206 @@
-"""One model under attack: run, written down as it goes, and taken up again where it stopped."""
+"""One model under attack: run, written down as it goes, and taken up again where it stopped.
+
+Texts and images come here as examples, a reader that makes batches of them, and runners: see
+`evaluate_robustness` and `evaluate_images`, which make these.
+"""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from nlp_adv.attacks.words.attacks.build import (
-    Resources,
-    attack_hash,
-    build_attack,
-    build_engine,
-)
-from nlp_adv.attacks.words.encoding import Splicer
-from nlp_adv.attacks.words.engine import Attack, Text
-from nlp_adv.attacks.words.protocols import Protocol, protocol_named
-from nlp_adv.attacks.words.victim import Victim, Work
-from nlp_adv.data.vocabulary import check_vocabulary
+from nlp_adv import __version__
+from nlp_adv.attacks import PGD
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation.evaluating import answers, divergence_found, evaluating
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.checks_records import (
-    check_overlap,
-    check_transfer,
-    record_checks,
-    robust_to,
-)
-from nlp_adv.robustness.data import attack_data
+from nlp_adv.robustness.checks_records import record_checks
+from nlp_adv.robustness.curve import CurveRequest
 from nlp_adv.robustness.evaluated import Evaluation
-from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
-from nlp_adv.robustness.record import Record, Substitution
+from nlp_adv.robustness.fingerprint import attack_fingerprint
+from nlp_adv.robustness.finished import FinishedParts
+from nlp_adv.robustness.masking import masking_checks
+from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.repeatable import check_repeatable
-from nlp_adv.robustness.runners import Runner, WordRunner, waiting
-from nlp_adv.robustness.shards import Shard
+from nlp_adv.robustness.runners import ROWS, Reader, Runner, waiting
 from nlp_adv.robustness.store import Store
-from nlp_adv.robustness.what_is_read import notes_on, readable
-from nlp_adv.robustness.white_box import WhiteBox, doubts_of_runners
-from nlp_adv.sites.any_model import a_tensor_of, torch_model
+from nlp_adv.sites.any_model import a_tensor_of
 
-if TYPE_CHECKING:
-    from transformers import Pipeline, PreTrainedTokenizerBase
+_LOOKED_AT = 32  # examples, to see whether the model says the same twice
 
 
-_LOOKED_AT = 32  # texts, to see whether the model says the same twice
-
-
-def evaluate_robustness(
-    model: nn.Module | Pipeline,
-    tokenizer: PreTrainedTokenizerBase,
-    dataset: Dataset | Sequence[Mapping[str, Any]],
-    attacks: str | Sequence[str | Attack] = ("deepwordbug",),
-    *,
-    protocol: str | Protocol = "default",
-    resources: Resources | None = None,
-    white_box: WhiteBox | None = None,
-    transfer: Sequence[Record] = (),
-    trained_on: Sequence[str | Sequence[str]] = (),
-    clean_on_all: bool = False,
-    seed: int = 0,
-    max_examples: int | None = None,
-    max_length: int = 128,
-    text_columns: Sequence[str] = (),
-    label_column: str | None = None,
-    target: int | None = None,
-    shard: Shard | None = None,
-    tokens_per_batch: int | None = None,
-    embedding: str | None = None,
-    output_dir: str | Path | None = None,
-    name: str = "the data",
-    progress: bool = True,
-) -> Evaluation:
-    """Attack a text classifier.
-
-    The model is attacked in eval mode on the device where it is, and left as it was. With an
-    `output_dir`, finished examples are written to `records.jsonl` there at once, and a run that
-    was killed goes on where it stopped. Texts in which there is nothing to read are left out, and
-    counted in `notes`, where everything stands that a reader must know of these numbers.
+@dataclass(frozen=True)
+class Masking:
+    """The checks that an attack could see, as a part of an evaluation; see `masking_checks`.
 
     Args:
-        model: a Hugging Face sequence classifier, or any module whose forward takes input_ids and
-            attention_mask and returns logits: a tensor, a tuple or a mapping. Of a pipeline its
-            model is attacked.
-        tokenizer: its own.
-        dataset: rows with one or two text columns and a label.
-        attacks: names, or attacks.
-        protocol: what they may do.
-        resources: what they need.
-        white_box: what is tried on the embeddings besides; None for nothing.
-        transfer: records of attacks on another model, whose texts are tried on this one.
-        trained_on: texts that the model was trained on, to look for the attacked ones among them.
-        clean_on_all: whether to measure clean accuracy on all texts, not the attacked ones alone.
-        seed: of the draw of texts and of the attacks.
-        max_examples: attack a random draw of so many texts; None attacks all.
-        max_length: tokens after which texts are cut.
-        text_columns, label_column: found by their usual names where not given.
-        target: attack towards this class; None for any wrong answer.
-        shard: attack only the examples of one part.
-        tokens_per_batch: of the model, padding included; None chooses by its device.
-        embedding: the word embedding's name, for models that do not say (a2t, hotflip, white_box).
-        output_dir: where records are kept.
-        name: of the data.
-        progress: whether to show bars.
+        attack: that is checked.
+        examples: with the first so many.
+        where: δ enters, which results depend on beside the attack.
+    """
+
+    attack: PGD
+    examples: int = 100
+    where: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What is attacked, by what, and what is asked for besides.
+
+    Args:
+        run: which run it is; without records.
+        runners: the attacks.
+        reader: of the examples.
+        chunks: the examples, gone through once: all at once, or batch by batch.
+        aside: names of runners whose records make curves, and are in no table.
+        curves: over the radii of an attack.
+        masking: None for no such checks.
+        more: further checks, made of the records.
+        work: what the model has done so far, by name; None where it is not counted.
+        total: how many records there will be, for the progress bar.
+    """
+
+    run: Evaluation
+    runners: Sequence[Runner]
+    reader: Reader
+    chunks: Iterable[Sequence[Any]]
+    aside: frozenset[str] = frozenset()
+    curves: Sequence[CurveRequest] = ()
+    masking: Masking | None = None
+    more: Callable[[Sequence[Record]], Sequence[Check]] = lambda records: ()
+    work: Callable[[], Mapping[str, float]] | None = None
+    total: int | None = None
+
+
+def evaluated(
+    attempt: Attempt, output_dir: str | Path | None = None, *, progress: str | None = "Attacking"
+) -> Evaluation:
+    """Attack, judge, and put together what came of it.
+
+    Args:
+        attempt: what is to be done.
+        output_dir: where records are kept as they come, and taken up again; None keeps none.
+        progress: the title of a progress bar; none is shown without.
 
     Raises:
-        UserError: something is missing or does not fit; nothing has been attacked then, or what is
-            finished is kept.
+        UserError: the model answers every example with inf or nan, or the folder cannot be used;
+            what is finished is kept.
     """
-    chosen = protocol_named(protocol) if isinstance(protocol, str) else protocol
-    resources = resources or Resources()
-    model = torch_model(model)
-    if (refusal := divergence_found(model)) is not None:
-        raise UserError(refusal)
-    victim = Victim(model, tokenizer, tokens_per_batch, embedding=embedding)
-    length = min(max_length, tokenizer.model_max_length)
-    splicer = Splicer(tokenizer, length, chosen.part)
-    engine = build_engine(victim, splicer, chosen, resources, target=target, seed=seed)
-    built = [
-        build_attack(one, resources, victim, splicer) if isinstance(one, str) else one
-        for one in ([attacks] if isinstance(attacks, str) else attacks)
-    ]
-    if white_box is not None:
-        victim.word_embedding()  # refused here, and not when all else is done
-    data = attack_data(
-        dataset,
-        _configuration(victim, splicer),
-        text_columns=text_columns,
-        label_column=label_column,
-        part=chosen.part,
-        max_examples=max_examples,
-        seed=seed,
-        name=name,
-    )
-    attackable = readable(splicer, data.texts)
-    if not attackable:
-        raise UserError(f"There is nothing to attack: no text of {name} has anything to read.")
-    check_vocabulary(tokenizer, (text.text for text in attackable), "the model")
-    if target is not None and not 0 <= target < len(data.labels):
-        raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
-    words = [WordRunner(engine, one) for one in built]
-    where = None if white_box is None else white_box.where
-    points = [] if white_box is None else white_box.runners(victim, splicer, attackable)
-    evaluation = Evaluation(
-        protocol=chosen,
-        hashes={one.name: attack_hash(one, chosen, resources) for one in built}
-        | {one.name: attack_fingerprint(one.ladder, where=where) for one in points},
-        model=fingerprint(model),
-        data=data.fingerprint,
-        description=data.description,
-        seed=seed,
-        target=target,
-        labels=data.labels,
-        environment=environment(model),
-        shard=None if shard is None else str(shard),
-        texts=len(attackable),
-    )
-    texts = [text for text in attackable if shard is None or shard.takes(text.id)]
-    with Store(evaluation, output_dir) as store, evaluating(model):
-        todo = [text for text in texts if any(waiting(store, one, [text]) for one in words)]
-        looked_at = texts if white_box is not None else todo  # a finished run runs no model
-        repeatable = _looked_twice(replace(victim, work=Work()), splicer, looked_at)
-        runners: list[Runner] = [*words, *points]
-        for runner in runners:
-            _run(runner, texts, store, victim, progress=progress)
-        records = store.records(list(evaluation.hashes), {text.id for text in texts})
-        checks = [check_answers(Answers.of_records(records))] if records else []
+    run, runners, reader, masking = attempt.run, attempt.runners, attempt.reader, attempt.masking
+    kept = 0 if masking is None else masking.examples
+    seen: set[int] = set()
+    first: list[Any] = []
+    checks: list[Check] = []
+    with Store(run, output_dir) as store:
+        with tqdm(desc=progress, total=attempt.total, disable=progress is None) as bar:
+            for chunk in attempt.chunks:
+                checks = checks or _looked_twice(attempt, store, chunk)
+                for runner in runners:
+                    _run(runner, chunk, store, bar, attempt.work)
+                seen.update(example.id for example in chunk)
+                first.extend(chunk[: max(0, kept - len(first))])
+        everything = store.records(list(run.hashes), seen)
+        records = [one for one in everything if one.attack not in attempt.aside]
+        found = replace(run, records=tuple(records))
+        if records and found.unanswered == found.examples:
+            raise UserError(
+                "The model cannot be evaluated: it answers every example with inf or nan. Its "
+                "training has diverged, or its precision is too low: try float32."
+            )
+        checks += [check_answers(Answers.of_records(records))] if records else []
         checks += record_checks(records)
-        if repeatable is not None and not repeatable.passed:
-            checks.insert(0, repeatable)
-        checks += _transfer_checks(victim, splicer, records, transfer)
-        if trained_on:
-            checks.append(check_overlap(trained_on, [_both(text) for text in texts]))
-        everything = [*attackable, *readable(splicer, data.rest)] if clean_on_all else []
-        clean = _clean(victim, splicer, everything) if clean_on_all else None
-        if white_box is not None and white_box.checks:
-            found = white_box.found_checks(victim, splicer, texts, progress=progress)
-            checks += [check for check in found if check.name not in {c.name for c in checks}]
-        cost = store.cost(asdict(victim.work))
+        checks += attempt.more(records)
+        if masking is not None and first:
+            some = _masked(masking, reader, first, run, output_dir, progress=progress)
+            checks += [one for one in some if one.name not in {check.name for check in checks}]
+        cost = {} if attempt.work is None else store.cost(attempt.work())
     return replace(
-        evaluation,
-        records=records,
-        clean_on_all=clean,
+        found,
         checks=checks,
-        curves=[] if white_box is None else [white_box.curve(records)],
+        curves=[one.of(everything) for one in attempt.curves],
         cost=cost,
-        notes=[
-            *data.notes,
-            *notes_on(engine, data.texts, attackable),
-            *_randomness(built, seed),
-            *_unanswered(victim),
-            *(f"The model {doubt}" for doubt in doubts_of_runners(points)),
-        ],
+        notes=[*run.notes, *_unanswered(found), *(f"The model {one}" for one in _doubts(runners))],
     )
 
 
 def _run(
-    runner: Runner, texts: Sequence[Text], store: Store, victim: Victim, *, progress: bool
+    runner: Runner,
+    examples: Sequence[Any],
+    store: Store,
+    bar: Any,
+    work: Callable[[], Mapping[str, float]] | None,
 ) -> None:
-    """What is not in the store yet; each text is written down as it is finished."""
-    wanted = [text for text in texts if runner.wants(text)]
+    """What is not in the store yet; each example is written down as it is finished."""
+    bar.set_postfix_str(runner.name, refresh=False)
+    wanted = [example for example in examples if runner.wants(example)]
     left = waiting(store, runner, wanted)
-    with tqdm(
-        desc=f"Attacking with {runner.name}",
-        total=len(wanted) * len(runner.radii),
-        initial=(len(wanted) - len(left)) * len(runner.radii),
-        disable=not progress,
-        unit="text",
-    ) as bar:
-        for record in runner.run(left):
-            if not store.has(record.attack, record.id, record.epsilon):
-                store.add(record)
-            store.cost(asdict(victim.work))
-            bar.update()
+    bar.update((len(wanted) - len(left)) * len(runner.radii))
+    for record in runner.run(left):
+        if not store.has(record.attack, record.id, record.epsilon):
+            store.add(record)
+        if work is not None:
+            store.cost(work())
+        bar.update()
 
 
-def _transfer_checks(
-    victim: Victim, splicer: Splicer, records: Sequence[Record], other: Sequence[Record]
+def _looked_twice(attempt: Attempt, store: Store, examples: Sequence[Any]) -> list[Check]:
+    """A failed check where the model does not say the same of the first examples in two passes.
+
+    A run that is finished runs no model.
+    """
+    todo = [one for one in examples if any(waiting(store, r, [one]) for r in attempt.runners)]
+    if not todo:
+        return []
+    found = check_repeatable(*attempt.reader.twice(todo[:_LOOKED_AT]))
+    return [] if found.passed else [found]
+
+
+def _masked(
+    masking: Masking,
+    reader: Reader,
+    examples: Sequence[Any],
+    run: Evaluation,
+    folder: str | Path | None,
+    *,
+    progress: str | None,
 ) -> list[Check]:
-    """Whether another model's adversarial texts break this one more than its own attacks do.
+    """The checks, made once a folder."""
 
-    Args:
-        victim, splicer: this model.
-        records: of attacks on it.
-        other: of attacks on the other model; those on embeddings have no texts to try.
-    """
-    checks = []
-    for attack in dict.fromkeys(record.attack for record in records):
-        theirs = [record for record in other if record.attack == attack]
-        words = [one.found for one in theirs if isinstance(one.found, Substitution)]
-        if not words:
-            continue
-        rows = splicer.whole([(one.adversarial, one.context) for one in words])
-        said = answers(victim.logits(rows)).tolist()
-        robust = {r.id: answer == r.label for r, answer in zip(theirs, said, strict=True)}
-        direct = robust_to(record for record in records if record.attack == attack)
-        check = check_transfer(direct, robust)
-        checks.append(replace(check, name=f"{check.name} ({attack})"))
-    return checks
+    def make() -> list[dict[str, Any]]:
+        parts = [examples[at : at + ROWS] for at in range(0, len(examples), ROWS)]
+        with reader.opened():
+            batches = [batch for part in parts for _, batch in reader.batches(part)]
+            title = "Checking for masking" if progress else None
+            found = masking_checks(reader.subject, batches, masking.attack, progress=title)
+        return [asdict(one) for one in found]
+
+    depends = [run.model, [(one.id, *reader.kept(one)[:1]) for one in examples], run.target]
+    key = [attack_fingerprint(masking.attack, where=masking.where), len(examples)]
+    return [Check(**one) for one in FinishedParts(folder, depends).part("checks", key, make)]
 
 
-def _looked_twice(victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> Check | None:
-    """Whether the model says the same of the first texts in two passes; None without texts.
-
-    Raises:
-        UserError: it answers none of them with numbers.
-    """
-    if not texts:
-        return None
-    rows = splicer.whole([(text.text, text.context) for text in texts[:_LOOKED_AT]])
-    first, second = victim.logits(rows), victim.logits(rows)
-    if not torch.isfinite(first).all(1).any():
-        raise UserError(
-            "The model cannot be evaluated: it answers with inf or nan. Its training has "
-            "diverged, or its precision is too low: try float32."
-        )
-    return check_repeatable(first, second)
+def _unanswered(found: Evaluation) -> list[str]:
+    if not found.unanswered:
+        return []
+    return [
+        f"The model answers {found.unanswered} of {found.examples} examples with inf or nan, which "
+        f"count as wrong."
+    ]
 
 
-def _clean(victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> tuple[int, int]:
-    """Right answers and texts."""
-    rows = splicer.whole([(text.text, text.context) for text in texts])
-    said = answers(victim.logits(rows)).tolist()
-    right = sum(answer == text.label for text, answer in zip(texts, said, strict=True))
-    return right, len(texts)
-
-
-def _both(text: Text) -> str | tuple[str, str]:
-    return text.text if text.context is None else (text.text, text.context)
+def _doubts(runners: Iterable[Runner]) -> list[str]:
+    """What speaks against the numbers that were measured now."""
+    return list(dict.fromkeys(chain.from_iterable(runner.doubts for runner in runners)))
 
 
 def environment(model: nn.Module) -> dict[str, str]:
@@ -284,6 +209,7 @@ def environment(model: nn.Module) -> dict[str, str]:
     device = parameter.device
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
+        "nlp_adv": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
@@ -291,30 +217,3 @@ def environment(model: nn.Module) -> dict[str, str]:
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
     }
-
-
-def _randomness(attacks: Sequence[Attack], seed: int) -> list[str]:
-    """What a reader must know of attacks that draw."""
-    return [
-        f"{attack.name} draws its edits at random, here with seed {seed}: another seed of the "
-        f"attack gives another number. {getattr(attack, 'spread', 'By how much was not measured.')}"
-        for attack in attacks
-        if getattr(attack, "draws", False)
-    ]
-
-
-def _configuration(victim: Victim, splicer: Splicer) -> Any:
-    """What the model says of its classes; of one that says nothing, how many there are."""
-    config = getattr(victim.model, "config", None)
-    if hasattr(config, "id2label") and hasattr(config, "num_labels"):
-        return config
-    with evaluating(victim.model):
-        (logits,) = victim.logits(splicer.whole([("a text", None)]))
-    return SimpleNamespace(num_labels=len(logits), id2label={}, label2id={})
-
-
-def _unanswered(victim: Victim) -> list[str]:
-    """What a reader must know of a model whose arithmetic breaks down."""
-    if not victim.unanswered:
-        return []
-    return [f"{victim.unanswered} answers of the model held inf or nan; they count as wrong."]

@@ -1,25 +1,25 @@
-"""A model of images under attacks: run, written down as it goes, and taken up again."""
+"""A model of images under attacks on their pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from nlp_adv.attacks import Attack, Ladder, ladder
+from nlp_adv.attacks import PGD, Attack, Ladder, Measured, ladder
 from nlp_adv.attacks.subject import Subject
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball
-from nlp_adv.robustness.curve import EpsilonSweep
+from nlp_adv.robustness.curve import NORMS, CurveRequest
+from nlp_adv.robustness.embedding import accuracies
 from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.evaluation import Attempt, Masking, environment, evaluated
 from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
-from nlp_adv.robustness.runners import Picture, PictureReader, PointRunner, waiting
-from nlp_adv.robustness.store import Store
+from nlp_adv.robustness.runners import Picture, PictureReader, PointRunner
+from nlp_adv.robustness.statistics import norm_of
 from nlp_adv.sites.normalisation import Classifier
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -39,6 +39,9 @@ def evaluate_images(
     settings: Mapping[str, Any] | None = None,
     progress: str | None = None,
     examples: int | None = None,
+    epsilons: Sequence[float] = (),
+    checked: PGD | None = None,
+    check_examples: int = 100,
 ) -> Evaluation:
     """Accuracy without attack, under each one, and in the worst case over all of them.
 
@@ -67,6 +70,11 @@ def evaluate_images(
             continue it.
         progress: the title of a progress bar; none is shown without.
         examples: how many images there are, for the bar.
+        epsilons: radii of a curve of accuracy over ε, for each attack: one in a ball is run once
+            more, from the smallest radius up (see `attacks.ladder`), and one that seeks the
+            smallest δ is read by its length, which takes `within`.
+        checked: an attack to run the masking checks with; none are made without.
+        check_examples: with the first so many images.
 
     Raises:
         UserError: nothing to attack, two attacks of one name, images or labels that do not fit, or
@@ -75,44 +83,77 @@ def evaluate_images(
     named = _named(attacks)
     if restarts < 1:
         raise UserError(f"restarts is {restarts}; an attack needs at least one start.")
+    if epsilons and within is None and not all(map(in_ball, named.values())):
+        raise UserError("The curve of an attack without a radius needs the ball to measure δ in.")
+    reader, curves = PictureReader(model), _curves(named, epsilons, within)
+    main = [
+        PointRunner(started(one, restarts, name), reader, target) for name, one in named.items()
+    ]
+    aside = [
+        PointRunner(ladder(named[name], epsilons, name=curve.attack), reader, target)
+        for name, curve in curves.items()
+        if in_ball(named[name])
+    ]
+    runners = [*main, *aside]
     run = Evaluation(
-        hashes={name: attack_fingerprint(one, starts=restarts) for name, one in named.items()},
+        hashes={name: attack_fingerprint(one, starts=restarts) for name, one in named.items()}
+        | {one.name: attack_fingerprint(one.ladder) for one in aside},
         attacks={name: f"{attack}, {restarts} starts" for name, attack in named.items()},
         model=None if output_dir is None else _model_of(model),
         settings=settings or {},
         target=target,
         within=within,
+        environment=environment(model) if isinstance(model, nn.Module) else {},
     )
-    numbers, seen = count() if ids is None else iter(ids), set[int]()
-    total = None if examples is None else examples * len(named)
-    reader = PictureReader(model)
-    runners = [
-        PointRunner(started(one, restarts, name), reader, target) for name, one in named.items()
-    ]
-    with (
-        Store(run, output_dir) as store,
-        tqdm(total=total, desc=progress, unit="image", disable=progress is None) as bar,
-    ):
-        for x, y in batches:
-            pictures = _pictures(x, y, numbers)
-            kept = [picture for picture in pictures if picture.label != target]
-            bar.update((len(pictures) - len(kept)) * len(runners))
-            for runner in runners:
-                bar.set_postfix_str(runner.name, refresh=False)
-                for record in runner.run(waiting(store, runner, kept)):
-                    store.add(record)
-                bar.update(len(kept))
-            seen.update(picture.id for picture in kept)
-        found = store.records(list(named), seen)
-    if not found:
+    attempt = Attempt(
+        run=run,
+        runners=runners,
+        reader=reader,
+        chunks=_chunks(batches, ids, target),
+        aside=frozenset(one.name for one in aside),
+        curves=list(curves.values()),
+        masking=None if checked is None else Masking(checked, check_examples),
+        total=None if examples is None else examples * sum(len(one.radii) for one in runners),
+    )
+    found = evaluated(attempt, output_dir, progress=progress)
+    if not found.records:
         raise UserError("There are no images to attack; give images of other classes, or more.")
-    evaluation = replace(run, records=tuple(found))
-    if evaluation.unanswered == evaluation.examples:
-        raise UserError(
-            "The model cannot be evaluated: it answers every image with inf or nan. Its training "
-            "has diverged, or its precision is too low: try float32."
-        )
-    return evaluation
+    return found
+
+
+def in_ball(attack: Attack) -> bool:
+    """It climbs a loss in a ball, and does not look for the smallest δ."""
+    return getattr(attack, "ball", None) is not None
+
+
+def _curves(
+    named: Mapping[str, Attack], epsilons: Sequence[float], within: Ball | None
+) -> dict[str, CurveRequest]:
+    """By attack; radii in an L∞ ball are shown in grey levels."""
+    found = {}
+    for name, attack in named.items() if epsilons else ():
+        ball = getattr(attack, "ball", None) or within
+        assert ball is not None
+        levels = norm_of(ball) == "linf"
+        unit = "grey levels of 255" if levels else "pixels in [0, 1]"
+        label, scale = f"ε, {NORMS[norm_of(ball)]}, {unit}", 255.0 if levels else 1.0
+        if in_ball(attack):
+            tried = f"{name} at {', '.join(f'{epsilon:.6g}' for epsilon in sorted(epsilons))}"
+            found[name] = CurveRequest(attack=tried, title=name, x_label=label, scale=scale)
+        else:
+            found[name] = CurveRequest(
+                attack=name, title=name, x_label=label, scale=scale, ball=ball, epsilons=epsilons
+            )
+    return found
+
+
+def _chunks(
+    batches: Batches, ids: Iterable[int] | None, target: int | None
+) -> Iterator[list[Picture]]:
+    """Each batch, without the images of the target."""
+    numbers = count() if ids is None else iter(ids)
+    for x, y in batches:
+        yield [picture for picture in _pictures(x, y, numbers) if picture.label != target]
 
 
 def epsilon_sweep(
@@ -123,7 +164,7 @@ def epsilon_sweep(
     *,
     target: int | None = None,
     progress: str | None = None,
-) -> EpsilonSweep:
+) -> Measured:
     """Accuracy at several radii, by the least work that gives it; see `attacks.ladder`.
 
     Args:
@@ -136,8 +177,7 @@ def epsilon_sweep(
         progress: the title of a progress bar; none is shown without.
 
     Raises:
-        UserError: no images, or no radius.
-        ValueError: a radius that is none.
+        UserError: no images, or no radius that is finite and ≥ 0.
     """
     if not epsilons:
         raise UserError("A sweep needs radii that are finite and ≥ 0.")
@@ -145,11 +185,7 @@ def epsilon_sweep(
         steps = ladder(attack, epsilons)
     except ValueError as error:
         raise UserError(f"A sweep needs radii that are finite and ≥ 0, not {epsilons}.") from error
-    with tqdm(batches, desc=progress, disable=progress is None, unit="batch") as bar:
-        found = Subject(model).measure(steps, bar, target=target)
-    radii = tuple(radius for radius in found.radii if radius is not None)
-    stood = (found.right[:, None] & ~found.fooled).cpu()
-    return EpsilonSweep(attack.name, radii, found.right, stood, found.gradient_passes[:, -1])
+    return accuracies(Subject(model), batches, steps, target=target, progress=progress)
 
 
 def started(attack: Attack, restarts: int, name: str = "") -> Ladder:

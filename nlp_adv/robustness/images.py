@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 _NOW = {
-    "EpsilonSweep": ("nlp_adv.robustness.curve", "EpsilonSweep"),
+    "EpsilonSweep": ("nlp_adv.attacks", "Measured"),
     "ImageRecord": ("nlp_adv.robustness.record", "Record"),
     "ImageRobustness": ("nlp_adv.robustness", "Evaluation"),
     "PixelNoise": ("nlp_adv.attacks", "Noise"),

@@ -7,7 +7,7 @@ common but this: they are given examples, and what comes of each is written down
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from nlp_adv.attacks.subject import Batch, Subject
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack as WordAttack
 from nlp_adv.attacks.words.engine import Engine, Text
-from nlp_adv.attacks.words.victim import Victim
+from nlp_adv.attacks.words.victim import Victim, Work
 from nlp_adv.robustness.masking import answers_alike
 from nlp_adv.robustness.record import Point, Record, digits_of_pixels, digits_of_text, record_of
 from nlp_adv.robustness.store import Store
@@ -59,6 +59,11 @@ class Runner(Protocol):
         """A record each."""
         ...
 
+    @property
+    def doubts(self) -> Iterable[str]:
+        """What speaks against its numbers, each the end of a sentence about the model."""
+        ...
+
     def wants(self, example: Any) -> bool:
         """Whether it attacks this example."""
         ...
@@ -75,6 +80,7 @@ class WordRunner:
     engine: Engine
     attack: WordAttack
     radii: Sequence[None] = (None,)
+    doubts: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -131,6 +137,10 @@ class Reader(Protocol):
         """Examples and their batch, in any order."""
         ...
 
+    def twice(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """The logits (N, C) of two passes over examples, counted nowhere."""
+        ...
+
     def kept(self, example: Any) -> tuple[str, Point]:
         """The digits of an example, and a record's own part that is of the example alone."""
         ...
@@ -167,6 +177,12 @@ class TextReader:
             some = [examples[place] for place in places]
             labels = torch.tensor([text.label for text in some], device=self.victim.device)
             yield some, self.victim.padded([rows[place] for place in places]) | {"labels": labels}
+
+    def twice(self, examples: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        """By a victim of its own, which has done nothing yet."""
+        rows = self.splicer.whole([(text.text, text.context) for text in examples])
+        victim = replace(self.victim, work=Work())
+        return victim.logits(rows), victim.logits(rows)
 
     def kept(self, example: Text) -> tuple[str, Point]:
         """The text, and how long it is."""
@@ -219,6 +235,16 @@ class PictureReader:
             labels = torch.tensor([picture.label for picture in examples])
             yield list(examples), (torch.stack([picture.x for picture in examples]), labels)
 
+    def twice(self, examples: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        """In one quiet block: each is left with the random numbers that it began with."""
+        ((_, batch),) = self.batches(examples)
+        subject = self.subject
+        with subject.opened(batch):
+            first, second = (subject.rows(batch).look().looked for _ in range(2))
+        assert first is not None
+        assert second is not None
+        return first.cpu(), second.cpu()
+
     def kept(self, example: Picture) -> tuple[str, Point]:
         """The pixels' hash."""
         return example.digits, Point(survives_8_bit=False)
@@ -234,7 +260,6 @@ class PointRunner:
         target: class to lead them to; None for any wrong answer.
         chosen: ids of the examples that are attacked; None for all.
         doubts: what speaks against its numbers, filled as it runs.
-        after_each: called after each batch with its size, for a progress bar.
     """
 
     ladder: Ladder
@@ -242,7 +267,6 @@ class PointRunner:
     target: int | None = None
     chosen: frozenset[int] | None = None
     doubts: dict[str, None] = field(default_factory=dict)
-    after_each: Callable[[int], object] = lambda size: None
 
     @property
     def name(self) -> str:
@@ -266,7 +290,6 @@ class PointRunner:
             with self.reader.opened():
                 found.append(subject.measure(self.ladder, [batch], target=self.target))
             yield from records_of(found[-1], some, self.reader)
-            self.after_each(len(some))
         if found:
             self.doubts.update(dict.fromkeys(doubts_of(Measured.joined(found))))
 
@@ -277,7 +300,7 @@ def doubts_of(found: Measured) -> list[str]:
         "answers at random: twice the same rows got different logits, and the longer an attack "
         "looks, the more wrong answers it sees."
     )
-    return [*([] if answers_alike(found) else [random]), *found.doubts]
+    return [*([] if answers_alike(found) else [random]), *found.blindness]
 
 
 def records_of(found: Measured, examples: Sequence[Any], reader: Reader) -> Iterator[Record]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from nlp_adv.attacks import PGD, Ladder
 from nlp_adv.attacks.ladder import at_radius, radius_of
-from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Text
-from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.curve import Curve, curve_of
-from nlp_adv.robustness.masking import masking_checks
-from nlp_adv.robustness.record import Record
+from nlp_adv.robustness.curve import NORMS, CurveRequest
+from nlp_adv.robustness.evaluation import Masking
 from nlp_adv.robustness.runners import PointRunner, TextReader
-from nlp_adv.sites.any_model import answering
 from nlp_adv.sites.site import Site
-
-NORMS = {"l2": "L2", "linf": "L∞", "l1": "L1"}
 
 
 @dataclass(frozen=True)
@@ -73,42 +65,26 @@ class WhiteBox:
         step = 2 * radius_of(ball)
         return PGD(ball, step, 20, False, loss="margin", unit=unit, shorten=True)
 
-    def runners(self, victim: Victim, splicer: Splicer, texts: Sequence[Text]) -> list[PointRunner]:
+    def runners(self, reader: TextReader, texts: Sequence[Text]) -> list[PointRunner]:
         """Each attack on the first of these texts."""
         chosen = frozenset(text.id for text in texts[: self.examples])
-        reader = TextReader(victim, splicer, self.site)
-        ladders = (self.attack, *self.others)
-        return [PointRunner(one, reader, chosen=chosen) for one in ladders]
+        return [PointRunner(one, reader, chosen=chosen) for one in (self.attack, *self.others)]
 
-    def curve(self, records: Iterable[Record]) -> Curve:
-        """Accuracy by radius, from the records of all attacks."""
-        tried, attack = set(self.attack.radii), self.attack.attack
-        mine = (r for r in records if r.attack == self.attack.name and r.epsilon in tried)
+    def curve(self) -> CurveRequest:
+        """Accuracy by radius."""
+        attack, name = self.attack.attack, self.attack.name
         unit = {"relative": "share of the embedding norm"}.get(self.attack.unit, self.attack.unit)
-        name = self.attack.name
         if isinstance(attack, PGD):
             share = attack.step_size / radius_of(attack.ball)
             name = f"PGD-{attack.steps} (α = {share:g}·ε) on {self.where}"
         per = "example" if self.attack.ball is None else self.attack.ball.per
-        return curve_of(
-            mine, title=f"{name}, {NORMS[self.attack.norm]} per {per}", x_label=f"ε, {unit}"
-        )
+        title = f"{name}, {NORMS[self.attack.norm]} per {per}"
+        return CurveRequest(attack=self.attack.name, title=title, x_label=f"ε, {unit}")
 
-    def found_checks(
-        self, victim: Victim, splicer: Splicer, texts: Sequence[Text], *, progress: bool
-    ) -> list[Check]:
-        """The masking checks at the middle radius."""
-        reader = TextReader(victim, splicer, self.site)
+    def masking(self) -> Masking | None:
+        """The checks at the middle one of the radii."""
+        if not self.checks:
+            return None
         radii = [radius for radius in self.attack.radii if radius]
-        with answering(victim.model):
-            return masking_checks(
-                reader.subject,
-                [batch for _, batch in reader.batches(texts[: self.check_examples])],
-                at_radius(self._climbing(), radii[len(radii) // 2]),  # type: ignore[arg-type]
-                progress="Checking for masking" if progress else None,
-            )
-
-
-def doubts_of_runners(runners: Iterable[PointRunner]) -> list[str]:
-    """What speaks against the numbers that were measured now."""
-    return list(dict.fromkeys(chain.from_iterable(runner.doubts for runner in runners)))
+        attack = at_radius(self._climbing(), radii[len(radii) // 2])
+        return Masking(attack, self.check_examples, self.where)  # type: ignore[arg-type]

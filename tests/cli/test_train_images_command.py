@@ -169,8 +169,9 @@ def test_what_is_measured_follows_what_is_trained():
     assert arguments.report.attack_epsilons == [4 / 255]
     assert arguments.report.watch_epsilon == 4 / 255
     attack = arguments.report.attack([1 / 255, 4 / 255])
-    assert isinstance(attack, PGD)
+    assert isinstance(attack.attack, PGD)
     assert attack.ball == LInfBall(4 / 255)
+    assert attack.radii == (1 / 255, 4 / 255)
     assert parse([*given, "1", "--adv_norm", "l2"]).report.attack_epsilons == [8 / 255]
 
 

@@ -22,7 +22,7 @@ from nlp_adv.report import ModelResult, Report, write_report
 from nlp_adv.report.exhibit_pictures import PictureExhibit, exhibit_ids, exhibits
 from nlp_adv.robustness import epsilon_sweep, evaluate_images
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.curve import Curve
+from nlp_adv.robustness.curve import Curve, accuracy_curve
 
 NASTY = "<script>alert(1)</script>&amp;\"'|`*_{{ 7*7 }}\udce9"
 ATTACKS = {
@@ -56,7 +56,7 @@ def made(
 ) -> Report:
     given = measured()
     sweep = given["sweep"]
-    points = {point.epsilon: point.share for point in sweep.curve.points}
+    points = {point.epsilon: point.share for point in accuracy_curve(sweep).points}
     curve = Curve(title="pgd", x_label="ε, L∞, grey levels of 255", points=points, scale=255.0)
     found = replace(found or given["found"], checks=checks, curves=[curve] if curved else [])
     content = {
@@ -140,7 +140,7 @@ def test_page_markdown_and_json_have_the_same_numbers(folder):
         assert shown in page
         assert f"{one.linf:.4g}" in page
         assert f"{one.linf:.4g}" in text
-    curve, (saved,) = measured()["sweep"].curve, model["curves"]
+    curve, (saved,) = accuracy_curve(measured()["sweep"]), model["curves"]
     assert saved["area"] == pytest.approx(curve.area)
     assert [one["x"] for one in saved["points"]] == [point.epsilon for point in curve.points]
     for words in ("2/255", "A note.", "found 2", "an L∞ norm of at most 0.05"):

@@ -119,7 +119,7 @@ class TestOneRuleForTies:
             assert evaluate_images(model, [(x, y)], ATTACKS[:1]).clean.count == 3 * right
             swept = epsilon_sweep(ATTACKS[1], model, [(x, y)], (0.0, 0.01))
             assert swept.right.tolist() == [right] * 3
-            assert swept.stood[:, 1].tolist() == [right] * 3
+            assert swept.robust(0.01).tolist() == [right] * 3
 
     @pytest.mark.parametrize(("row", "label", "right"), RULE)
     def test_of_words(self, row, label, right):
@@ -206,7 +206,7 @@ class TestSteps:
         default, other = embedding_pgd((0.1,)), embedding_pgd((0.1,), step_size=0.5)
         assert attack_fingerprint(default) != attack_fingerprint(other)
         assert attack_fingerprint(default) == attack_fingerprint(embedding_pgd([0.1]))
-        assert WhiteBox(default).curve([]).title != WhiteBox(other).curve([]).title
+        assert WhiteBox(default).curve().title != WhiteBox(other).curve().title
 
 
 class Restless(Reader):
@@ -224,6 +224,7 @@ class TestModelsThatAnswerAtRandom:
     def test_the_checks_say_so_and_nothing_else(self, rate):
         model = reader(Restless)
         model.rate = rate
+        torch.manual_seed(0)  # some stream in which a rate of 1 % shows in 160 numbers
         stream = torch.get_rng_state()
         blind = {"zero gradients, margin", "zero gradients, cross entropy"}
         pixels = Changed(after=lambda logits: logits * (1 + 0.1 * torch.rand_like(logits)))
@@ -370,7 +371,7 @@ class TestModelsThatAreNoNumbers:
         assert 0 < broken < 12
         assert found.unanswered == broken
         assert found.clean.count <= 12 - broken
-        with pytest.raises(UserError, match="every image with inf or nan"):
+        with pytest.raises(UserError, match="every example with inf or nan"):
             evaluate_images(Changed(after=lambda logits: logits * NAN), [(x, y)], [FGSM(1e-6)])
 
     def test_a_model_that_turns_nan_under_attack_is_fooled(self):

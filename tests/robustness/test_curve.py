@@ -12,7 +12,8 @@ from point_cases import CASES
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.robustness import embedding_pgd, epsilon_sweep, evaluate_images
-from nlp_adv.robustness.curve import EpsilonSweep, accuracy_curve, sweep_by_length
+from nlp_adv.robustness.curve import accuracy_curve
+from nlp_adv.robustness.statistics import Share
 
 RADII = (0.1, 0.2, 0.4)
 # Of 10: one is wrong, and 2, 3 and 1 are fooled at the three radii: 0.9, 0.7, 0.4, 0.3.
@@ -112,29 +113,42 @@ def test_what_always_holds(radii, data):
     assert (found.half_point == math.inf) == (heights[-1] > heights[0] / 2)
 
 
-def test_a_sweep_begins_without_attack_and_can_be_kept():
-    """What a ladder leaves of images at some radii, as a curve and as JSON."""
+def test_a_sweep_begins_without_attack():
+    """What a ladder leaves of images at some radii, as a curve."""
     case = CASES[1]
     sweep = epsilon_sweep(case.pgd(), case.model(), case.batches, [0.06, 0.0])
-    first, last = sweep.curve.points
+    found = accuracy_curve(sweep)
+    first, last = found.points
     assert (first.epsilon, last.epsilon) == (0.0, 0.06)
-    assert first.share == sweep.share(0.0) == sweep.share(0)
-    assert first.share.count == int(sweep.right.sum())
+    assert first.share == Share(int(sweep.right.sum()), sweep.examples)
+    assert last.share == Share(int((sweep.right & ~sweep.fooled[:, 1]).sum()), sweep.examples)
     low, high = last.interval
     assert low < last.accuracy < high
-    assert sweep.curve.area == pytest.approx((first.accuracy + last.accuracy) / 2)
-    again = EpsilonSweep.read(sweep.described())
-    assert again.curve == sweep.curve
+    assert found.area == pytest.approx((first.accuracy + last.accuracy) / 2)
 
 
-def test_records_of_the_smallest_delta_say_it_for_all_radii():
+def test_an_evaluation_draws_the_curve_that_a_sweep_finds(tmp_path):
+    """Of an attack in a ball by running it, of the smallest δ by its length; kept as records."""
     case = CASES[1]
-    attack = case.attacks()["deepfool"]
-    records = evaluate_images(case.model(), case.batches, [attack]).of("deepfool-linf")
-    sweep = epsilon_sweep(attack, case.model(), case.batches, case.radii)
-    again = sweep_by_length(records, LInfBall(0.1), case.radii[::-1])
-    assert again.stood.tolist() == sweep.stood.tolist()
-    assert again.epsilons == case.radii
+    attacks, radii = {"pgd": case.pgd(), "deepfool": case.attacks()["deepfool"]}, case.radii
+    settings = {"within": LInfBall(0.1), "epsilons": radii[::-1], "output_dir": tmp_path}
+    found = evaluate_images(case.model(), case.batches, attacks, **settings)
+    assert [curve.title for curve in found.curves] == ["pgd", "deepfool"]
+    for curve, attack in zip(found.curves, attacks.values(), strict=True):
+        sweep = epsilon_sweep(attack, case.model(), case.batches, radii)
+        assert curve.accuracy == accuracy_curve(sweep)
+        assert curve.scale == 255
+    assert {record.attack for record in found.records} == set(attacks)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    again = evaluate_images(case.model(), case.batches, attacks, **settings)
+    assert again.curves == found.curves
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+
+
+def test_the_smallest_delta_needs_a_ball_for_its_curve():
+    case = CASES[1]
+    with pytest.raises(UserError, match="needs the ball"):
+        evaluate_images(case.model(), case.batches, [case.attacks()["deepfool"]], epsilons=[0.1])
 
 
 @pytest.mark.fault("U3")

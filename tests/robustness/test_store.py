@@ -11,7 +11,7 @@ from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.curve import Curve, curve_of
+from nlp_adv.robustness.curve import Curve, CurveRequest
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.joined import joined
 from nlp_adv.robustness.record import Point, Record, Substitution
@@ -302,7 +302,8 @@ class TestOneMeaning:
             for radius, row in rows.items()
             for n, outcome in enumerate(row)
         ]
-        curve = curve_of(records[::-1], title="PGD", x_label="ε")
+        other = point_record(7, "fooled", attack="apgd", epsilon=0.1)
+        curve = CurveRequest(attack="pgd", title="PGD", x_label="ε").of([*records[::-1], other])
         assert curve.points == {0.0: Share(2, 3), 0.1: Share(2, 3), 0.2: Share(1, 3)}
         assert curve.accuracy.area == pytest.approx((2 / 3 + 1 / 2) / 2)
 
