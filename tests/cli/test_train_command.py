@@ -306,7 +306,7 @@ class TestOneRun:
             assert run["attacked_examples"] == len(SPLITS["test"])
             assert run["accuracy_without_attack"] == run["metrics"]["test_accuracy"]
             under = run["accuracy_under_attack"]
-            assert list(under) == [str(epsilon) for epsilon in EPSILONS]
+            assert list(under) == [str(epsilon) for epsilon in sorted(EPSILONS)]
             ordered = [under[str(epsilon)] for epsilon in sorted(EPSILONS)]
             assert run["accuracy_without_attack"] >= ordered[0]
             assert ordered == sorted(ordered, reverse=True)
@@ -372,7 +372,7 @@ class TestOneRun:
         assert same(freelb[1], work / "out")
         (run,) = report(work / "out")["runs"]
         assert run["attacked_examples"] == 3
-        assert list(run["accuracy_under_attack"]) == [str(epsilon) for epsilon in EPSILONS]
+        assert list(run["accuracy_under_attack"]) == [str(epsilon) for epsilon in sorted(EPSILONS)]
 
 
 class TestKindsOfData:
