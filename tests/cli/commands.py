@@ -1,7 +1,6 @@
 """The command line in this process, on sentences and models of a fraction of a second."""
 
 import contextlib
-import gc
 import io
 import json
 import re
@@ -9,10 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nlp_adv.cli.main import main
-
-# The Trainer collects garbage when it ends; most of a run's time would go into looking through
-# the imported modules.
-gc.freeze()
 
 WORDS = {"good": ("superb", "bright", "warm", "clever"), "bad": ("dull", "grey", "cold", "stale")}
 NOUNS = ("plot", "cast", "score", "end", "joke")

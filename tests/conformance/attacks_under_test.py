@@ -178,10 +178,21 @@ TARGETS = [
 ]
 
 
+# What runs by default: every attack on pixels, some of each kind at the other sites.
+ELSEWHERE = {
+    "embeddings": ("fgm-l1", "pgd-l2", "apgd-linf", "deepfool-l2", "cw", "noise-linf"),
+    "layer": ("pgd-linf", "adam-l2", "bisection"),
+}
+
+
+def _marks(name: str, target: Any) -> Any:
+    return () if name in ELSEWHERE.get(target.name, ATTACKS) else pytest.mark.slow
+
+
 def each_attack(such_that: Callable[[str], bool] = lambda name: True, targets=TARGETS):
     """Parametrize by (name, target)."""
     pairs = [
-        pytest.param(name, target, id=f"{name}-{target.name}")
+        pytest.param(name, target, id=f"{name}-{target.name}", marks=_marks(name, target))
         for name in ATTACKS
         for target in targets
         if such_that(name)

@@ -132,16 +132,21 @@ RELATIVE = [
 METHODS_UNDER_TEST = ABSOLUTE + RELATIVE
 
 
-MAIN = [case.id for case in ABSOLUTE if "-" not in case.id] + ["fgm-matrix"]
-SCALED = [f"{name}-relative" for name in ("fgm", "pgd", "freelb", "trades", "yopo", "freeat")]
-EVERYWHERE = (TARGETS[0], TARGETS[-1], *(one for one in TARGETS if one.id.endswith("-layer")))
+# What runs by default: one setting of each method and the options that are code of their own, on
+# words; what differs at a layer, at two modules or on pixels, on a few.
+MAIN = [case.id for case in ABSOLUTE if "-" not in case.id]
+MAIN += ["fgm-matrix", "pgd-clean", "freelb-reuse", "trades-token", "freelb-relative"]
+ELSEWHERE = {
+    "bert-layer": ("pgd", "yopo"),
+    "bert-two": ("freelb", "freelb-relative"),
+    "gpt2": ("trades",),
+    "pixels": ("pgd", "freelb", "trades", "awp", "freelb-relative"),
+}
 
 
 def _marks(case: Case, target):
-    """Variants of a method are its own code: words, a layer and pixels will do for them."""
-    if target is TARGETS[0] and (not isinstance(case.method, Scaled) or case.id in SCALED):
-        return ()
-    return () if case.id in MAIN and target in EVERYWHERE else pytest.mark.slow
+    here = MAIN if target is TARGETS[0] else ELSEWHERE.get(target.id, ())
+    return () if case.id in here else pytest.mark.slow
 
 
 def each_method(targets=TARGETS, such_that=lambda case: True):

@@ -1,21 +1,15 @@
-"""Training runs that two processes and one process must agree on; started by `test_ddp.py`.
+"""Training runs that two processes and one process must agree on; forked by `test_ddp.py`."""
 
-    python -m torch.distributed.run --nproc_per_node 2 ddp_runs.py FOLDER
-
-writes what each process found into FOLDER.
-"""
-
-import sys
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # `models`, as under pytest
-
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from models import tiny
 from tiny_training import (
     METHODS,
@@ -190,17 +184,17 @@ def resumed(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def main(folder: str) -> None:
-    torch.set_num_threads(1)
-    found: dict[Any, Any] = {case: run(*case, processes=2) for case in CASES}
+def one_of_two(rank: int, port: int, folder: Path, cases: Any, kept: Any) -> None:
+    """What a process of two finds in the cases, into the folder; `torchrun` sets the same names."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the process before it was forked
+    GradientState._reset_state()
+    found: dict[Any, Any] = {case: run(*case, processes=2) for case in cases}
     found |= {("weighted", *case): weighted(*case, processes=2) for case in WEIGHTED}
     found["lazy"] = lazy()
-    found |= {("resumed", name): resumed(name, Path(folder) / name) for name in RESUMED}
-    rank = torch.distributed.get_rank()
-    torch.save(found, Path(folder) / f"rank{rank}.pt")
+    found |= {("resumed", name): resumed(name, folder / name) for name in kept}
+    torch.save(found, folder / f"rank{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

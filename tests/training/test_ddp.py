@@ -1,13 +1,11 @@
 """Two processes that exchange gradients train as one process does on both their batches."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import socket
 
 import ddp_runs
 import pytest
 import torch
+from forked import begun
 from models import tiny
 from tiny_training import distance
 
@@ -17,21 +15,20 @@ NOT_ONE_PROCESS = ("fgm_matrix", "awp", "freelb-random", "vat", "tavat-random")
 KEYS = ("loss", "adv_loss", "clean_loss", "adv_divergence", "delta_norm", "delta_relative")
 
 
-def two_processes(folder):
+# By default a method of each kind: one pass, joint passes, several backward passes, starts of its
+# own, replays, another gradient, a user's Trainer.
+SOME = ("none", "pgd-clean", "freelb-random", "freeat", "awp", "still-trades", "users-freelb")
+
+
+def two_processes(folder, cases, kept):
     """What each of them found, by case."""
-    script = Path(ddp_runs.__file__)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(script), str(folder)]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        cwd=script.parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [begun(ddp_runs.one_of_two, rank, port, folder, cases, kept) for rank in (0, 1)]
+    for process in both:
+        process.join(timeout=300)
+    assert [process.exitcode for process in both] == [0, 0]
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
@@ -51,13 +48,21 @@ def assert_same(case, two, one):
 @pytest.mark.fault("T5")
 @pytest.mark.fault("T11")
 @pytest.mark.fault("T12")
-# One test: the two processes cost more than all that is asked of them.
-def test_two_processes_train_as_one(tmp_path):
-    first, second = two_processes(tmp_path)
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (SOME, ("freeat by length", "smart-past")),
+        pytest.param(ddp_runs.NAMES, ddp_runs.RESUMED, marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+def test_two_processes_train_as_one(tmp_path, names, kept):
+    cases = [case for case in ddp_runs.CASES if case[0] in names]
+    first, second = two_processes(tmp_path, cases, kept)
     others = {("weighted", *case) for case in ddp_runs.WEIGHTED}
-    others |= {("resumed", name) for name in ddp_runs.RESUMED} | {"lazy"}
-    assert set(first) == set(second) == set(ddp_runs.CASES) | others
-    for case in ddp_runs.CASES:
+    others |= {("resumed", name) for name in kept} | {"lazy"}
+    assert set(first) == set(second) == set(cases) | others
+    for case in cases:
         name, accumulation = case
         if name not in NOT_ONE_PROCESS:
             assert_same(case, first[case], ddp_runs.run(*case, processes=1))
@@ -92,7 +97,7 @@ def test_two_processes_train_as_one(tmp_path):
         assert distance(two["weights"], one["weights"]) <= close, case
         assert two["exchanges"] == first["none", case[1]]["exchanges"] or close > 1e-10
 
-    for name in ddp_runs.RESUMED:
+    for name in kept:
         for rank in (first, second):
             run = rank["resumed", name]
             assert run["words again"] == run["words"][-len(run["words again"]) :], name
@@ -109,6 +114,6 @@ def test_two_processes_train_as_one(tmp_path):
     same = [
         distance(r["resumed", n]["again"], first["resumed", n]["again"])
         for r in (second,)
-        for n in ddp_runs.RESUMED
+        for n in kept
     ]
     assert max(same) == 0

@@ -1,6 +1,5 @@
 """Trainer runs of a fraction of a second: tiny float64 models, rows that need no data set."""
 
-import gc
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +30,6 @@ from nlp_adv.methods import (
     Scaled,
 )
 from nlp_adv.perturbation import L2Ball, LInfBall
-
-# The Trainer collects garbage when it ends; most of a run's time would go into looking through
-# the imported modules.
-gc.freeze()
 
 l2 = L2Ball(0.5)
 METHODS = {

@@ -78,6 +78,7 @@ class TestHash:
         expected = hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
         assert protocol.hash({"b": "ü", "a": "1"}) == expected
 
+    @pytest.mark.slow  # the test above holds it, unless Python's own hash were in it
     def test_another_process_agrees(self):
         code = (
             "from nlp_adv.attacks.words.protocols import PROTOCOLS\n"
