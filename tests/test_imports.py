@@ -20,6 +20,7 @@ PARTS = {
     "perturbation",
     "report",
     "robustness",
+    "run",
     "sites",
     "training",
 }
@@ -34,6 +35,7 @@ MAY_IMPORT = {
     "robustness": {"perturbation", "sites", "data", "attacks"},
     "report": {"perturbation", "sites", "data", "attacks", "robustness"},
     "training": {"perturbation", "sites", "methods", "data", "attacks"},
+    "run": {"methods", "training"},
     "experiments": PARTS - {"cli"},
     "images": {"attacks", "sites"},  # the old address, for one version
     "cli": PARTS,

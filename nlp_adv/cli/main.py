@@ -8,6 +8,7 @@ from importlib import import_module
 from nlp_adv import __version__
 from nlp_adv.cli.failures import readers_are_gone, sentence
 from nlp_adv.cli.stopping import Stopping
+from nlp_adv.run.words import own_words
 
 # command: (module, what it does); a module is imported only when its command is asked for
 COMMANDS = {
@@ -20,6 +21,7 @@ COMMANDS = {
     "compare": ("nlp_adv.cli.compare", "train and evaluate the methods of a recipe"),
     "report": ("nlp_adv.cli.report_command", "make one report of finished evaluations"),
     "sweep": ("nlp_adv.cli.sweep", "search adversarial and training hyperparameters together"),
+    "run": ("nlp_adv.cli.run", "train a script's own Trainer adversarially, the script unmodified"),
 }
 
 _USAGE = """usage: nlp-adv COMMAND [flags]
@@ -34,6 +36,7 @@ _OF_TRANSFORMERS = ("underflow_overflow", "tpu_metrics_debug")
 _GOES_ON = {
     "train": "with a checkpoint, --resume_from_checkpoint last goes on from it",
     "report": "the same command begins anew",
+    "run": "whether it can go on from a checkpoint is for the script to say",
 }
 
 
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for what the user can mend, said in one sentence; 1 for a fault of this
-        package; 130 after Ctrl-C or SIGTERM; 141 where nobody reads the output any more.
+        package; 130 after Ctrl-C or SIGTERM; 141 where nobody reads the output any more. `run`
+        returns that of its script.
     """
     try:
         try:
@@ -56,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    place = _script(arguments)
+    arguments, script = arguments[:place], arguments[place:]
     arguments, debug = _without_debug(arguments)
+    arguments += script
     if arguments and arguments[0] == "--version":
         print(f"nlp-adv {__version__}")
         return 0
@@ -69,14 +76,13 @@ def _run(arguments: list[str]) -> int:
         return 2
     with Stopping() as stopping:
         try:
-            command: Callable[[list[str]], None] = import_module(COMMANDS[name][0]).main
-            command(rest)
+            command: Callable[[list[str]], int | None] = import_module(COMMANDS[name][0]).main
+            return command(rest) or 0
         except BaseException as error:
             known = isinstance(error, Exception | KeyboardInterrupt) or sentence(error) is not None
             if not known:  # the end of --help, and what means to end the process
                 raise
             return _failed(name, error, debug=debug, stopped=stopping.asked)
-    return 0
 
 
 def _failed(name: str, error: BaseException, *, debug: bool, stopped: bool) -> int:
@@ -98,6 +104,14 @@ def _failed(name: str, error: BaseException, *, debug: bool, stopped: bool) -> i
     advice = "report it with the traceback above" if debug else "--debug shows the traceback"
     print(f"nlp-adv {name}: this is a bug in nlp-adv ({what}); {advice}.", file=sys.stderr)
     return 1
+
+
+def _script(arguments: list[str]) -> int:
+    """Where the words begin that belong to the script of `nlp-adv run`; none do elsewhere."""
+    if next((word for word in arguments if word != "--debug"), None) != "run":
+        return len(arguments)
+    after = arguments.index("run") + 1
+    return after + own_words(arguments[after:])
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:

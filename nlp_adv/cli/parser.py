@@ -117,12 +117,12 @@ class FlagParser(HfArgumentParser):
     def _groups(self) -> dict[str, list[argparse.Action]]:
         """The method and what all methods have; what single ones have; the others by their class.
 
-        The fields of a subclass of TrainingArguments are in one class with the Trainer's own.
+        The fields of adversarial training are in one class with the Trainer's own, or alone.
         """
         groups: dict[str, list[argparse.Action]] = {_METHOD: [], _SINGLE: []}
         title_of = {"help": _TRAINER} | dict.fromkeys(_TRAINERS, _TRAINER)
         for kind in self.dataclass_types:
-            if not issubclass(kind, TrainingArguments):
+            if not issubclass(kind, TrainingArguments | AdversarialArguments):
                 title = str(kind.__doc__).split("\n")[0].rstrip(".")
                 title_of |= {one.name: title for one in fields(cast(Any, kind))}
                 groups[title] = []

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in, is_empty
-from nlp_adv.methods import Method, describe, floor_cost
+from nlp_adv.methods import Method
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.checkpoints import lack, newest_whole
 from nlp_adv.training.kept import none_whole, not_whole
+from nlp_adv.training.records import in_words
 
 
 def alone_in_output(training: AdversarialTrainingArguments) -> AbstractContextManager[None]:
@@ -69,13 +70,7 @@ def announce(training: AdversarialTrainingArguments, method: Method) -> None:
     """Say how a run trains and what a step costs."""
     if training.process_index != 0:
         return
-    numbers = {k: v for k, v in describe(method).items() if k != "method"}
-    shown = ", ".join(f"{key} {value}" for key, value in numbers.items())
-    print(
-        f"\nTraining with --adv {method.name}{f' ({shown})' if shown else ''}: a step costs "
-        f"at least {floor_cost(method):.3g} ordinary ones. Writing to {training.output_dir}.",
-        file=sys.stderr,
-    )
+    print(f"\nTraining with {in_words(method)}. Writing to {training.output_dir}.", file=sys.stderr)
 
 
 _KEPT_BY_PLAIN = ("adv_seed", "adv_embedding", "adv_site", "adv_mend_loss_scaling")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlp_adv.folders import write_whole
-from nlp_adv.methods import Method, StepReport, WarmUp, describe
+from nlp_adv.methods import Method, StepReport, WarmUp, describe, floor_cost
 from nlp_adv.perturbation import ModelObjective, unit_length
 
 logger = logging.getLogger(__name__)
@@ -160,6 +160,16 @@ def run_description(
             "exclude_special_tokens": exclude_special_tokens,
             "nlp_adv_version": __version__,
         }
+    )
+
+
+def in_words(method: Method) -> str:
+    """`--adv NAME (its numbers): what a step costs`, for the line with which a run begins."""
+    numbers = {key: value for key, value in describe(method).items() if key != "method"}
+    shown = ", ".join(f"{key} {value}" for key, value in numbers.items())
+    return (
+        f"--adv {method.name}{f' ({shown})' if shown else ''}: a step costs at least "
+        f"{floor_cost(method):.3g} ordinary ones"
     )
 
 

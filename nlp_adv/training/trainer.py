@@ -79,6 +79,10 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
     def __init__(self, *args: Any, method: Method | WarmUp | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._set_up(method)
+
+    def _set_up(self, method: Method | WarmUp | None) -> None:
+        """After the Trainer's `__init__`: alone where an instance gets its class later."""
         self._method = method
         self._schedule = self._build_schedule()
         self._perturbed: Perturbed | None = None
