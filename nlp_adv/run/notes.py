@@ -80,8 +80,8 @@ def check_trained(notes: list[Note], script: str, asked: str | None) -> None:
     if "built" in by_event:
         names = ", ".join(sorted({note.trainer for note in by_event["built"]}))
         raise UserError(
-            f"{script} built {names} and never trained with it, so nothing was adversarial: make it "
-            f"train (such as by --do_train), or evaluate without nlp-adv run."
+            f"{script} built {names} and never trained with it, so nothing was adversarial: make "
+            f"it train (such as by --do_train), or evaluate without nlp-adv run."
         )
     if "left" in by_event:
         names = ", ".join(sorted({note.trainer for note in by_event["left"]}))
@@ -89,7 +89,7 @@ def check_trained(notes: list[Note], script: str, asked: str | None) -> None:
             f"{script} built no {asked}, so nothing was adversarial; its Trainers: {names}."
         )
     raise UserError(
-        f"{script} built no transformers.Trainer, so nothing was adversarial: a training loop of its "
-        f"own needs method.step(text_objective(model, batch)) in it, and under python -I, -E or -S "
-        f"no Trainer is seen."
+        f"{script} built no transformers.Trainer, so nothing was adversarial: a training loop of "
+        f"its own needs method.step(text_objective(model, batch)) in it, and under python -I, -E "
+        f"or -S no Trainer is seen."
     )

@@ -1,4 +1,4 @@
-"""Trainers of a script that knows nothing of this package, made adversarial while they are built."""
+"""Trainers of a script that does not know this package, made adversarial as they are built."""
 
 import functools
 import sys
@@ -79,7 +79,8 @@ def build(trainer: Any, initialise: Callable[[], None], orders: Orders) -> None:
         initialise()
         orders.note("left", trainer)
         return
-    trainer.__class__ = adversarial(type(trainer))
+    kind: Any = type(trainer)  # lru_cache takes hashable arguments, and mypy no class for one
+    trainer.__class__ = adversarial(kind)
     trainer._orders = orders
     initialise()
     orders.note("built", trainer)
