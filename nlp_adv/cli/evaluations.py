@@ -11,7 +11,7 @@ from nlp_adv.cli.tables import table
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
 from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
-from nlp_adv.report.exhibits import Exhibit
+from nlp_adv.report.content import Exhibit
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.evaluated import Evaluation

@@ -31,9 +31,9 @@ _HOMES = {
     "ModelResult": "nlp_adv.report.content",
     "PublishedValue": "nlp_adv.report.content",
     "Report": "nlp_adv.report.content",
-    "history_curves": "nlp_adv.report.histories",
+    "history_curves": "nlp_adv.report.pictures",
     "picture_grid": "nlp_adv.report.pictures",
-    "sweep_curves": "nlp_adv.report.histories",
+    "sweep_curves": "nlp_adv.report.pictures",
     "write_report": "nlp_adv.report.writing",
 }
 

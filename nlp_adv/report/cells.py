@@ -56,6 +56,11 @@ def norm(value: float) -> str:
     return MISSING if math.isnan(value) else f"{value:.4g}"
 
 
+def signed(value: float) -> str:
+    """One digit, with a sign as wide as a plus."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def spread(values: Spread, show: Callable[[float], str]) -> str:
     """mean ± sd, or the one value."""
     return show(values.mean) + ("" if math.isnan(values.sd) else f" ± {show(values.sd)}")
@@ -68,8 +73,8 @@ def interval(low: float, high: float) -> str:
 
 def points(found: Interval) -> str:
     """A difference and its interval in points, with their signs."""
-    value, *ends = (f"{100 * x:+.1f}" for x in (found.difference, found.low, found.high))
-    return f"{value} [{', '.join(ends)}]".replace("-", "−")
+    value, low, high = (signed(100 * x) for x in (found.difference, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
 def difference(score: Score) -> str:
@@ -79,21 +84,14 @@ def difference(score: Score) -> str:
     return f"{mark} {points(score.difference)}"
 
 
-def p_value(p: float) -> str:
-    """Three decimals, never 0."""
-    return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
-
-
 def facts(values: Mapping[str, Any]) -> Table:
     """Name and value, a row each."""
     return Table(("", ""), tuple((Cell(str(k)), Cell(_plain(v))) for k, v in values.items()))
 
 
 def _plain(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_plain(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):

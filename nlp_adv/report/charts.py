@@ -11,9 +11,8 @@ from statistics import fmean
 
 from nlp_adv.report.cells import MISSING, Cell, Table, percent
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.standing import moves_text, records_under
 from nlp_adv.robustness.curve import NORMS, Curve
-from nlp_adv.robustness.record import Norm, Point, Record
+from nlp_adv.robustness.record import Norm, Point, Record, Substitution
 from nlp_adv.robustness.statistics import Share, norm_of, queries_of, robustness_curve
 
 _BUDGETS = 40  # points of a query curve, at most
@@ -37,9 +36,6 @@ class Line:
     name: str
     points: Sequence[Mark]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "points", tuple(self.points))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
@@ -60,48 +56,27 @@ class Chart:
     levels: bool = False
     y_label: str = "accuracy, %"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "lines", tuple(self.lines))
-
 
 def epsilon_charts(report: Report) -> list[Chart]:
     """Accuracy over ε: of several methods one chart an attack, of one method all in one."""
     methods = report.methods()
-    if len(methods) == 1:
-        return _of_one_method(next(iter(methods.values())))
-    keys = dict.fromkeys((c.title, c.x_label) for m in report.models for c in m.curves)
-    charts = []
-    for title, x_label in keys:
-        lines = []
-        for name, models in methods.items():
-            same = [
-                curve
-                for model in models
-                for curve in model.curves
-                if (curve.title, curve.x_label) == (title, x_label)
-            ]
-            if same:
-                lines.append(_line(name, same))
-                scale = same[0].scale
-        charts.append(Chart(title=title, x_label=x_label, lines=lines, levels=scale == _LEVELS))
-    return charts
-
-
-def _of_one_method(models: Sequence[ModelResult]) -> list[Chart]:
-    charts = []
-    curves = [curve for model in models for curve in model.curves]
-    for x_label in dict.fromkeys(curve.x_label for curve in curves):
-        titles: dict[str, list[Curve]] = {}
-        for curve in curves:
-            if curve.x_label == x_label:
-                titles.setdefault(curve.title, []).append(curve)
-        lines = [_line(title, same) for title, same in titles.items()]
-        title = lines[0].name if len(lines) == 1 else "Accuracy under attack"
-        if len(lines) == 1 and models[0].records and models[0].records[0].text is not None:
-            lines = [Line(models[0].name, lines[0].points)]
-        levels = next(iter(titles.values()))[0].scale == _LEVELS
-        charts.append(Chart(title=title, x_label=x_label, lines=lines, levels=levels))
-    return charts
+    alone = len(methods) == 1
+    charts: dict[tuple[str, str], dict[str, list[Curve]]] = {}
+    for name, models in methods.items():
+        for curve in (curve for model in models for curve in model.curves):
+            title, line = ("", curve.title) if alone else (curve.title, name)
+            lines = charts.setdefault((title, curve.x_label), {})
+            lines.setdefault(line, []).append(curve)
+    found = []
+    for (title, x_label), lines in charts.items():
+        if alone and len(lines) == 1:
+            ((title, curves),) = lines.items()
+            lines = {next(iter(methods)): curves}
+        scale = next(iter(lines.values()))[0].scale
+        drawn = [_line(name, curves) for name, curves in lines.items()]
+        title = title or "Accuracy under attack"
+        found.append(Chart(title=title, x_label=x_label, lines=drawn, levels=scale == _LEVELS))
+    return found
 
 
 def _line(name: str, curves: Sequence[Curve]) -> Line:
@@ -118,7 +93,7 @@ def query_charts(report: Report, attacks: Sequence[str]) -> list[Chart]:
     charts = []
     for attack in attacks:
         under = {
-            name: [records_under(model.records, attack) for model in models]
+            name: [model.under(attack) for model in models]
             for name, models in report.methods().items()
         }
         records = [record for seeds in under.values() for seed in seeds for record in seed]
@@ -132,6 +107,12 @@ def query_charts(report: Report, attacks: Sequence[str]) -> list[Chart]:
         ]
         charts.append(Chart(title=attack, x_label="queries a text", lines=lines, steps=True))
     return charts
+
+
+def moves_text(records: Sequence[Record]) -> bool:
+    """Whether any of the texts differs from its original."""
+    found = [record.found for record in records]
+    return any(isinstance(one, Substitution) and one.adversarial != one.original for one in found)
 
 
 def _budgets(records: Sequence[Record]) -> list[int]:
@@ -173,15 +154,10 @@ class Radii:
     values: tuple[float, ...]
 
     @property
-    def quartiles(self) -> tuple[float, float, float]:
+    def quartiles(self) -> tuple[float, ...]:
         """Radii at which a quarter, half and three quarters of the examples are fooled."""
-        low, half, high = (
-            self.values[math.ceil(share * len(self.values)) - 1] for share in (0.25, 0.5, 0.75)
-        )
-        return low, half, high
-
-
-SMALLEST = "the smallest of these"  # radii of an example
+        places = (math.ceil(share * len(self.values)) - 1 for share in (0.25, 0.5, 0.75))
+        return tuple(self.values[place] for place in places)
 
 
 def robust_radii(report: Report, attacks: Sequence[str]) -> list[Radii]:
@@ -196,18 +172,18 @@ def robust_radii(report: Report, attacks: Sequence[str]) -> list[Radii]:
         for attack in attacks:
             norm = _norm(attack, models[0])
             values = {
-                (number, one.id): _radius(one, norm)
+                (number, one.id): one.norm(norm) if one.outcome == "fooled" else math.inf
                 for number, model in enumerate(models)
-                for one in records_under(model.records, attack)
+                for one in model.under(attack)
                 if one.epsilon is None and one.attacked and isinstance(one.found, Point)
             }
             if values and not any(math.isnan(value) for value in values.values()):
                 found.append(Radii(attack, name, norm, tuple(sorted(values.values()))))
                 together.setdefault(norm, []).append(values)
         for norm, several in together.items():
-            if len(several) > 1 and len({one.keys() == several[0].keys() for one in several}) == 1:
+            if len(several) > 1 and all(one.keys() == several[0].keys() for one in several):
                 least = sorted(min(one[key] for one in several) for key in several[0])
-                found.append(Radii(SMALLEST, name, norm, tuple(least)))
+                found.append(Radii("the smallest of these", name, norm, tuple(least)))
     return found
 
 
@@ -218,10 +194,6 @@ def _norm(attack: str, model: ModelResult) -> Norm:
     return "linf" if "linf" in attack else "l1" if "l1" in attack else "l2"
 
 
-def _radius(record: Record, norm: Norm) -> float:
-    return record.norm(norm) if record.outcome == "fooled" else math.inf
-
-
 def radius_charts(radii: Sequence[Radii]) -> list[Chart]:
     """The share of examples that a δ no longer than x fools, one chart a norm."""
     charts = []
@@ -230,22 +202,14 @@ def radius_charts(radii: Sequence[Radii]) -> list[Chart]:
         several = len({one.method for one in same}) > 1
         lines = []
         for one in same:
-            known = sorted({0.0, *(value for value in one.values if math.isfinite(value))})
-            every = max(1, len(known) // 200)
-            points = [
-                Mark(x, 100 * bisect_right(one.values, x) / len(one.values))
-                for x in dict.fromkeys([*known[::every], known[-1]])
-            ]
+            known = sorted({0.0, *(value for value in one.values if value < math.inf)})
+            shown = dict.fromkeys([*known[:: max(1, len(known) // 200)], known[-1]])
+            share = 100 / len(one.values)
+            points = [Mark(x, share * bisect_right(one.values, x)) for x in shown]
             lines.append(Line(f"{one.attack}: {one.method}" if several else one.attack, points))
-        charts.append(
-            Chart(
-                title="Robust radii",
-                x_label=f"smallest ‖δ‖, {NORMS[norm]}",
-                lines=lines,
-                steps=True,
-                y_label="fooled, %",
-            )
-        )
+        title, x_label = "Robust radii", f"smallest ‖δ‖, {NORMS[norm]}"
+        chart = Chart(title=title, x_label=x_label, lines=lines, steps=True, y_label="fooled, %")
+        charts.append(chart)
     return charts
 
 
@@ -253,12 +217,10 @@ def radius_table(radii: Sequence[Radii]) -> Table:
     """Quartiles of the robust radii, a row an attack and method."""
     rows = []
     for one in radii:
-        quartiles = [f"{value:.4g}" if value < math.inf else "not found" for value in one.quartiles]
+        shown = [f"{value:.4g}" if value < math.inf else "not found" for value in one.quartiles]
         share = sum(value < math.inf for value in one.values) / len(one.values)
-        named = Cell(f"{one.attack}: {one.method}"), Cell(NORMS[one.norm])
-        rows.append(
-            (*named, *map(Cell, quartiles), Cell(percent(share)), Cell(str(len(one.values))))
-        )
+        row = f"{one.attack}: {one.method}", NORMS[one.norm], *shown, percent(share)
+        rows.append(tuple(map(Cell, (*row, str(len(one.values))))))
     head = ("attack: method", "norm", "lower quartile", "median", "upper quartile", "found, %")
     return Table((*head, "examples"), tuple(rows))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball
@@ -13,10 +15,10 @@ from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.curve import Curve
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.record import Record
-from nlp_adv.robustness.statistics import Share
+from nlp_adv.robustness.statistics import Share, Summary, summarise
 
 if TYPE_CHECKING:
-    from nlp_adv.report.exhibits import Exhibit
+    from nlp_adv.report.document import Section
 
 Metric = Literal["clean", "under attack", "success", "words changed", "queries"]
 
@@ -52,6 +54,21 @@ class ModelResult:
         """Whether its examples are images, and not texts."""
         return any(record.text is None for record in self.records)
 
+    @property
+    def title(self) -> str:
+        """The method, and the seed where there is one."""
+        return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
+
+    def under(self, attack: str) -> list[Record]:
+        """The records of one attack, by its title."""
+        return [record for record in self.records if record.title == attack]
+
+    @cached_property
+    def summaries(self) -> dict[str, Summary]:
+        """Title of each attack → what its records come to."""
+        titles = dict.fromkeys(record.title for record in self.records)
+        return {title: summarise(self.under(title), self.within) for title in titles}
+
     @classmethod
     def of(
         cls,
@@ -68,17 +85,16 @@ class ModelResult:
             seed: of its training.
             description: of its training.
         """
-        everywhere = evaluation.clean_on_all
+        everywhere, same = (
+            evaluation.clean_on_all,
+            ("records", "checks", "cost", "curves", "within"),
+        )
         return cls(
             name=name,
             seed=seed,
-            records=evaluation.records,
-            checks=evaluation.checks,
             clean=None if everywhere is None else Share(*everywhere),
-            cost=evaluation.cost,
-            curves=evaluation.curves,
             description=description or {},
-            within=evaluation.within,
+            **{field: getattr(evaluation, field) for field in same},
         )
 
 
@@ -109,6 +125,18 @@ class PublishedValue:
                 f"A published value cannot be of {self.metric!r}; choose from "
                 f"{', '.join(get_args(Metric))}."
             )
+
+
+class Exhibit(Protocol):
+    """Some attacked examples, as people see them; a file a modality."""
+
+    def sections(self, report: Report) -> list[Section]:
+        """What it adds to the page."""
+        ...
+
+    def files(self, report: Report) -> Mapping[str, Callable[[Path], None]]:
+        """Name → what draws that picture beside the page."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +189,12 @@ class Report:
         return {name: [model for model in self.models if model.name == name] for name in names}
 
     def label(self, number: int) -> str:
-        """The name of a class, or its number; “no class” for logits that name none."""
-        if number == NO_CLASS:
-            return "no class"
-        return self.labels[number] if 0 <= number < len(self.labels) else str(number)
+        """The name of a class."""
+        return class_name(number, self.labels)
+
+
+def class_name(number: int, names: Sequence[str]) -> str:
+    """The name of a class, or its number; “no class” for logits that name none."""
+    if number == NO_CLASS:
+        return "no class"
+    return names[number] if 0 <= number < len(names) else str(number)

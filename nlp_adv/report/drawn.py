@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -17,10 +16,10 @@ from nlp_adv.report.charts import Chart, Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _WIDTH, _TOP, _PLOT = 5.6, 0.35, 2.4  # inches: a chart, what stands above its axes, and these
 _BELOW, _LINE = 0.65, 0.21  # inches: what stands below the axes, and a line of the legend
-_POINTS = 72  # an inch
 _LOG_FROM = 50  # largest ÷ smallest, from which an axis is logarithmic
 _MARKED = 12  # points of a line, up to which each one has a mark
 _LONGEST = 60  # characters of a title that fit
@@ -31,20 +30,18 @@ _INK, _GRID = "#000000", "#dddddd"  # as matplotlib and `tidy` draw text, frames
 
 def sheet(charts: Sequence[Chart]) -> str:
     """All charts below one another on white, as an SVG file."""
-    width, heights = _POINTS * _WIDTH, [_POINTS * _height(chart) for chart in charts]
-    panels = []
-    for number, chart in enumerate(charts):
-        panel = _named_apart(_content(_file(chart)), number)
-        top = sum(heights[:number])
-        panels.append(
-            panel.replace("<svg", f'<svg y="{top:.2f}" height="{heights[number]:.2f}"', 1)
-        )
-    size = f'width="{width:.2f}" height="{sum(heights):.2f}"'
-    box = f'viewBox="0 0 {width:.2f} {sum(heights):.2f}"'
-    white = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box}>{white}\n{"".join(panels)}</svg>\n'
-    )
+    return svg_bytes(figure_of(charts), text=True).decode("utf-8")
+
+
+def figure_of(charts: Sequence[Chart]) -> Figure:
+    """Charts below one another; their axes are as high as each other, whatever the legends."""
+    heights = [_TOP + _PLOT + _BELOW + _LINE * len(chart.lines) for chart in charts]
+    whole, top = sum(heights), 0.0
+    figure = new_figure(_WIDTH, whole, laid_out=False)
+    for chart, height in zip(charts, heights, strict=True):
+        _draw(figure.add_axes((0.11, 1 - (top + _TOP + _PLOT) / whole, 0.85, _PLOT / whole)), chart)
+        top += height
+    return figure
 
 
 def inline(chart: Chart, number: int) -> str:
@@ -54,52 +51,31 @@ def inline(chart: Chart, number: int) -> str:
         chart: what is drawn.
         number: of the chart on its page, for names that no other chart has.
     """
-    return inlined(_file(chart), number, chart.title)
+    return inlined(figure_of([chart]), number, chart.title)
 
 
-@lru_cache(maxsize=64)  # a page and a file show the same chart
-def _file(chart: Chart) -> bytes:
-    height = _height(chart)
-    figure = new_figure(_WIDTH, height, laid_out=False)
-    figure.patch.set_visible(False)
-    top, bottom = 1 - _TOP / height, 1 - (_TOP + _PLOT) / height
-    axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.96, "top": top, "bottom": bottom})
-    axes.patch.set_visible(False)
-    _draw(axes, chart)
-    return svg_bytes(figure, text=True)
-
-
-def inlined(svg: bytes, number: int, title: str) -> str:
-    """A file of SVG as an element of a page.
+def inlined(figure: Figure, number: int, title: str) -> str:
+    """A figure as an element of a page.
 
     Args:
-        svg: the file.
+        figure: what is drawn.
         number: of the element on its page.
         title: what it shows, for those who do not see it.
     """
-    text = _named_apart(_content(svg), number)
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
+    text = svg_bytes(figure, text=True).decode("utf-8")
+    text = text[text.index("<svg") :]
+    # What matplotlib says of itself; a style in it would be the whole page's.
+    text = re.sub(r" *<(metadata|defs)>\s*<(rdf|style).*?</\1>\n?", "", text, flags=re.S)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1c{number}-", text)
     text = text.replace(_INK, "currentColor").replace(_GRID, f"var(--rule, {_GRID})")
     for place, colour in enumerate(COLOURS):
         text = text.replace(colour, f"var(--series-{place}, {colour})")
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(_clean(title))}"', 1)
-
-
-def _content(svg: bytes) -> str:
-    """The element alone, of no size of its own, without what matplotlib says of itself."""
-    text = svg.decode("utf-8")
-    text = text[text.index("<svg") :]
-    # A style in it would be the whole page's.
-    text = re.sub(r" *<(metadata|defs)>\s*<(rdf|style).*?</\1>\n?", "", text, flags=re.S)
-    end = text.index(">")
-    return re.sub(r' (?:width|height)="[^"]*"', "", text[:end]) + text[end:]
-
-
-def _named_apart(text: str, number: int) -> str:
-    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1c{number}-", text)
-
-
-def _height(chart: Chart) -> float:
-    return _TOP + _PLOT + _BELOW + _LINE * len(chart.lines)
+    end = text.index(">")  # no size of its own
+    start = re.sub(r' (?:width|height)="[^"]*"', "", text[:end])
+    said = f'<svg role="img" aria-label="{escape(_clean(title))}"'
+    return start.replace("<svg", said, 1) + text[end:]
 
 
 def _draw(axes: Axes, chart: Chart) -> None:
@@ -135,9 +111,8 @@ def _band(axes: Axes, line: Line, number: int, chart: Chart) -> None:
     known = [p for p in line.points if not math.isnan(p.low) and not math.isnan(p.high)]
     if len(known) < 2:
         return
-    ends = [point.low for point in known], [point.high for point in known]
+    x, ends = [p.x for p in known], ([p.low for p in known], [p.high for p in known])
     style = band_style(number, len(chart.lines))
-    x = [point.x for point in known]
     axes.fill_between(x, *ends, step="post" if chart.steps else None, **style)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
@@ -16,13 +16,12 @@ from torch import Tensor
 
 from nlp_adv.attacks import Attack, AttackResult
 from nlp_adv.attacks.subject import device_of
-from nlp_adv.drawing import svg_bytes
 from nlp_adv.errors import UserError
-from nlp_adv.report.cells import percent
 from nlp_adv.report.content import Report
+from nlp_adv.report.document import Part, Section
 from nlp_adv.report.drawn import inlined
-from nlp_adv.report.pictures import history_curves, picture_grid
-from nlp_adv.report.templates import rendered
+from nlp_adv.report.page import rendered
+from nlp_adv.report.pictures import history_curves, picture_grid, triples
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.sites.normalisation import Classifier
 
@@ -30,6 +29,16 @@ FOOLED, ROBUST = 4, 2  # of the images that are drawn
 _SHOWN = 6  # images an attack
 _SMALL = 96  # pixels a side, up to which pictures keep every pixel; larger ones are JPEG
 _HISTORY = 1000  # the number of that drawing on the page, above those of the charts
+_PICTURES = (
+    "The same images under each attack: some of those that any of them fooled, and some that none "
+    "did. Each row: the clean image, δ enlarged (grey is no change), the adversarial image; below "
+    "them the model's answer and how sure it is."
+)
+_STEPS = (
+    "The attack's own loss and the length of δ on the images above and some more: means, in bands "
+    "that leave out a tenth of the images at either side. An image that was left in peace, fooled, "
+    "keeps its last value."
+)
 
 
 @dataclass(frozen=True)
@@ -41,32 +50,81 @@ class PictureExhibit:
     """
 
     results: Mapping[str, AttackResult]
-    sections: tuple[tuple[str, str], ...] = (("pictures", "Pictures"), ("history", "Step by step"))
 
-    def html(self, report: Report) -> Markup:
+    def sections(self, report: Report) -> list[Section]:
         """Pictures with the model's answers, and curves of loss and ‖δ‖.
 
         Raises:
             UserError: there is no Pillow.
         """
+        history, *files = self.files(report)
+        cards = {name: _cards(report, result) for name, result in self.results.items()}
+        pictures = rendered("pictures.html.j2", pictures=cards)
         figure = history_curves(list(self.results.values()), stacked=True)
-        figure.patch.set_visible(False)
-        for axes in figure.axes:
-            axes.patch.set_visible(False)
-        title = "Loss and length of δ at each step of each attack"
-        return rendered(
-            "pictures.html.j2",
-            pictures={name: _cards(report, one) for name, one in self.results.items()},
-            history=Markup(inlined(svg_bytes(figure, text=True), _HISTORY, title)),
-        )
+        svg = inlined(figure, _HISTORY, "Loss and length of δ at each step of each attack")
+        drawn = Markup(f"<figure>\n{svg}\n</figure>")
+        return [
+            Section(
+                "pictures",
+                "Pictures",
+                "Pictures",
+                [Part("text", _PICTURES), Part("html", pictures, files=tuple(files))],
+            ),
+            Section(
+                "history",
+                "Step by step",
+                "Step by step",
+                [Part("text", _STEPS), Part("html", drawn, files=(history,))],
+            ),
+        ]
 
     def files(self, report: Report) -> Mapping[str, Callable[[Path], None]]:
-        """The same as files of their own."""
+        """The same as files of their own, the history first."""
         results = list(self.results.values())
         drawn: dict[str, Callable[[Path], None]] = {"history.svg": partial(_draw_history, results)}
         for name, result in self.results.items():
-            drawn[f"pictures_{_file_name(name)}.png"] = partial(_draw, result, report.labels)
+            file = "".join(one if one.isalnum() or one in "-." else "_" for one in name)
+            drawn[f"pictures_{file}.png"] = partial(_draw, result, report)
         return drawn
+
+
+def _draw(result: AttackResult, report: Report, path: Path) -> None:
+    picture_grid(result, str(path), label_names=report.labels)
+
+
+def _draw_history(results: list[AttackResult], path: Path) -> None:
+    history_curves(results, str(path))
+
+
+def _cards(report: Report, result: AttackResult) -> list[dict[str, Any]]:
+    """An image each: before, δ, after, and what is to be said of them."""
+    what = ("clean", "change, grey is none", "adversarial")
+    return [
+        {
+            "fooled": fooled,
+            "label": f"{'target' if result.towards else 'right answer'} {one.label}",
+            "norms": one.norms,
+            "pictures": [
+                (_picture(pixels), caption, name)
+                for (pixels, caption), name in zip(one.pictures, what, strict=True)
+            ],
+        }
+        for one, fooled in zip(
+            triples(result, _SHOWN, report.label), result.success.tolist(), strict=False
+        )
+    ]
+
+
+def _picture(pixels: Tensor) -> str:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UserError("Pictures need Pillow: pip install nlp_adv[images].") from error
+    levels = (255 * pixels).round().to(torch.uint8).contiguous().numpy()
+    written = BytesIO()
+    kind = "png" if max(levels.shape[:2]) <= _SMALL else "jpeg"
+    Image.fromarray(levels).save(written, kind, quality=90)
+    return f"data:image/{kind};base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
 def exhibit_ids(found: Evaluation, count: int = 32) -> list[int]:
@@ -79,15 +137,21 @@ def exhibit_ids(found: Evaluation, count: int = 32) -> list[int]:
         found: by the attacks.
         count: how many in all.
     """
-    attacked = {record.id for record in found.of(found.titles[0]) if record.attacked}
+    attacked = sorted({record.id for record in found.of(found.titles[0]) if record.attacked})
     is_robust = found.robust()
-    fooled = [number for number in sorted(attacked) if not is_robust[number]]
-    robust = [number for number in sorted(attacked) if is_robust[number]]
+    fooled = [number for number in attacked if not is_robust[number]]
+    robust = [number for number in attacked if is_robust[number]]
     several = min(ROBUST, len(robust))
     chosen = _spaced(fooled, FOOLED + ROBUST - several)
     chosen += _spaced(robust, FOOLED + ROBUST - len(chosen))
-    others = [number for number in sorted(attacked) if number not in chosen]
+    others = [number for number in attacked if number not in chosen]
     return [*chosen, *_spaced(others, count - len(chosen))]
+
+
+def _spaced(ids: list[int], count: int) -> list[int]:
+    """So many of them, evenly spaced."""
+    count = min(count, len(ids))
+    return [ids[place * len(ids) // count] for place in range(count)]
 
 
 def exhibits(
@@ -113,64 +177,3 @@ def exhibits(
         moved: dict[str, Any] = {k: v.cpu() for k, v in vars(result).items() if torch.is_tensor(v)}
         results[name] = replace(result, attack=name, **moved)
     return results
-
-
-def _cards(report: Report, result: AttackResult) -> list[dict[str, Any]]:
-    """An image each: before, δ, after, and what is to be said of them."""
-    cards = []
-    l2, linf = result.norm(2), result.norm(torch.inf)
-    for row in range(min(_SHOWN, len(result))):
-        delta = result.delta[row]
-        peak = float(delta.abs().max())
-        scale = 0.5 / peak if peak > 0 else 1.0
-        clean = _said(report, result.clean_answers[row], result.clean_confidences[row])
-        after = _said(report, result.answers[row], result.confidences[row])
-        label = report.label(int(result.labels[row]))
-        cards.append(
-            {
-                "fooled": bool(result.success[row]),
-                "label": f"{'target' if result.towards else 'right answer'} {label}",
-                "norms": f"‖δ‖₂ = {float(l2[row]):.3g}, ‖δ‖∞ = {float(linf[row]):.3g}",
-                "pictures": [
-                    (_picture(result.x[row]), clean, "clean"),
-                    (_picture(0.5 + scale * delta), f"δ × {scale:.3g}", "change, grey is none"),
-                    (_picture(result.adv[row]), after, "adversarial"),
-                ],
-            }
-        )
-    return cards
-
-
-def _said(report: Report, answer: Tensor, confidence: Tensor) -> str:
-    return f"{report.label(int(answer))}, {percent(float(confidence))}\xa0%"
-
-
-def _picture(pixels: Tensor) -> str:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UserError("Pictures need Pillow: pip install nlp_adv[images].") from error
-    levels = (255 * pixels.detach().float().cpu().clamp(0, 1)).round().to(torch.uint8)
-    image = levels[0] if len(levels) == 1 else levels.permute(1, 2, 0)
-    written = BytesIO()
-    kind = "png" if max(image.shape[:2]) <= _SMALL else "jpeg"
-    Image.fromarray(image.contiguous().numpy()).save(written, kind, quality=90)
-    return f"data:image/{kind};base64,{base64.b64encode(written.getvalue()).decode()}"
-
-
-def _spaced(ids: list[int], count: int) -> list[int]:
-    """So many of them, evenly spaced."""
-    count = min(count, len(ids))
-    return [ids[place * len(ids) // count] for place in range(count)]
-
-
-def _file_name(attack: str) -> str:
-    return "".join(one if one.isalnum() or one in "-." else "_" for one in attack)
-
-
-def _draw(result: AttackResult, labels: Sequence[str], path: Path) -> None:
-    picture_grid(result, str(path), label_names=labels)
-
-
-def _draw_history(results: Sequence[AttackResult], path: Path) -> None:
-    history_curves(results, str(path))

@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from nlp_adv.report.cells import number, percent
+from nlp_adv.report.charts import moves_text
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.standing import moves_text, records_under
-from nlp_adv.report.templates import rendered
+from nlp_adv.report.document import Part, Section
+from nlp_adv.report.page import rendered
 from nlp_adv.report.word_diff import Piece, shortened, word_diff
 from nlp_adv.robustness.record import Record, Substitution
 
 FOOLED, ROBUST = 5, 2
+
+_Pair = tuple[int, Record]  # place of the model, and what was done to it
 
 
 @dataclass(frozen=True)
@@ -24,34 +25,23 @@ class Example:
 
     model: ModelResult
     record: Record
-    pieces: tuple[Piece, ...]
 
     @property
-    def fooled(self) -> bool:
-        """Whether the attack succeeded."""
-        return self.record.outcome == "fooled"
+    def found(self) -> Substitution:
+        """What the attack did."""
+        assert isinstance(self.record.found, Substitution)
+        return self.record.found
 
     @property
     def cost(self) -> str:
         """What it took."""
-        found = self.record.found
-        assert isinstance(found, Substitution)
-        words = f"{number(found.words_changed)} of {number(found.words)} words"
-        return f"{words}, {number(found.queries)} queries"
+        words = f"{number(self.found.words_changed)} of {number(self.found.words)} words"
+        return f"{words}, {number(self.found.queries)} queries"
 
     @property
     def shown(self) -> list[Piece]:
         """Both texts without long unchanged stretches."""
-        return shortened(self.pieces)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Texts of one attack: the fooled first, and how many of these there were."""
-
-    attack: str
-    shown: tuple[Example, ...]
-    fooled: int
+        return shortened(word_diff(self.found.original, self.found.adversarial))
 
 
 @dataclass(frozen=True)
@@ -63,25 +53,25 @@ class WordExhibit:
     """
 
     attacks: Sequence[str]
-    sections: tuple[tuple[str, str], ...] = (("examples", "Examples"),)
 
-    def html(self, report: Report) -> Markup:
+    def sections(self, report: Report) -> list[Section]:
         """Examples of each attack, and one line for those that change no text."""
         groups = {attack: examples_of(report, attack) for attack in self.attacks}
-        return rendered(
+        examples = rendered(
             "words.html.j2",
-            groups=[group for group in groups.values() if group is not None],
-            unmoved=[attack for attack, group in groups.items() if group is None],
+            groups={attack: some for attack, some in groups.items() if some},
+            unmoved=[attack for attack, some in groups.items() if not some],
             answers=lambda record: _answers(report, record),
             label=report.label,
         )
+        return [Section("examples", "Examples", "Examples", [Part("html", examples)])]
 
     def files(self, report: Report) -> Mapping[str, Callable[[Path], None]]:
         """None: the texts stand in the records."""
         return {}
 
 
-def examples_of(report: Report, attack: str) -> Examples | None:
+def examples_of(report: Report, attack: str) -> list[Example]:
     """Up to five fooled and two robust, evenly spaced in the data, the models in turn.
 
     None of an attack by which no text differs: it moves embeddings, or changed nothing.
@@ -89,26 +79,18 @@ def examples_of(report: Report, attack: str) -> Examples | None:
     pairs = [
         (place, record)
         for place, model in enumerate(report.models)
-        for record in records_under(model.records, attack)
+        for record in model.under(attack)
     ]
     if not moves_text([record for _, record in pairs]):
-        return None
+        return []
     turns = len(report.models)
     fooled = [pair for pair in pairs if pair[1].outcome == "fooled"]
     robust = [pair for pair in pairs if pair[1].outcome == "robust"]
     chosen = [*_drawn(fooled, turns, FOOLED), *_drawn(robust, turns, ROBUST)]
-    shown = [Example(report.models[place], record, _pieces(record)) for place, record in chosen]
-    return Examples(attack, tuple(shown), len(fooled))
+    return [Example(report.models[place], record) for place, record in chosen]
 
 
-def _pieces(record: Record) -> tuple[Piece, ...]:
-    assert isinstance(record.found, Substitution)
-    return tuple(word_diff(record.found.original, record.found.adversarial))
-
-
-def _drawn(
-    pairs: Sequence[tuple[int, Record]], models: int, count: int
-) -> list[tuple[int, Record]]:
+def _drawn(pairs: Sequence[_Pair], models: int, count: int) -> list[_Pair]:
     """The middle of each of `count` equal stretches of the ids, from the models in turn."""
     ids = sorted({record.id for _, record in pairs})
     count = min(count, len(ids))

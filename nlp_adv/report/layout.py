@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from nlp_adv.report.cells import (
@@ -15,59 +15,48 @@ from nlp_adv.report.cells import (
     interval,
     norm,
     number,
-    p_value,
     percent,
+    signed,
     spread,
 )
 from nlp_adv.report.content import PublishedValue, Report
-from nlp_adv.report.numbers import MethodNumbers, Numbers, Score, Spread
-from nlp_adv.report.sentences import model_name
-from nlp_adv.report.standing import CLEAN
+from nlp_adv.report.numbers import CLEAN, MethodNumbers, Numbers, Score, Spread
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.seeds import mean_of_shares
-from nlp_adv.robustness.statistics import Share, Summary
 
 
 def accuracy_table(report: Report, numbers: Numbers) -> Table:
     """A row a method; columns clean, each attack, the worst case over all, the largest answer."""
-    all_texts = any(
-        model.clean is not None for method in numbers.methods for model in method.models
-    )
+    all_texts = any(model.clean is not None for model in report.models)
     everywhere = [f"clean, all test {report.noun}s"] if all_texts else []
-    columns = [_with_share(numbers, measure) for measure in numbers.measures]
-    head = ("method", *everywhere, *columns, "largest answer")
+    columns = [_with_share(report, measure) for measure in numbers.measures]
     rows = []
     for method in numbers.methods:
-        failed = sum(check.passed is False for model in method.models for check in model.checks)
-        notes = [f"{len(method.models)} seeds"] if len(method.models) > 1 else []
-        notes += _one_class(method, report)
-        if failed:
-            notes.append(f"⚠ {failed} failed {'check' if failed == 1 else 'checks'}")
-        bad = failed or any(one.constant for one in method.answers)
-        row = [Cell(method.name, tuple(notes), "bad" if bad else "")]
-        if all_texts:
-            row.append(_all_texts([model.clean for model in method.models]))
-        row += [_score(method.scores.get(measure), measure) for measure in numbers.measures]
-        rows.append((*row, _largest(method)))
-    return Table(head, tuple(rows))
+        cells = [_method(method, report), *([_all_texts(method)] if all_texts else [])]
+        cells += [_score(method.scores.get(measure), measure) for measure in numbers.measures]
+        rows.append((*cells, _largest(method)))
+    return Table(("method", *everywhere, *columns, "largest answer"), tuple(rows))
 
 
-def _with_share(numbers: Numbers, measure: str) -> str:
+def _with_share(report: Report, measure: str) -> str:
     """The name of a column; of an attack on embeddings, what ε is of a token's norm."""
-    of = [model.records for method in numbers.methods for model in method.models]
-    records = next((some for some in of if any(r.title == measure for r in some)), ())
-    share = share_of_a_token(records, measure) if records else None
+    shares = (share_of_a_token(model.records, measure) for model in report.models)
+    share = next((share for share in shares if share is not None), None)
     return measure if share is None else f"{measure} (up to {100 * share:.2g} % of a token)"
 
 
-def _one_class(method: MethodNumbers, report: Report) -> list[str]:
-    """A warning where a seed gives one answer to every text."""
-    constant = {report.label(one.answer): None for one in method.answers if one.constant}
-    if not constant:
-        return []
-    several = sum(one.constant for one in method.answers)
-    who = f"{several} of {len(method.answers)} seeds say" if len(method.answers) > 1 else "says"
-    return [f"⚠ {who} “{'”, “'.join(constant)}” to every {report.noun}: its share is no robustness"]
+def _method(method: MethodNumbers, report: Report) -> Cell:
+    """Its name, with warnings where a seed gives one answer to every text or fails a check."""
+    seeds = len(method.models)
+    notes = [f"{seeds} seeds"] if seeds > 1 else []
+    if method.constant:
+        several = f"{len(method.constant)} of {len(method.answers)} seeds say"
+        who = several if len(method.answers) > 1 else "says"
+        answers = "”, “".join(dict.fromkeys(report.label(one.answer) for one in method.constant))
+        notes.append(f"⚠ {who} “{answers}” to every {report.noun}: its share is no robustness")
+    if method.failed:
+        notes.append(f"⚠ {method.failed} failed {'check' if method.failed == 1 else 'checks'}")
+    return Cell(method.name, tuple(notes), "bad" if method.failed or method.constant else "")
 
 
 def _largest(method: MethodNumbers) -> Cell:
@@ -75,12 +64,11 @@ def _largest(method: MethodNumbers) -> Cell:
     shares = Spread.of([one.largest.value for one in method.answers])
     labels = Spread.of([one.label.value for one in method.answers])
     notes = (f"of the labels {percent(labels.mean)}",) if method.answers else ()
-    tone: Tone = "bad" if any(one.constant for one in method.answers) else ""
-    return Cell(spread(shares, percent), notes, tone)
+    return Cell(spread(shares, percent), notes, "bad" if method.constant else "")
 
 
-def _all_texts(shares: Sequence[Share | None]) -> Cell:
-    known = [share for share in shares if share is not None]
+def _all_texts(method: MethodNumbers) -> Cell:
+    known = [model.clean for model in method.models if model.clean is not None]
     notes = (interval(*mean_of_shares(known)),) if known else ()
     return Cell(spread(Spread.of([share.value for share in known]), percent), notes)
 
@@ -93,25 +81,27 @@ def _score(score: Score | None, measure: str) -> Cell:
     if score.difference is not None:
         notes.append(difference(score))
     if score.p_holm is not None:
-        notes.append(p_value(score.p_holm))
+        notes.append("p < 0.001" if score.p_holm < 0.0005 else f"p = {score.p_holm:.3f}")
     return Cell(spread(score.over_seeds, percent), tuple(notes))
 
 
-_DETAILS: dict[str, tuple[Callable[[Summary], float], Callable[[float], str]]] = {
-    "attack succeeds, %": (lambda s: s.success.value, percent),
-    "queries a text": (lambda s: s.queries, number),
-    "words changed, %": (lambda s: s.words_changed, percent),
-    "stopped by the budget, %": (lambda s: s.budget_stopped.value, percent),
+# Column → field of a `Summary`, and how it is shown.
+_Columns = dict[str, tuple[str, Callable[[float], str]]]
+_DETAILS: _Columns = {
+    "attack succeeds, %": ("success", percent),
+    "queries a text": ("queries", number),
+    "words changed, %": ("words_changed", percent),
+    "stopped by the budget, %": ("budget_stopped", percent),
 }
-_OF_IMAGES: dict[str, tuple[Callable[[Summary], float], Callable[[float], str]]] = {
-    "attack succeeds, %": _DETAILS["attack succeeds, %"],
-    "fooled, %": (lambda s: s.fooled.value, percent),
-    "after rounding to 8 bits, %": (lambda s: s.fooled_8_bit.value, percent),
-    "‖δ‖₂": (lambda s: s.l2, norm),
-    "‖δ‖∞": (lambda s: s.linf, norm),
-    "‖δ‖₁": (lambda s: s.l1, norm),
-    "gradients an image": (lambda s: s.gradient_passes, number),
-    "no gradient, %": (lambda s: s.zero_gradients.value, percent),
+_OF_IMAGES: _Columns = {
+    "attack succeeds, %": ("success", percent),
+    "fooled, %": ("fooled", percent),
+    "after rounding to 8 bits, %": ("fooled_8_bit", percent),
+    "‖δ‖₂": ("l2", norm),
+    "‖δ‖∞": ("linf", norm),
+    "‖δ‖₁": ("l1", norm),
+    "gradients an image": ("gradient_passes", number),
+    "no gradient, %": ("zero_gradients", percent),
 }
 
 
@@ -121,17 +111,16 @@ def attack_table(report: Report, numbers: Numbers) -> Table:
     head = ("attack: method", "clean, %", "accuracy, %", *details, f"{report.noun}s")
     rows = []
     for attack in numbers.attacks:
-        for method in numbers.methods:
-            if attack not in method.summaries:
-                continue
-            texts = {summary.examples for summary in method.summaries[attack]}
+        for method in (one for one in numbers.methods if attack in one.scores):
             score = method.scores[attack]
-            row = [Cell(f"{attack}: {method.name}"), Cell(spread(score.clean, percent))]
-            row.append(Cell(spread(score.over_seeds, percent), (interval(score.low, score.high),)))
-            for value, show in details.values():
-                row.append(Cell(spread(method.over_seeds(attack, value), show)))
-            row.append(Cell("–".join(str(number) for number in sorted({min(texts), max(texts)}))))
-            rows.append(tuple(row))
+            texts = {model.summaries[attack].examples for model in method.models}
+            left = Cell(spread(score.over_seeds, percent), (interval(score.low, score.high),))
+            shown = [
+                spread(method.over_seeds(attack, name), show) for name, show in details.values()
+            ]
+            shown.append("–".join(str(count) for count in sorted({min(texts), max(texts)})))
+            named = Cell(f"{attack}: {method.name}"), Cell(spread(score.clean, percent))
+            rows.append((*named, left, *map(Cell, shown)))
     return Table(head, tuple(rows))
 
 
@@ -148,10 +137,9 @@ def check_table(report: Report, *verdicts: bool | None) -> Table:
     for verdict in verdicts:
         text, tone = _VERDICTS[verdict]
         for model in report.models:
-            for check in model.checks:
-                if check.passed is verdict:
-                    row = [text, check.name, model_name(model), check.finding, check.meaning]
-                    rows.append((Cell(row[0], (), tone), *map(Cell, row[1:])))
+            for check in (one for one in model.checks if one.passed is verdict):
+                row = (check.name, model.title, check.finding, check.meaning)
+                rows.append((Cell(text, (), tone), *map(Cell, row)))
     return Table(("verdict", "check", "model", "finding", "what a failure means"), tuple(rows))
 
 
@@ -181,38 +169,33 @@ def published_table(report: Report, numbers: Numbers) -> Table:
     methods = {method.name: method for method in numbers.methods}
     rows = []
     for one in report.published:
-        show: Callable[[float], str] = number if one.metric == "queries" else "{:.1f}".format
         theirs = f"{one.value:,g}" + ("" if one.spread is None else f" ± {one.spread:g}")
-        ours = ours_for(one, methods.get(one.method))
-        apart = ours.mean - one.value
-        gap = MISSING if math.isnan(apart) else f"{apart:+.1f}".replace("-", "−")
+        scale, show = (1, number) if one.metric == "queries" else (100, "{:.1f}".format)
+        found = ours_for(one, methods.get(one.method))
+        ours = Spread(scale * found.mean, scale * found.sd)
+        known = not math.isnan(ours.mean)
+        mine, gap = (spread(ours, show), signed(ours.mean - one.value)) if known else [MISSING] * 2
         read = Cell("read in the paper") if one.verified else Cell("unverified", (), "open")
-        row = [Cell(one.method), Cell(one.attack or MISSING), Cell(one.metric), Cell(theirs)]
-        mine = MISSING if math.isnan(ours.mean) else spread(ours, show)
-        rows.append((*row, Cell(mine), Cell(gap), read, Cell(one.source)))
+        row = [one.method, one.attack or MISSING, one.metric, theirs, mine, gap]
+        rows.append((*map(Cell, row), read, Cell(one.source)))
     head = ("method", "attack", "metric", "published", "here", "here − published", "", "source")
     return Table(head, tuple(rows))
 
 
+_METRICS = {"success": "success", "words changed": "words_changed", "queries": "queries"}
+
+
 def ours_for(one: PublishedValue, method: MethodNumbers | None) -> Spread:
-    """Our value of what a published one measured, in its unit; nan where there is none."""
+    """Our share or number of queries for a published value; nan where there is none."""
     if method is None:
-        return Spread(math.nan, math.nan)
+        return Spread(math.nan)
+    if one.metric in _METRICS:
+        return method.over_seeds(one.attack, _METRICS[one.metric])
     everywhere = [model.clean.value for model in method.models if model.clean]
     if one.metric == "clean" and len(everywhere) == len(method.models):
-        found = Spread.of(everywhere)  # papers test all texts and attack some
-    elif one.metric in ("clean", "under attack"):
-        score = method.scores.get(CLEAN if one.metric == "clean" else one.attack)
-        found = score.over_seeds if score else Spread(math.nan, math.nan)
-    else:
-        values: dict[str, Callable[[Summary], float]] = {
-            "success": lambda s: s.success.value,
-            "words changed": lambda s: s.words_changed,
-            "queries": lambda s: s.queries,
-        }
-        found = method.over_seeds(one.attack, values[one.metric])
-    scale = 1 if one.metric == "queries" else 100
-    return Spread(scale * found.mean, scale * found.sd)
+        return Spread.of(everywhere)  # papers test all texts and attack some
+    score = method.scores.get(CLEAN if one.metric == "clean" else one.attack)
+    return score.over_seeds if score else Spread(math.nan)
 
 
 def run_facts(report: Report, numbers: Numbers) -> dict[str, Any]:

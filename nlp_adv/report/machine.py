@@ -14,56 +14,50 @@ import numpy as np
 
 from nlp_adv.report.charts import robust_radii
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.numbers import Numbers, Score
-from nlp_adv.report.standing import CLEAN, WORST, records_under, share_of
+from nlp_adv.report.numbers import CLEAN, WORST, Numbers, Score, right_answers, share
 from nlp_adv.robustness.answers import Answers
-from nlp_adv.robustness.statistics import Share, summarise
+from nlp_adv.robustness.statistics import Share
 
-# A share of the largest answer near 1 marks a model whose accuracies are the share of one class.
-_SHARES = ("clean", "under_attack", "success", "budget_stopped")
+_COLUMNS = ("examples", "clean", "under_attack", "success", "budget_stopped")
 _MEANS = ("queries", "forwards", "tokens", "words_changed")
-_OF_IMAGES = ("l2", "linf", "l1", "l0", "gradient_passes")
+_OF_IMAGES = ("fooled", "fooled_8_bit", "zero_gradients")
+_MEANS_OF_IMAGES = ("l2", "linf", "l1", "l0", "gradient_passes")
 
 
 def csv_text(report: Report, numbers: Numbers) -> str:
     """One row a model and attack, with the ends of Wilson's 95 % intervals; nan is left empty.
 
     `worst_case`, `clean_all_texts` and `largest_answer`, the share of the most frequent answer
-    without attack, belong to the model and are the same in all its rows.
+    without attack, belong to the model and are the same in all its rows. A largest answer near 1
+    marks a model whose accuracies are the share of one class.
     """
-    rows = [
-        {"method": model.name, "seed": model.seed, "attack": attack}
-        | _attacked(model, attack)
-        | _ends("worst_case", share_of(model, WORST, numbers.together))
-        | _ends("clean_all_texts", model.clean)
-        | {"largest_answer": Answers.of_records(model.records).largest.value}
-        | {"protocol_hash": report.protocol_hash}
-        for model in report.models
-        for attack in numbers.attacks
-        if records_under(model.records, attack)
-    ]
+    rows = []
+    for model in report.models:
+        names = [*_COLUMNS, *_MEANS]
+        if model.of_images:
+            names = [*_COLUMNS, *_OF_IMAGES, *_MEANS, *_MEANS_OF_IMAGES]
+        for attack in (one for one in numbers.attacks if one in model.summaries):
+            row: dict[str, Any] = {"method": model.name, "seed": model.seed, "attack": attack}
+            row |= {name: getattr(model.summaries[attack], name) for name in names}
+            row["worst_case"] = _right(model, WORST, numbers) or Share(0, 0)
+            row["clean_all_texts"] = model.clean or Share(0, 0)
+            row["largest_answer"] = Answers.of_records(model.records).largest.value
+            rows.append(_flat(row | {"protocol_hash": report.protocol_hash}))
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _bare(value) for key, value in row.items()} for row in rows)
+    writer.writerows(rows)
     return out.getvalue()
 
 
-def _attacked(model: ModelResult, attack: str) -> dict[str, Any]:
-    found = summarise(records_under(model.records, attack), model.within)
-    row: dict[str, Any] = {"examples": found.examples}
-    for name in _SHARES:
-        row |= _ends(name, getattr(found, name))
-    if model.of_images:
-        for name in ("fooled", "fooled_8_bit", "zero_gradients"):
-            row |= _ends(name, getattr(found, name))
-    means = (*_MEANS, *_OF_IMAGES) if model.of_images else _MEANS
-    return row | {name: getattr(found, name) for name in means}
-
-
-def _ends(name: str, share: Share | None) -> dict[str, float | None]:
-    low, high = share.interval() if share else (None, None)
-    return {name: share.value if share else None, f"{name}_low": low, f"{name}_high": high}
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Three columns of each share; what is unknown is empty."""
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        cells[name] = value.value if isinstance(value, Share) else value
+        if isinstance(value, Share):
+            cells[f"{name}_low"], cells[f"{name}_high"] = value.interval()
+    return {name: "" if plain(value) is None else value for name, value in cells.items()}
 
 
 def json_text(report: Report, numbers: Numbers) -> str:
@@ -101,33 +95,25 @@ def json_text(report: Report, numbers: Numbers) -> str:
 
 
 def _score(score: Score) -> dict[str, Any]:
+    same = {name: getattr(score, name) for name in ("low", "high", "difference", "p", "p_holm")}
     return {
         "mean": score.over_seeds.mean,
         "sd": score.over_seeds.sd,
-        "low": score.low,
-        "high": score.high,
         "clean": score.clean.mean,
-        "difference": score.difference,
-        "p": score.p,
-        "p_holm": score.p_holm,
+        **same,
         "told_from_0": score.told,
     }
 
 
 def _model(model: ModelResult, numbers: Numbers) -> dict[str, Any]:
+    same = {name: getattr(model, name) for name in ("name", "seed", "description")}
     return {
-        "name": model.name,
-        "seed": model.seed,
-        "description": model.description,
+        **same,
         "clean_all_texts": model.clean,
-        "clean": share_of(model, CLEAN, numbers.together),
+        "clean": _right(model, CLEAN, numbers),
         "answers": Answers.of_records(model.records) if model.records else None,
-        "worst_case": share_of(model, WORST, numbers.together),
-        "attacks": {
-            attack: summarise(records, model.within)
-            for attack in numbers.attacks
-            if (records := records_under(model.records, attack))
-        },
+        "worst_case": _right(model, WORST, numbers),
+        "attacks": model.summaries,
         "checks": model.checks,
         "curves": [
             {
@@ -140,6 +126,12 @@ def _model(model: ModelResult, numbers: Numbers) -> dict[str, Any]:
         ],
         "cost": model.cost,
     }
+
+
+def _right(model: ModelResult, measure: str, numbers: Numbers) -> Share | None:
+    """One model's right answers by one measure; None where it was not measured."""
+    right = right_answers(model, measure, numbers.together)
+    return share(right) if right else None
 
 
 def plain(value: Any) -> Any:
@@ -159,7 +151,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, str | int | float) else str(value)
-
-
-def _bare(value: Any) -> Any:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

@@ -3,67 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from nlp_adv.report import layout, sentences
-from nlp_adv.report.cells import Cell, Table, facts
-from nlp_adv.report.charts import Chart, chart_table, radius_table, robust_radii
+from nlp_adv.report import sentences
+from nlp_adv.report.cells import Cell, Table
 from nlp_adv.report.content import Report
+from nlp_adv.report.document import Part, Section
 from nlp_adv.report.numbers import Numbers
 
 # All that Markdown or the HTML inside it could take for markup.
 _MARKUP = re.compile(r"([\\`*{}\[\]<>#|~&!]|(?<!\w)_|_(?!\w))")
+_WIDEST = 12  # columns of a figure's numbers that are still readable
 
 
-def markdown(
-    report: Report, numbers: Numbers, charts: Sequence[Chart], figures: Sequence[str]
-) -> str:
-    """The page's tables and sentences; the examples are on the page only.
-
-    Args:
-        report: to show.
-        numbers: of it.
-        charts: of accuracy over ε, whose numbers are shown.
-        figures: names of the files drawn beside it.
-    """
+def markdown(report: Report, numbers: Numbers, sections: Sequence[Section]) -> str:
+    """The page's tables, sentences and figures; what is markup without a file is on it alone."""
     found = sentences.verdict(report)
-    parts = [
+    lines = [
         f"# {escaped(report.title)}",
         escaped(sentences.summary(report, numbers)),
         f"{escaped(report.data)} · protocol `{report.protocol_hash}`",
         f"**{escaped(found.text)}**",
         "\n".join(f"- **{escaped(model)}:** {escaped(words)}" for model, words in found.failed),
-        "## Accuracy, in percent",
-        markdown_table(layout.accuracy_table(report, numbers)),
-        escaped(sentences.legend(report, numbers)),
-        escaped(sentences.threat(numbers)),
-        *map(escaped, report.notes),
-        "### Attack by attack",
-        markdown_table(layout.attack_table(report, numbers)),
-        sentences.attack_legend(report),
     ]
-    radii = radius_table(robust_radii(report, numbers.attacks))
-    sections = {
-        "Accuracy over ε": Table((), ()),
-        "Robust radii": radii,
-        "Checks": layout.check_table(report, False, None, True),
-        "Settings" if report.of_images else "Protocol": facts(report.protocol),
-        "Published values": layout.published_table(report, numbers),
-        "Cost of the evaluation": layout.cost_table(numbers),
-        "Seeds and environment": facts(layout.run_facts(report, numbers)),
-    }
-    for title, table in sections.items():
-        if title == "Accuracy over ε" and charts and report.of_images:
-            parts += [f"## {title}", *(markdown_table(chart_table(chart)) for chart in charts)]
-        if table.rows:
-            parts += [f"## {title}", markdown_table(table)]
-        if title == "Checks" and figures:
-            parts += ["## Curves", sentences.band(numbers)]
-            parts += [f"![{name}]({name})" for name in figures]
-    if report.commands:
-        lines = [line for command in report.commands for line in command.splitlines()]
-        parts += ["## Commands", "\n".join(f"    {line}" for line in lines)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    for section in sections:
+        if all(part.files for part in section.parts if part.kind == "html"):
+            lines += [
+                f"## {section.title}",
+                *(line for one in section.parts for line in _told(one)),
+            ]
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _told(part: Part) -> Iterator[str]:
+    if part.folded:  # Markdown cannot fold
+        return
+    if part.kind == "table":
+        yield markdown_table(part.content)
+    elif part.kind == "heading":
+        yield f"### {part.content}"
+    elif part.kind == "code":
+        yield "\n".join(f"    {line}" for line in part.content.splitlines())
+    elif part.kind in ("text", "quiet"):
+        yield escaped(part.content)
+    yield from (f"![{name}]({name})" for name in part.files)
+    if part.kind == "figures":
+        tables = [numbers for _, numbers in part.content if len(numbers.head) <= _WIDEST]
+        yield from map(markdown_table, tables)
 
 
 def markdown_table(table: Table) -> str:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import math
 import statistics as plain
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nlp_adv.errors import UserError
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.standing import (
-    CLEAN,
-    WORST,
-    combined,
-    records_under,
-    share,
-    standing,
-)
 from nlp_adv.report.unlike import check_same_texts, check_same_threat
 from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.paired import holm, mcnemar
 from nlp_adv.robustness.seeds import Interval, difference_over_seeds, mean_over_seeds
-from nlp_adv.robustness.statistics import Share, Summary, summarise
+from nlp_adv.robustness.statistics import Share, is_robust, worst_case
 
+CLEAN, WORST = "clean", "worst case"
 MARKED_FROM = 3  # seeds on both sides: fewer do not show how much seeds differ
 LEVEL = 0.05  # of the marks, for all of a table together
+
+Right = Mapping[int, bool]  # id → whether the answer is right
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Spread:
     """Mean and standard deviation (n − 1) over seeds; sd is nan for one seed."""
 
     mean: float
-    sd: float
+    sd: float = math.nan
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
@@ -82,18 +77,28 @@ class MethodNumbers:
         models: its seeds.
         answers: what each of them answers without attack.
         scores: by measure: `CLEAN`, the attacks, `WORST`; one that is missing was not measured.
-        summaries: of each attack, one a seed.
     """
 
     name: str
     models: tuple[ModelResult, ...]
     answers: tuple[Answers, ...]
     scores: Mapping[str, Score]
-    summaries: Mapping[str, tuple[Summary, ...]]
 
-    def over_seeds(self, attack: str, value: Callable[[Summary], float]) -> Spread:
-        """Mean and sd of one number of an attack."""
-        return Spread.of([value(summary) for summary in self.summaries.get(attack, ())])
+    @property
+    def constant(self) -> list[Answers]:
+        """Those of the seeds that give one answer to every text, or nearly."""
+        return [one for one in self.answers if one.constant]
+
+    @property
+    def failed(self) -> int:
+        """How many checks of its models fail."""
+        return sum(check.passed is False for model in self.models for check in model.checks)
+
+    def over_seeds(self, attack: str, name: str) -> Spread:
+        """Mean and sd of one field of an attack's `Summary`; nan where a seed did not see it."""
+        known = self.models if attack in self.scores else ()
+        found = [getattr(model.summaries[attack], name) for model in known]
+        return Spread.of([one.value if isinstance(one, Share) else one for one in found])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,29 +135,33 @@ def numbers_of(report: Report) -> Numbers:
         UserError: there is nothing to report, an attack has the name of another column, or the
             models were not attacked on the same texts, or not with the same ε.
     """
-    attacks = tuple(dict.fromkeys(r.title for model in report.models for r in model.records))
+    records = [record for model in report.models for record in model.records]
+    attacks = tuple(dict.fromkeys(record.title for record in records))
     if not attacks:
         raise UserError("There are no records to report; attack at least one model first.")
     if taken := {CLEAN, WORST} & set(attacks):
         raise UserError(f"An attack cannot be called {taken.pop()!r}; give it another name.")
     check_same_texts(report.models)
     check_same_threat(report.models)
-    together = combined(report.models)
+    # Words or pixels. Texts and embeddings are not put together: any radius large enough would
+    # decide the worst case.
+    moved = (one.title for one in records if one.changes_text or one.text is None)
+    together = tuple(dict.fromkeys(moved))
     others = [attack for attack in attacks if attack not in together]
     measures = (CLEAN, *together, *([WORST] if len(together) > 1 else []), *others)
-    seeds = report.methods()
+    methods = report.methods()
     right = {
-        (name, measure): [standing(model, measure, together) for model in models]
-        for name, models in seeds.items()
+        (name, measure): [right_answers(model, measure, together) for model in models]
+        for name, models in methods.items()
         for measure in measures
     }
-    baseline = next(iter(seeds))
+    baseline = next(iter(methods))
     scores = {
         (name, measure): _score(
-            one, None if name == baseline else right[baseline, measure], right[name, CLEAN]
+            seeds, None if name == baseline else right[baseline, measure], right[name, CLEAN]
         )
-        for (name, measure), one in right.items()
-        if all(one)
+        for (name, measure), seeds in right.items()
+        if all(seeds)
     }
     adjusted = holm({key: score.p for key, score in scores.items() if score.p is not None})
     scores |= {key: replace(scores[key], p_holm=p) for key, p in adjusted.items()}
@@ -161,39 +170,49 @@ def numbers_of(report: Report) -> Numbers:
             MethodNumbers(
                 name=name,
                 models=tuple(models),
-                answers=tuple(Answers.of_records(m.records) for m in models if m.records),
-                scores={m: scores[name, m] for m in measures if (name, m) in scores},
-                summaries=_summaries(models, attacks),
+                answers=tuple(Answers.of_records(one.records) for one in models if one.records),
+                scores={one: scores[name, one] for one in measures if (name, one) in scores},
             )
-            for name, models in seeds.items()
+            for name, models in methods.items()
         ),
         attacks=attacks,
         measures=measures,
-        together=tuple(together),
+        together=together,
     )
 
 
-def _summaries(
-    models: Sequence[ModelResult], attacks: Sequence[str]
-) -> dict[str, tuple[Summary, ...]]:
-    under = {a: [(records_under(m.records, a), m.within) for m in models] for a in attacks}
-    return {
-        attack: tuple(summarise(records, within) for records, within in each)
-        for attack, each in under.items()
-        if all(records for records, _ in each)
-    }
+def right_answers(model: ModelResult, measure: str, together: Sequence[str]) -> Right:
+    """Which examples a model answers rightly; empty where that was not measured.
+
+    Args:
+        model: with its records.
+        measure: `CLEAN`, `WORST` or an attack's title.
+        together: the attacks that the worst case is over.
+    """
+    if measure == CLEAN:
+        return {record.id: record.attacked for record in model.records}
+    if measure != WORST:
+        return {one.id: is_robust(one, model.within) for one in model.under(measure)}
+    # An example that one attack never saw has no worst case; a model that one never saw, neither.
+    ids = [{record.id for record in model.under(attack)} for attack in together]
+    common = set.intersection(*ids) if ids else set()
+    chosen = [one for one in model.records if one.id in common and one.title in together]
+    return worst_case(chosen, model.within) if common else {}
+
+
+def share(right: Right) -> Share:
+    """So many of them."""
+    return Share(sum(right.values()), len(right))
 
 
 def _score(
-    seeds: Sequence[Mapping[int, bool]],
-    baseline: Sequence[Mapping[int, bool]] | None,
-    clean: Sequence[Mapping[int, bool]],
+    seeds: Sequence[Right], baseline: Sequence[Right] | None, clean: Sequence[Right]
 ) -> Score:
     shares = tuple(share(seed) for seed in seeds)
     if len(seeds) == 1:
         low, high = shares[0].interval()
     else:
-        common = _on_common(seeds, seeds)
+        common = _on_common(seeds)
         low, high = mean_over_seeds(common) if common[0] else (math.nan, math.nan)
     same = [
         share({number: before[number] for number in seed}).value
@@ -201,22 +220,19 @@ def _score(
     ]
     over_seeds = Spread.of([share.value for share in shares])
     score = Score(shares=shares, over_seeds=over_seeds, low=low, high=high, clean=Spread.of(same))
-    if baseline is None or not all(baseline) or not _common([*baseline, *seeds]):
+    if baseline is None or not all(baseline):
         return score
-    mine, theirs = _on_common(seeds, baseline), _on_common(baseline, seeds)
-    found, fewest = difference_over_seeds(mine, theirs), min(len(seeds), len(baseline))
-    alone = len(seeds) == len(baseline) == 1
-    p = mcnemar(theirs[0], mine[0]) if alone else found.p
+    compared = _on_common([*seeds, *baseline])
+    if not compared[0]:
+        return score
+    mine, theirs = compared[: len(seeds)], compared[len(seeds) :]
+    found = difference_over_seeds(mine, theirs)
+    p = mcnemar(theirs[0], mine[0]) if len(compared) == 2 else found.p
+    fewest = min(len(mine), len(theirs))
     return replace(score, difference=replace(found, p=p), seeds=fewest, p=p)
 
 
-def _common(seeds: Sequence[Mapping[int, bool]]) -> set[int]:
-    """The texts that every seed has."""
-    return set.intersection(*map(set, seeds))
-
-
-def _on_common(
-    seeds: Sequence[Mapping[int, bool]], others: Sequence[Mapping[int, bool]]
-) -> list[dict[int, bool]]:
-    ids = _common([*seeds, *others])
+def _on_common(seeds: Sequence[Right]) -> list[dict[int, bool]]:
+    """The answers to those texts that every seed has."""
+    ids = set.intersection(*map(set, seeds))
     return [{number: seed[number] for number in ids} for seed in seeds]

@@ -2,89 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from nlp_adv.report import layout, sentences
-from nlp_adv.report.cells import facts
-from nlp_adv.report.charts import Chart, chart_table, radius_table, robust_radii
+from nlp_adv.report import sentences
 from nlp_adv.report.content import Report
-from nlp_adv.report.drawn import inline
-from nlp_adv.report.exhibits import Exhibit
+from nlp_adv.report.document import Section
 from nlp_adv.report.numbers import Numbers
-from nlp_adv.report.templates import rendered, style
 
 
-@dataclass(frozen=True)
-class Charts:
-    """All that is drawn of a report."""
-
-    epsilon: Sequence[Chart]
-    queries: Sequence[Chart]
-    radii: Sequence[Chart]
-
-
-def page(report: Report, numbers: Numbers, charts: Charts, exhibit: Exhibit | None) -> str:
+def page(report: Report, numbers: Numbers, sections: Sequence[Section]) -> str:
     """The whole page."""
-    published, cost = layout.published_table(report, numbers), layout.cost_table(numbers)
-    figures = [_figures(some, 100 * place) for place, some in enumerate(vars(charts).values())]
-    sections = {
-        ("accuracy", "Accuracy"): True,
-        ("checks", "Checks"): True,
-        ("epsilon", "ε"): bool(charts.epsilon),
-        ("radii", "Robust radii"): bool(charts.radii),
-        ("queries", "Queries"): bool(charts.queries),
-        **dict.fromkeys(exhibit.sections if exhibit else (), True),
-        ("protocol", "Settings" if report.of_images else "Protocol"): True,
-        ("published", "Published values"): bool(published.rows),
-        ("cost", "Cost"): bool(cost.rows),
-        ("run", "Run"): True,
-    }
     return rendered(
         "page.html.j2",
-        style=style(),
+        style=Markup(files("nlp_adv.report").joinpath("page.css").read_text(encoding="utf-8")),
         report=report,
-        baseline=numbers.baseline.name,
         summary=sentences.summary(report, numbers),
         verdict=sentences.verdict(report),
-        sections=[section for section, there in sections.items() if there],
-        accuracy=layout.accuracy_table(report, numbers),
-        legend=sentences.legend(report, numbers),
-        threat=sentences.threat(numbers),
-        attacks=layout.attack_table(report, numbers),
-        attack_legend=sentences.attack_legend(report),
-        checks=layout.check_table(report, False, None),
-        passed=layout.check_table(report, True),
-        band=sentences.band(numbers),
-        epsilon_charts=figures[0],
-        query_charts=figures[1],
-        radius_charts=figures[2],
-        radii=radius_table(robust_radii(report, numbers.attacks)),
-        exhibit=exhibit.html(report) if exhibit else Markup(""),
-        protocol=facts(report.protocol),
-        published=published,
-        cost=cost,
-        run=facts(layout.run_facts(report, numbers)),
-        trained=[(name, facts(described)) for name, described in _training(report).items()],
+        sections=sections,
     )
 
 
-def _figures(charts: Sequence[Chart], first: int) -> list[dict[str, Any]]:
-    return [
-        {"svg": Markup(inline(chart, first + place)), "table": chart_table(chart)}
-        for place, chart in enumerate(charts)
-    ]
+def rendered(template: str, **content: Any) -> Markup:
+    """A template of this folder, filled in; texts are escaped: an attacked one may hold markup."""
+    return Markup(_environment().get_template(template).render(**content))
 
 
-def _training(report: Report) -> dict[str, Mapping[str, Any]]:
-    """How each model was trained; once for seeds that were trained alike."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for name, seeds in report.methods().items():
-        alike = all(model.description == seeds[0].description for model in seeds)
-        for model in seeds[:1] if alike else seeds:
-            if model.description:
-                found[name if alike else sentences.model_name(model)] = model.description
-    return found
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("nlp_adv.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"tied": _tied, "soft": _soft}
+    return environment
+
+
+def _tied(text: str) -> str:
+    """No line break between a number and its sign, or a model and its seed."""
+    return re.sub(r" (?=[%±])|(?<=±) |(?<=seed) (?=\d)", "\xa0", text)
+
+
+def _soft(text: str) -> Markup:
+    """A long name may break behind an underscore or a slash, and nowhere else."""
+    return Markup(re.sub(r"(?<=\w)([_/])(?=\w)", r"\1<wbr>", str(escape(text))))

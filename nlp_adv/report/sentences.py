@@ -7,19 +7,29 @@ from dataclasses import dataclass
 
 from nlp_adv.report.cells import Tone, percent, points
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.numbers import MARKED_FROM, MethodNumbers, Numbers, Score
-from nlp_adv.report.standing import WORST
+from nlp_adv.report.numbers import MARKED_FROM, WORST, MethodNumbers, Numbers, Score
 from nlp_adv.report.unlike import grows, median_tokens, share_of_a_token
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.curve import NORMS
 from nlp_adv.robustness.statistics import norm_of, radius_of
 
+HASH = "Numbers of another hash were measured otherwise and do not compare."
+PUBLISHED = (
+    "Under the protocols of their papers, not under this one: compare orders and differences "
+    "rather than values. “Unverified” ones are quoted from elsewhere or from memory."
+)
+QUERIES = "Read off one run: a text is fooled at the number of queries that its success took."
+RADII = (
+    "How long the smallest δ is that changes the answer, as an attack found it: the share of "
+    "examples, of those that were right without attack, that a δ no longer than this fools."
+)
+
 
 def summary(report: Report, numbers: Numbers) -> str:
     """The report in one sentence: who stands best, by how much, and whether to believe it."""
-    measure = WORST if WORST in numbers.measures else numbers.attacks[0]
-    several = f"the worst of {len(numbers.together)} attacks"
-    under = several if measure == WORST else measure
+    worst = WORST in numbers.measures
+    measure = WORST if worst else numbers.attacks[0]
+    under = f"the worst of {len(numbers.together)} attacks" if worst else measure
     scored = [method for method in numbers.methods if measure in method.scores]
     if not scored:
         return f"No method was measured under {under}."
@@ -32,8 +42,7 @@ def summary(report: Report, numbers: Numbers) -> str:
     led = "" if report.target is None else f" and not led to “{report.label(report.target)}”"
     kept = (
         f"{percent(accuracy(best))} % of {score.shares[0].total} {report.noun}s right{led} under "
-        f"{under} "
-        f"({percent(score.clean.mean)} % without attack)"
+        f"{under} ({percent(score.clean.mean)} % without attack)"
     )
     if len(scored) == 1:
         said = f"{best.name} answers {kept}"
@@ -43,12 +52,12 @@ def summary(report: Report, numbers: Numbers) -> str:
         said = f"Of {len(scored)} methods {best.name} answers most, {kept}"
         if score.difference is not None:
             said += f", {points(score.difference)} points over {first.name}{_doubt(score)}"
-    if any(one.constant for one in best.answers):
+    if best.constant:
         said += (
             f"; but it gives every {report.noun} the same answer, so the number is the share of "
+            f"one class"
         )
-        said += "one class"
-    elif _fails(best.models):
+    elif best.failed:
         said += "; but it fails a check, so the number may not be robustness"
     return f"{said}."
 
@@ -88,16 +97,15 @@ def verdict(report: Report) -> Verdict:
             "open",
         )
     failing = [(model, check) for model, check in checks if check.passed is False]
-    failed = _grouped(failing)
     undecided = sum(check.passed is None for _, check in checks)
     passed = len(checks) - len(failing) - undecided
     if failing:
-        names = ", ".join(name for name, seeds in report.methods().items() if _fails(seeds))
+        names = ", ".join(dict.fromkeys(model.name for model, _ in failing))
         return Verdict(
             f"✗ {len(failing)} of {len(checks)} checks failed: do not read the accuracy of {names} "
             f"as robustness. {passed} passed, {undecided} undecided.",
             "bad",
-            failed,
+            _grouped(failing),
         )
     text = f"{passed} of {len(checks)} checks passed, {undecided} undecided."
     return Verdict(f"? {text}", "open") if undecided else Verdict(f"✓ {text}", "good")
@@ -111,11 +119,12 @@ def _grouped(failing: Sequence[tuple[ModelResult, Check]]) -> tuple[tuple[str, s
     found = []
     for (name, _), same in groups.items():
         model, check = same[0]
-        words = _sentences(check.name, check.finding, check.meaning)
+        parts = (check.name, check.finding, check.meaning)
+        words = " ".join(f"{part.rstrip('. ')}." for part in parts if part)
         if len(same) > 1:
             seeds = ", ".join(str(one.seed) for one, _ in same)
             words += f" So with seed {seeds}; the numbers are those of seed {model.seed}."
-        found.append((model_name(model) if len(same) == 1 else name, words))
+        found.append((model.title if len(same) == 1 else name, words))
     return tuple(found)
 
 
@@ -134,8 +143,9 @@ def legend(report: Report, numbers: Numbers) -> str:
         "share of one class."
     )
     if WORST in numbers.measures:
+        one = f"an {noun}" if report.of_images else f"a {noun}"
         read += (
-            f" “worst case” counts {_a(noun)} as right only if the model is robust to every attack "
+            f" “worst case” counts {one} as right only if the model is robust to every attack "
             f"on the {noun}" + (", from every start." if report.of_images else ".")
         )
     if report.target is not None:
@@ -145,7 +155,7 @@ def legend(report: Report, numbers: Numbers) -> str:
     if within is not None:
         read += (
             f" An attack counts where its δ has an {NORMS[norm_of(within)]} norm of at most "
-            f"{radius(radius_of(within), norm_of(within), levels=report.of_images)}."
+            f"{_radius(radius_of(within), norm_of(within), levels=report.of_images)}."
         )
     if len(numbers.methods) > 1:
         read += (
@@ -154,43 +164,33 @@ def legend(report: Report, numbers: Numbers) -> str:
             f"for all comparisons of the table. ▲ better, ▼ worse: p < 0.05, from at least "
             f"{MARKED_FROM} seeds of both; Δ all else."
         )
-        alone_p = any(
-            score.seeds == 1
-            for method in numbers.methods
-            for score in method.scores.values()
-            if score.difference is not None
+    scores = (score for method in numbers.methods for score in method.scores.values())
+    if any(score.seeds == 1 for score in scores):
+        read += (
+            " Of one seed each, p is McNemar's exact test and p and interval are of these two "
+            "models, not of others trained like them."
         )
-        if alone_p:
-            read += (
-                " Of one seed each, p is McNemar's exact test and p and interval are of these two "
-                "models, not of others trained like them."
-            )
     return read
 
 
 def threat(numbers: Numbers) -> str:
     """What the radii of attacks on embeddings amount to; empty without one."""
-    first = numbers.baseline.models[0]
-    shares = {
-        a: share_of_a_token(first.records, a)
-        for a in numbers.attacks
-        if any(record.title == a for record in first.records)
-    }
+    records = numbers.baseline.models[0].records
+    shares = {attack: share_of_a_token(records, attack) for attack in numbers.attacks}
     known = {attack: share for attack, share in shares.items() if share is not None}
     if not known:
         return ""
     attack, share = max(known.items(), key=lambda item: item[1])
-    tokens = median_tokens(first.records, attack)
-    return (
+    told = (
         f"ε is a share of the norm of the embeddings, and all that it allows may go to one token: "
         f"{attack} may move a token by {100 * share:.2g} % of one token's norm in a text of "
-        f"{tokens:g} tokens, the median here."
-        + (
-            " At the same ε a longer text is attacked harder: numbers of texts of other lengths "
-            "do not compare."
-            if grows(attack)
-            else ""
-        )
+        f"{median_tokens(records, attack):g} tokens, the median here."
+    )
+    if not grows(attack):
+        return told
+    return (
+        f"{told} At the same ε a longer text is attacked harder: numbers of texts of other lengths "
+        f"do not compare."
     )
 
 
@@ -209,15 +209,11 @@ def attack_legend(report: Report) -> str:
     )
 
 
-def radius(epsilon: float, norm: str, *, levels: bool) -> str:
+def _radius(epsilon: float, norm: str, *, levels: bool) -> str:
     """ε as people write it; whole grey levels as such."""
     grey = 255 * epsilon
     whole = levels and norm == "linf" and epsilon > 0 and abs(grey - round(grey)) < 1e-6
     return f"{round(grey)}/255" if whole else f"{epsilon:.4g}"
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def band(numbers: Numbers) -> str:
@@ -225,17 +221,3 @@ def band(numbers: Numbers) -> str:
     if not numbers.several_seeds:
         return "Bands: Wilson's 95 % interval."
     return "Bands: from the lowest to the highest seed; of one seed, Wilson's 95 % interval."
-
-
-def model_name(model: ModelResult) -> str:
-    """The method, and the seed where there is one."""
-    return model.name if model.seed is None else f"{model.name}, seed {model.seed}"
-
-
-def _fails(seeds: Sequence[ModelResult]) -> bool:
-    return any(check.passed is False for model in seeds for check in model.checks)
-
-
-def _sentences(*parts: str) -> str:
-    """Each ends with one full stop."""
-    return " ".join(f"{part.rstrip('. ')}." for part in parts if part)

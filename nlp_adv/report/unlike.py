@@ -44,9 +44,7 @@ def check_same_threat(models: Sequence[ModelResult]) -> None:
     """
     first: dict[str, tuple[float, str]] = {}
     for model in models:
-        for attack in dict.fromkeys(record.title for record in model.records):
-            if not grows(attack):
-                continue
+        for attack in filter(grows, dict.fromkeys(record.title for record in model.records)):
             length = median_tokens(model.records, attack)
             other, name = first.setdefault(attack, (length, model.name))
             if max(length, other) > _LENGTHS * min(length, other):
@@ -66,14 +64,13 @@ def grows(attack: str) -> bool:
 def share_of_a_token(records: Sequence[Record], attack: str) -> float | None:
     """How far the attack may move one token, as a share of a token's norm, at the median length.
 
-    None where the attack is not on embeddings, or its ε is not relative.
+    None where the attack is not on embeddings, its ε is not relative, or it is in no record.
     """
     named = _TITLE.fullmatch(attack)
-    if not named or named[3]:
+    if not named or named[3] or not any(record.title == attack for record in records):
         return None
-    tokens = median_tokens(records, attack)
     per: Per = "token" if named[2] else "example"
-    return token_share(float(named[4]), tokens, norm=named[1], per=per)
+    return token_share(float(named[4]), median_tokens(records, attack), norm=named[1], per=per)
 
 
 def median_tokens(records: Sequence[Record], attack: str) -> float:

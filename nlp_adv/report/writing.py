@@ -8,12 +8,13 @@ from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.report.charts import epsilon_charts, query_charts, radius_charts, robust_radii
 from nlp_adv.report.content import Report
+from nlp_adv.report.document import sections_of
 from nlp_adv.report.drawn import sheet
 from nlp_adv.report.exhibit_words import WordExhibit
 from nlp_adv.report.machine import csv_text, json_text
 from nlp_adv.report.markdown import markdown
 from nlp_adv.report.numbers import numbers_of
-from nlp_adv.report.page import Charts, page
+from nlp_adv.report.page import page
 
 
 def write_report(report: Report, folder: str | Path) -> list[Path]:
@@ -33,27 +34,22 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
         UserError: there is nothing to report, or the folder cannot be written.
     """
     numbers = numbers_of(report)
-    charts = Charts(
-        epsilon_charts(report),
-        query_charts(report, numbers.attacks),
-        radius_charts(robust_radii(report, numbers.attacks)),
-    )
+    charts = {
+        "epsilon_curve.svg": epsilon_charts(report),
+        "query_budget.svg": query_charts(report, numbers.attacks),
+        "robust_radii.svg": radius_charts(robust_radii(report, numbers.attacks)),
+    }
     exhibit = report.exhibit
     if exhibit is None and not report.of_images:
         exhibit = WordExhibit(numbers.attacks)
-    sheets = {
-        "epsilon_curve.svg": charts.epsilon,
-        "query_budget.svg": charts.queries,
-        "robust_radii.svg": charts.radii,
-    }
-    figures = {name: sheet(some) for name, some in sheets.items() if some}
     pictures = exhibit.files(report) if exhibit else {}
+    sections = sections_of(report, numbers, charts, exhibit)
     texts = {
-        "report.html": page(report, numbers, charts, exhibit),
-        "report.md": markdown(report, numbers, charts.epsilon, [*figures, *pictures]),
+        "report.html": page(report, numbers, sections),
+        "report.md": markdown(report, numbers, sections),
         "report.csv": csv_text(report, numbers),
         "report.json": json_text(report, numbers),
-        **figures,
+        **{name: sheet(some) for name, some in charts.items() if some},
     }
     target = Path(folder)
     try:

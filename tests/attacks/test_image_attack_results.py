@@ -23,7 +23,7 @@ from nlp_adv.attacks.quiet import quiet
 from nlp_adv.attacks.result import to_8_bit
 from nlp_adv.attacks.views import pixel_rows
 from nlp_adv.perturbation import L2Ball, LInfBall
-from nlp_adv.report.histories import history_curves
+from nlp_adv.report import history_curves
 
 CE = nn.functional.cross_entropy
 SGD, Adam = torch.optim.SGD, torch.optim.Adam

@@ -55,7 +55,7 @@ def test_a_row_shows_before_delta_and_after(channels):
         assert f"δ × {float(scale):.3g}" in figure.axes[3 * row + 1].get_title()
         assert f"{float(result.norm(2)[row]):.3g}" in figure.axes[3 * row + 1].get_title()
         answer = NAMES[int(result.answers[row])][:10]
-        sure = f"{100 * float(result.confidences[row]):.0f} %"
+        sure = f"{100 * float(result.confidences[row]):.1f}\xa0%"
         assert answer in figure.axes[3 * row + 2].get_title()
         assert sure in figure.axes[3 * row + 2].get_title()
     assert figure.axes[5].get_title().startswith("wrong before")

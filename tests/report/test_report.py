@@ -195,13 +195,14 @@ class TestNumbers:
         found = {tuple(map(tuple, table[1:])) for table in pages}
         facts = {tuple(map(tuple, table)) for table in pages}
         assert tuple(map(tuple, marks[2][1:4])) in found  # checks; the page folds those that pass
-        assert tuple(map(tuple, marks[3][1:])) in facts  # protocol, without a head on the page
-        assert tuple(map(tuple, marks[4][1:])) in found  # published
-        assert tuple(map(tuple, marks[5][1:])) in found  # cost
-        assert tuple(map(tuple, marks[6][1:])) in facts
+        assert tuple(map(tuple, marks[3][1:])) in found  # the numbers of a figure
+        assert tuple(map(tuple, marks[4][1:])) in facts  # protocol, without a head on the page
+        assert tuple(map(tuple, marks[5][1:])) in found  # published
+        assert tuple(map(tuple, marks[6][1:])) in found  # cost
+        assert tuple(map(tuple, marks[7][1:])) in facts
 
     def test_published_values_stand_beside_ours(self, report, files):
-        head, *rows = markdown_tables(files["report.md"])[4]
+        head, *rows = markdown_tables(files["report.md"])[5]
         assert head[3:6] == ["published", "here", "here − published"]
         clean = 100 * statistics.mean(m.clean.value for m in report.methods()["plain"])
         freelb = [100 * accuracy(m, "textfooler") for m in report.methods()["freelb"]]

@@ -1,0 +1,165 @@
+"""The sections of a report, which the page and the Markdown both show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+from nlp_adv.report import layout, sentences
+from nlp_adv.report.cells import Table, facts
+from nlp_adv.report.charts import Chart, chart_table, radius_table, robust_radii
+from nlp_adv.report.content import Exhibit, Report
+from nlp_adv.report.drawn import inline
+from nlp_adv.report.numbers import Numbers
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing in a section.
+
+    Args:
+        kind: "text" is a paragraph and "quiet" a smaller one, "heading" stands above what follows,
+            "table" is a `Table`, "figures" are (`<svg>`, its numbers) each, "html" is markup, and
+            "code" is shown as it is.
+        content: what is shown.
+        look: of a table on the page: "words" for one of sentences, "facts" for names and values.
+        folded: the line behind which the page hides it.
+        files: names of pictures that say the same where there is no page.
+    """
+
+    kind: Literal["text", "quiet", "heading", "table", "figures", "html", "code"]
+    content: Any
+    look: str = ""
+    folded: str = ""
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with an entry in its contents; one of parts without content is left out.
+
+    Args:
+        anchor, name: of that entry.
+        title: above the section.
+        parts: in order.
+    """
+
+    anchor: str
+    name: str
+    title: str
+    parts: Sequence[Part]
+
+
+def table(content: Table, look: str = "", folded: str = "") -> list[Part]:
+    """A table, if it has rows."""
+    return [Part("table", content, look, folded)] if content.rows else []
+
+
+def sections_of(
+    report: Report, numbers: Numbers, charts: Mapping[str, Sequence[Chart]], exhibit: Exhibit | None
+) -> list[Section]:
+    """All of a report below its verdict.
+
+    Args:
+        report, numbers: what is shown.
+        charts: by the name of the file that they stand in.
+        exhibit: of single examples.
+    """
+    epsilon, queries, radii = (
+        [Part("figures", _inline(some, 100 * place), files=(name,))] if some else []
+        for place, (name, some) in enumerate(charts.items())
+    )
+    band, settings = sentences.band(numbers), "Settings" if report.of_images else "Protocol"
+    moved = "pixels" if report.of_images else "word embeddings"
+    found = [
+        Section("accuracy", "Accuracy", "Accuracy, in percent", _accuracy(report, numbers)),
+        Section("checks", "Checks", "Checks", _checks(report)),
+        Section(
+            "epsilon",
+            "ε",
+            "Accuracy and the size of the perturbation",
+            epsilon and [Part("text", f"The attack moves {moved} by at most ε. {band}"), *epsilon],
+        ),
+        Section(
+            "radii",
+            "Robust radii",
+            "Robust radii",
+            radii
+            and [
+                Part("text", sentences.RADII),
+                *radii,
+                *table(radius_table(robust_radii(report, numbers.attacks))),
+            ],
+        ),
+        Section(
+            "queries",
+            "Queries",
+            "Accuracy and the queries an attack may ask",
+            queries and [Part("text", f"{sentences.QUERIES} {band}"), *queries],
+        ),
+        *(exhibit.sections(report) if exhibit else ()),
+        Section(
+            "protocol",
+            settings,
+            settings,
+            [
+                Part("text", f"Hash {report.protocol_hash}. {sentences.HASH}"),
+                *table(facts(report.protocol), "facts"),
+            ],
+        ),
+        Section("published", "Published values", "Published values", _published(report, numbers)),
+        Section("cost", "Cost", "Cost of the evaluation", _cost(numbers)),
+        Section("run", "Run", "Seeds, training, environment", _run(report, numbers)),
+    ]
+    return [section for section in found if section.parts]
+
+
+def _inline(charts: Sequence[Chart], first: int) -> list[tuple[Markup, Table]]:
+    numbered = enumerate(charts, first)
+    return [(Markup(inline(chart, number)), chart_table(chart)) for number, chart in numbered]
+
+
+def _accuracy(report: Report, numbers: Numbers) -> list[Part]:
+    quiet = [sentences.legend(report, numbers), sentences.threat(numbers), *report.notes]
+    return [
+        *table(layout.accuracy_table(report, numbers)),
+        *(Part("quiet", words) for words in quiet if words),
+        Part("heading", "Attack by attack"),
+        *table(layout.attack_table(report, numbers)),
+        Part("quiet", sentences.attack_legend(report)),
+    ]
+
+
+def _checks(report: Report) -> list[Part]:
+    passed = layout.check_table(report, True)
+    shown = [
+        *table(layout.check_table(report, False, None), "words"),
+        *table(passed, "words", f"{len(passed.rows)} passed"),
+    ]
+    return shown or [Part("text", "None were run.")]
+
+
+def _published(report: Report, numbers: Numbers) -> list[Part]:
+    shown = table(layout.published_table(report, numbers), "words")
+    return shown and [Part("text", sentences.PUBLISHED), *shown]
+
+
+def _cost(numbers: Numbers) -> list[Part]:
+    shown = table(layout.cost_table(numbers))
+    told = f"Mean over seeds; × is the ratio to {numbers.baseline.name}."
+    return shown and [*shown, Part("quiet", told)]
+
+
+def _run(report: Report, numbers: Numbers) -> list[Part]:
+    parts = table(facts(layout.run_facts(report, numbers)), "facts")
+    for name, seeds in report.methods().items():  # once for seeds that were trained alike
+        alike = all(model.description == seeds[0].description for model in seeds)
+        for model in seeds[:1] if alike else seeds:
+            how = f"How {name if alike else model.title} was trained"
+            parts += table(facts(model.description), "facts", how)
+    if report.commands:
+        parts += [Part("heading", "Commands"), Part("code", "\n".join(report.commands))]
+    return parts
