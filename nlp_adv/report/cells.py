@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +35,12 @@ class Table:
 
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+    @classmethod
+    def of(cls, head: Iterable[str], *rows: Iterable[Cell | str]) -> Table:
+        """Rows whose cells may be plain texts."""
+        cells = (tuple(one if isinstance(one, Cell) else Cell(one) for one in row) for row in rows)
+        return cls(tuple(head), tuple(cells))
 
 
 def percent(value: float) -> str:
@@ -86,7 +92,7 @@ def difference(score: Score) -> str:
 
 def facts(values: Mapping[str, Any]) -> Table:
     """Name and value, a row each."""
-    return Table(("", ""), tuple((Cell(str(k)), Cell(_plain(v))) for k, v in values.items()))
+    return Table.of(("", ""), *((str(key), _plain(one)) for key, one in values.items()))
 
 
 def _plain(value: Any) -> str:

@@ -219,10 +219,10 @@ def radius_table(radii: Sequence[Radii]) -> Table:
     for one in radii:
         shown = [f"{value:.4g}" if value < math.inf else "not found" for value in one.quartiles]
         share = sum(value < math.inf for value in one.values) / len(one.values)
-        row = f"{one.attack}: {one.method}", NORMS[one.norm], *shown, percent(share)
-        rows.append(tuple(map(Cell, (*row, str(len(one.values))))))
+        named = f"{one.attack}: {one.method}", NORMS[one.norm]
+        rows.append((*named, *shown, percent(share), str(len(one.values))))
     head = ("attack: method", "norm", "lower quartile", "median", "upper quartile", "found, %")
-    return Table((*head, "examples"), tuple(rows))
+    return Table.of((*head, "examples"), *rows)
 
 
 def chart_table(chart: Chart) -> Table:
@@ -231,10 +231,10 @@ def chart_table(chart: Chart) -> Table:
     rows = []
     for line in chart.lines:
         at = {point.x: point for point in line.points}
-        cells = [_told(at[x]) if x in at else Cell(MISSING) for x in xs]
-        rows.append((Cell(line.name), *cells, *([] if chart.steps else [Cell(_area(line))])))
+        cells = [_told(at[x]) if x in at else MISSING for x in xs]
+        rows.append((line.name, *cells, *([] if chart.steps else [_area(line)])))
     shown = [f"{x:g}/255" if chart.levels and x and x == int(x) else f"{x:g}" for x in xs]
-    return Table((chart.x_label, *shown, *([] if chart.steps else ["area"])), tuple(rows))
+    return Table.of((chart.x_label, *shown, *([] if chart.steps else ["area"])), *rows)
 
 
 def _told(point: Mark) -> Cell:

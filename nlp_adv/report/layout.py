@@ -35,7 +35,7 @@ def accuracy_table(report: Report, numbers: Numbers) -> Table:
         cells = [_method(method, report), *([_all_texts(method)] if all_texts else [])]
         cells += [_score(method.scores.get(measure), measure) for measure in numbers.measures]
         rows.append((*cells, _largest(method)))
-    return Table(("method", *everywhere, *columns, "largest answer"), tuple(rows))
+    return Table.of(("method", *everywhere, *columns, "largest answer"), *rows)
 
 
 def _with_share(report: Report, measure: str) -> str:
@@ -109,7 +109,7 @@ def attack_table(report: Report, numbers: Numbers) -> Table:
     """A row an attack and method: what the attack achieved, and what it took."""
     details = _OF_IMAGES if report.of_images else _DETAILS
     head = ("attack: method", "clean, %", "accuracy, %", *details, f"{report.noun}s")
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for attack in numbers.attacks:
         for method in (one for one in numbers.methods if attack in one.scores):
             score = method.scores[attack]
@@ -118,10 +118,10 @@ def attack_table(report: Report, numbers: Numbers) -> Table:
             shown = [
                 spread(method.over_seeds(attack, name), show) for name, show in details.values()
             ]
-            shown.append("–".join(str(count) for count in sorted({min(texts), max(texts)})))
-            named = Cell(f"{attack}: {method.name}"), Cell(spread(score.clean, percent))
-            rows.append((*named, left, *map(Cell, shown)))
-    return Table(head, tuple(rows))
+            counts = "–".join(str(count) for count in sorted({min(texts), max(texts)}))
+            named = f"{attack}: {method.name}", spread(score.clean, percent)
+            rows.append((*named, left, *shown, counts))
+    return Table.of(head, *rows)
 
 
 _VERDICTS: dict[bool | None, tuple[str, Tone]] = {
@@ -138,9 +138,9 @@ def check_table(report: Report, *verdicts: bool | None) -> Table:
         text, tone = _VERDICTS[verdict]
         for model in report.models:
             for check in (one for one in model.checks if one.passed is verdict):
-                row = (check.name, model.title, check.finding, check.meaning)
-                rows.append((Cell(text, (), tone), *map(Cell, row)))
-    return Table(("verdict", "check", "model", "finding", "what a failure means"), tuple(rows))
+                shown = check.name, model.title, check.finding, check.meaning
+                rows.append((Cell(text, (), tone), *shown))
+    return Table.of(("verdict", "check", "model", "finding", "what a failure means"), *rows)
 
 
 def cost_table(numbers: Numbers) -> Table:
@@ -160,14 +160,14 @@ def cost_table(numbers: Numbers) -> Table:
             ratio = value / first if first else math.nan
             shown = () if method is numbers.baseline or math.isnan(ratio) else (f"× {ratio:.2f}",)
             row.append(Cell(number(value), shown))
-        rows.append(tuple(row))
-    return Table(("method", *kinds), tuple(rows))
+        rows.append(row)
+    return Table.of(("method", *kinds), *rows)
 
 
 def published_table(report: Report, numbers: Numbers) -> Table:
     """A row a published value, with ours where this report has one."""
     methods = {method.name: method for method in numbers.methods}
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for one in report.published:
         theirs = f"{one.value:,g}" + ("" if one.spread is None else f" ± {one.spread:g}")
         scale, show = (1, number) if one.metric == "queries" else (100, "{:.1f}".format)
@@ -176,10 +176,10 @@ def published_table(report: Report, numbers: Numbers) -> Table:
         known = not math.isnan(ours.mean)
         mine, gap = (spread(ours, show), signed(ours.mean - one.value)) if known else [MISSING] * 2
         read = Cell("read in the paper") if one.verified else Cell("unverified", (), "open")
-        row = [one.method, one.attack or MISSING, one.metric, theirs, mine, gap]
-        rows.append((*map(Cell, row), read, Cell(one.source)))
+        named = one.method, one.attack or MISSING, one.metric
+        rows.append((*named, theirs, mine, gap, read, one.source))
     head = ("method", "attack", "metric", "published", "here", "here − published", "", "source")
-    return Table(head, tuple(rows))
+    return Table.of(head, *rows)
 
 
 _METRICS = {"success": "success", "words changed": "words_changed", "queries": "queries"}
