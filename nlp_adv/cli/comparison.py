@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from nlp_adv.cli import evaluate, train
-from nlp_adv.cli.arguments import parse
+from nlp_adv.cli.arguments import TrainArguments, parse
 from nlp_adv.cli.evaluations import one_report, summary_table
 from nlp_adv.cli.flags import command_line
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.cli.text_attack import TextAttack
 from nlp_adv.errors import UserError
-from nlp_adv.experiments.cells import Runner, cells_of, check_cells, run_cell
-from nlp_adv.experiments.recipe import INHERITED, Recipe, checked_seeds, read_recipe
-from nlp_adv.folders import alone_in, unusable_as_name
+from nlp_adv.experiments.cells import Cell, cells_of
+from nlp_adv.experiments.recipe import INHERITED, Control, Recipe, checked_seeds, read_recipe
+from nlp_adv.folders import FolderTaken, alone_in, unusable_as_name
 from nlp_adv.report import ModelResult, write_report
 from nlp_adv.robustness.saved import load
 
@@ -54,10 +56,8 @@ def compare(options: argparse.Namespace, overrides: dict[str, Any], command: str
     cells = list(cells_of(recipe, folder, options.methods, seeds))
     elsewhere = []
     if not options.report_only:
-        checked, attack = _check_training(), evaluate.run
-        runner = Runner(train.main, attack, checked, evaluate.check, command_line)
-        check_cells(recipe, [cell for cell in cells if not cell.evaluated], runner)
-        elsewhere = [cell for cell in cells if not run_cell(recipe, cell, runner)]
+        _check([cell for cell in cells if not cell.evaluated])
+        elsewhere = [cell for cell in cells if not (cell.evaluated or _run(cell))]
     if elsewhere:
         names = ", ".join(cell.title for cell in elsewhere)
         print(f"Another process is at {names}: run this again, with --report_only, at its end.")
@@ -72,20 +72,67 @@ def _default_folder(recipe: str) -> str:
     return f"runs/{name}"
 
 
-def _check_training() -> Callable[[list[str]], None]:
-    """Looks at flags of `nlp-adv train`, reading data and tokenizers that are the same once."""
+def _check(cells: Sequence[Cell]) -> None:
+    """Make sure that all cells can be run, before the first of them takes its hours.
+
+    Flags are parsed, data and tokenizers are read, a model of each kind is built and the resources
+    of the attacks are loaded; nothing is trained or written.
+
+    Raises:
+        UserError: the first cell that cannot be run, and why.
+    """
+    trained: set[Path] = set()
     tasks: dict[str, Task] = {}
+    for cell in cells:
+        if cell.control and not cell.trained and cell.model not in trained:
+            raise _without_model(cell, cell.control)
+        try:
+            if not cell.control and not cell.trained:
+                _check_training(parse(cell.train_flags), tasks)
+            if cell is cells[0]:  # all cells are attacked alike
+                evaluate.check(cell.attack_flags)
+        except UserError as error:
+            raise UserError(f"Nothing was run, since {cell.title} cannot be: {error}") from error
+        trained.add(cell.model)
 
-    def check(flags: list[str]) -> None:
-        arguments = parse(flags)
-        same = repr((arguments.model, arguments.data))
-        if same not in tasks:
-            tasks[same] = load_task(arguments)
-        train.check_before_training(arguments, tasks[same])
-        if arguments.training.adv != "none":
-            tasks[same].check_fits(tasks[same].new_model(), arguments)
 
-    return check
+def _check_training(arguments: TrainArguments, tasks: dict[str, Task]) -> None:
+    """Look at flags of `nlp-adv train`; data and tokenizers that are the same are read once."""
+    same = repr((arguments.model, arguments.data))
+    if same not in tasks:
+        tasks[same] = load_task(arguments)
+    train.check_before_training(arguments, tasks[same])
+    if arguments.training.adv != "none":
+        tasks[same].check_fits(tasks[same].new_model(), arguments)
+
+
+def _run(cell: Cell) -> bool:
+    """Train and evaluate what is missing; False if another process is at it."""
+    baseline, control = cell.baseline, cell.control
+    try:
+        with alone_in(cell.model.parent):
+            if not cell.trained and control:
+                raise _without_model(cell, control)
+            if not cell.trained:
+                shutil.rmtree(cell.model, ignore_errors=True)  # begun and not finished
+                _say(cell, "train", cell.train_flags)
+                train.main(cell.train_flags)
+            if not cell.evaluated:
+                _say(cell, "evaluate", cell.attack_flags)
+                transfer = load(baseline.folder).records if baseline else ()
+                times = control.logits_times if control else 1.0
+                evaluate.run(cell.attack_flags, transfer=transfer, logits_times=times)
+    except FolderTaken:
+        return False
+    return True
+
+
+def _without_model(cell: Cell, control: Control) -> UserError:
+    return UserError(f"{cell.title} needs the model of {control.of}: run that method first.")
+
+
+def _say(cell: Cell, command: str, flags: list[str]) -> None:
+    print(f"\n=== {cell.title}\n{command_line(command, flags)}", file=sys.stderr, flush=True)
 
 
 def _report(recipe: Recipe, folder: Path, command: str) -> None:
