@@ -16,7 +16,7 @@ from nlp_adv.cli.train import check_length
 from nlp_adv.errors import UserError
 from nlp_adv.experiments.space import hp_space
 from nlp_adv.experiments.sweep import Scores, quietly, run_trials, scored
-from nlp_adv.experiments.sweep_report import BEST_NAME, SweepReport
+from nlp_adv.experiments.sweep_report import BEST_NAME, PLOT_NAME, TABLE_NAME, SweepReport
 from nlp_adv.training.trainer import AdversarialTrainer
 
 
@@ -67,15 +67,13 @@ def main(argv: list[str]) -> None:
 
 
 def _show(report: SweepReport) -> None:
-    written = report.write()
+    report.write()
     place = report.folder.path
     print(f"\n{table(report.trials)}\n")
     print("Rank correlation (Spearman) over the trials, and importance (fANOVA):")
     print(f"{table(report.mattered)}\n")
     print("\n".join(report.notes))
-    if len(written) == 1:
-        print("No plot: it needs matplotlib (pip install matplotlib); then run the same command.")
-    print(f"Written to {place}: {', '.join(written)}.")
+    print(f"Written to {place}: {TABLE_NAME}, {PLOT_NAME}.")
     print(
         f"Train the best trial with\n\n  {report.command}\n\nor nlp-adv train {place / BEST_NAME}"
     )

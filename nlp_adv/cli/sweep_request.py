@@ -7,7 +7,7 @@ from typing import Any, Literal
 from nlp_adv.cli.arguments import TrainArguments, parse
 from nlp_adv.cli.parser import FlagParser
 from nlp_adv.errors import UserError
-from nlp_adv.experiments.space import Hyperparameter, default_space, hp_space, parse_space
+from nlp_adv.experiments.space import Hyperparameter, default_space, parse_space
 from nlp_adv.experiments.sweep import Objective
 
 # What the robust accuracy is measured on, and its radii.
@@ -107,7 +107,7 @@ class SweepRequest:
         if trials is None and search != "grid":
             trials = 6 if self.base.demo else 12
         seed = self.base.training.seed
-        self.plan = planned(search, hp_space(self.space), n_trials=trials, seed=seed, points=points)
+        self.plan = planned(search, self.space, n_trials=trials, seed=seed, points=points)
         known = self.plan
         if search == "tpe":  # the ends of each hyperparameter stand for what is chosen later
             known = [first | {one.name: end} for one in self.space for end in one.ends]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Modality
 from nlp_adv.training.arguments import AdversarialTrainingArguments
@@ -83,6 +85,17 @@ class Hyperparameter:
             return trial.suggest_categorical(self.name, self.values)
         ask = trial.suggest_int if self.whole else trial.suggest_float
         return ask(self.name, self.low, self.high, log=self.log)
+
+    def points(self, count: int) -> list[Any]:
+        """At most so many values of a range, its ends among them, evenly spaced on its scale.
+
+        Of a list, all.
+        """
+        if self.values:
+            return list(self.values)
+        spaced = (np.geomspace if self.log else np.linspace)(self.low, self.high, count)
+        between = [round(value) if self.whole else value for value in spaced[1:-1].tolist()]
+        return list(dict.fromkeys([self.low, *between, self.high]))
 
     @property
     def ends(self) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nlp_adv.errors import UserError
-from nlp_adv.experiments.plan import ByNumber
+from nlp_adv.experiments.plan import sampler_of_trial
 from nlp_adv.folders import FolderTaken, alone_in, is_empty
 
 JOURNAL, STUDY = "optuna_journal.log", "sweep"
@@ -39,6 +39,7 @@ class StudyFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.study: optuna.Study
+        self._seed: int
 
     def check(self, settings: Mapping[str, Any], *, overwrite: bool) -> None:
         """Whether a search with these settings can begin, or go on, here; nothing is written.
@@ -73,15 +74,11 @@ class StudyFolder:
                 for name in (JOURNAL, *_OF_050, "sweep.md", "sweep.svg", "best.json"):
                     (self.path / name).unlink(missing_ok=True)
             _mend(journal)
+            self._seed = seed
             storage = _storage(journal)
-            # With several processes TPE keeps away from what others are trying.
-            sampler = ByNumber(TPESampler, seed, constant_liar=True)
-            if storage.get_all_studies():
-                self.study = optuna.load_study(study_name=STUDY, storage=storage, sampler=sampler)
-            else:
-                self.study = optuna.create_study(
-                    study_name=STUDY, storage=storage, sampler=sampler, direction="maximize"
-                )
+            if not storage.get_all_studies():
+                optuna.create_study(study_name=STUDY, storage=storage, direction="maximize")
+            self.study = optuna.load_study(study_name=STUDY, storage=storage)
             if "settings" not in self.study.user_attrs:
                 self.study.set_user_attr("settings", settings)
             for params in plan[len(self.trials()) :]:
@@ -137,6 +134,8 @@ class StudyFolder:
         frozen = self.trials()[number]
         if frozen.state.is_finished():  # between the look and the lock
             return False
+        # With several processes TPE keeps away from what others are trying.
+        self.study.sampler = sampler_of_trial(TPESampler, self._seed, number, constant_liar=True)
         self.study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         trial = Trial(self.study, frozen._trial_id)
         try:

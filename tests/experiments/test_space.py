@@ -117,12 +117,7 @@ def test_a_trial_is_asked_as_optuna_is():
 
 def test_a_grid_of_words():
     space = parse_space(["adv_epsilon=0.01:1", "adv_steps=2,3"])
-
-    def ask(trial):
-        for one in space:
-            one.suggest(trial)
-
-    plan = planned("grid", ask, n_trials=None, seed=0)
+    plan = planned("grid", space, n_trials=None, seed=0)
     got = sorted(tuple(params[one.name] for one in space) for params in plan)
     assert got == [(pytest.approx(e), k) for e in (0.01, 0.1, 1) for k in (2, 3)]
 

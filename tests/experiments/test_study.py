@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from nlp_adv.errors import UserError
 from nlp_adv.experiments.plan import planned
+from nlp_adv.experiments.space import Hyperparameter, hp_space
 from nlp_adv.experiments.study import JOURNAL, StudyFolder
 from nlp_adv.folders import FolderTaken, alone_in
 
@@ -31,15 +32,15 @@ SETTINGS = {"search": "random", "seed": 0}
 TRIALS = 8
 
 
-def space(trial) -> dict:
-    return {
-        "x": trial.suggest_float("x", 0.1, 1, log=True),
-        "y": trial.suggest_int("y", 0, 100),
-    }
+SPACE = [
+    Hyperparameter("x", low=0.1, high=1.0, log=True),
+    Hyperparameter("y", low=0, high=100, whole=True),
+]
+space = hp_space(SPACE)
 
 
 def opened(folder: Path, search: str = "random", total: int = TRIALS, **given) -> StudyFolder:
-    plan = planned(search, space, n_trials=total, seed=0)
+    plan = planned(search, SPACE, n_trials=total, seed=0)
     found = StudyFolder(folder)
     found.open(SETTINGS, plan, **{"seed": 0, "overwrite": False} | given)
     return found
@@ -62,7 +63,7 @@ def alone(folder: Path, search: str = "random", total: int = TRIALS) -> list[tup
 
 
 def test_trials_are_the_plan(tmp_path):
-    plan = planned("random", space, n_trials=TRIALS, seed=0)
+    plan = planned("random", SPACE, n_trials=TRIALS, seed=0)
     found = alone(tmp_path / "one")
     assert [params for _, params, _ in found] == plan
     assert [number for number, *_ in found] == list(range(TRIALS))
