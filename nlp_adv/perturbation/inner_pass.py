@@ -16,8 +16,16 @@ def inner_pass(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """`requires_grad` is off; what is pruned from the backward pass is not kept for it either."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    """`requires_grad` is off; what is pruned from the backward pass is not kept for it either.
+
+    A forward pass may switch it on again, as PEFT does when an adapter comes back after a look at
+    the model without it. Then there are gradients, and they are thrown away.
+    """
+    parameters = list(model.parameters())
+    trainable = [p for p in parameters if p.requires_grad]
+    earlier = [p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
@@ -25,6 +33,8 @@ def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+        for parameter, grad in zip(parameters, earlier, strict=True):
+            parameter.grad = grad
 
 
 @contextmanager
