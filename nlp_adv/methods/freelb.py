@@ -95,8 +95,8 @@ class FreeLB:
         ball = objective.within(self.ball)
         delta = random_start(objective, ball, self.init_magnitude)
         if self.reuse:
-            names = _names(objective)
-            kept = objective.memory.recall(names, delta, objective.mask)
+            names, each = _names(objective), objective.within(L2Ball(1.0)).per
+            kept = objective.memory.recall(names, delta, objective.mask, each)
             delta = ball.project(kept)
         if w > 0:
             clean = full_pass(objective, torch.zeros_like(delta), weight=w).loss
@@ -107,7 +107,7 @@ class FreeLB:
             if k < self.steps or self.reuse:  # else the last gradient has nowhere to go
                 delta = advance(delta, grad, ball=ball, step_size=self.step_size)
         if self.reuse:
-            objective.memory.keep(names, delta, objective.mask)
+            objective.memory.keep(names, delta, objective.mask, each)
         return mixed(w, clean, torch.stack(losses).mean())
 
     @classmethod
@@ -131,7 +131,7 @@ class NamedExamples(Objective, Protocol):
     """An objective that knows its examples again; only `reuse` asks for it."""
 
     def example_names(self) -> list[str]:
-        """A name for each example that stays the same from epoch to epoch."""
+        """A name for each example, or segment, that stays the same from epoch to epoch."""
         ...
 
 

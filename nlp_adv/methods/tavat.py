@@ -26,7 +26,8 @@ from nlp_adv.methods.method import (
     random_start,
 )
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, Objective, StepError, full_pass
+from nlp_adv.perturbation import Ball, L2Ball, Objective, Per, StepError, full_pass
+from nlp_adv.perturbation.slices import slice_amax
 
 
 @runtime_checkable
@@ -96,35 +97,30 @@ class TAVAT:
         """One step of TAVAT."""
         vocabulary = self._vocabulary(objective)
         w, clean = self.clean_weight, None
-        sentence = random_start(objective, self.ball, self.init_magnitude)
+        ball = objective.within(self.ball)
+        sentence = random_start(objective, ball, self.init_magnitude)
         token = vocabulary.look_up(objective.mask)
         if w > 0:
             clean = full_pass(objective, torch.zeros_like(sentence), weight=w).loss
-        sentence, token = self._shrunk(sentence, token)
+        sentence, token = _shrunk(sentence, token, ball)
         losses = []
         for _ in range(self.steps):
             loss, grad = full_pass(objective, sentence + token, weight=(1 - w) / self.steps)
             losses.append(loss)
-            token = self._token_step(token, grad)
-            sentence = sentence + self.step_size * self.ball.steepest(grad)
-            sentence, token = self._shrunk(sentence, token)
+            token = self._token_step(token, grad, objective.within(L2Ball(1.0)).per)
+            sentence = sentence + self.step_size * ball.steepest(grad)
+            sentence, token = _shrunk(sentence, token, ball)
         vocabulary.assign(token, objective.mask)
         return mixed(w, clean, torch.stack(losses).mean())
 
-    def _token_step(self, token: Tensor, grad: Tensor) -> Tensor:
-        """n_i·(η_i + α·g_i/‖g_i‖)."""
+    def _token_step(self, token: Tensor, grad: Tensor, whole: Per) -> Tensor:
+        """n_i·(η_i + α·g_i/‖g_i‖), n_i among the tokens of the example that `whole` covers."""
         each = L2Ball(1.0, "token")
         direction = each.steepest(grad)
         moved = token + self.step_size * direction
         length = each.norm(moved)
-        share = length / length.amax(1, keepdim=True).clamp_min(torch.finfo(length.dtype).tiny)
+        share = length / slice_amax(length, whole).clamp_min(torch.finfo(length.dtype).tiny)
         return torch.where(each.norm(direction) > 0, share * moved, token)
-
-    def _shrunk(self, sentence: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-        """Both scaled by ε/‖δ + η‖ where that is below 1."""
-        norm = self.ball.norm(sentence + token)
-        factor = torch.where(norm > self.ball.epsilon, self.ball.epsilon / norm, 1.0)
-        return sentence * factor, token * factor
 
     def _vocabulary(self, objective: Objective) -> "_Vocabulary":
         """The table, made at the first step."""
@@ -150,6 +146,13 @@ class TAVAT:
         """
         ball = L2Ball(0.03)
         return Scaled(cls(ball, step_size=0.015, steps=2, init_magnitude=0.015), unit="relative")
+
+
+def _shrunk(sentence: Tensor, token: Tensor, ball: Ball) -> tuple[Tensor, Tensor]:
+    """Both scaled by ε/‖δ + η‖ where that is below 1."""
+    norm = ball.norm(sentence + token)
+    factor = torch.where(norm > ball.epsilon, ball.epsilon / norm, 1.0)
+    return sentence * factor, token * factor
 
 
 @dataclass

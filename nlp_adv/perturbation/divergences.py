@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, log_softmax, logsigmoid
 
+from nlp_adv.perturbation.slices import Segments
+
 Outputs = Literal["classes", "labels", "scores"]
 """What the dimension of size C holds: one of C classes, C yes-or-no labels, or C real scores."""
 
@@ -63,17 +65,25 @@ def divergence(
     return between(p, q)
 
 
-def mean_over_examples(values: Tensor, counted: Tensor | None = None) -> Tensor:
+def mean_over_examples(
+    values: Tensor, counted: Tensor | None = None, texts: Segments | None = None
+) -> Tensor:
     """The mean of (B,), or of each example's mean over its counted tokens of (B, T).
 
     Args:
         values: one number an example, or a token.
         counted: (B, T), true for tokens that count, or the like; all do without it.
+        texts: which of several examples packed in one row each token belongs to.
     """
     if values.ndim == 1:
         return values.mean()
     if counted is None:
         return values.flatten(1).mean(1).mean()
+    if texts is not None and texts.index.shape == values.shape:
+        there = texts.reduced(torch.ones_like(values)[..., None], "sum") > 0
+        counts = counted.to(values.dtype)[..., None]
+        total = texts.reduced(values[..., None] * counts, "sum")
+        return (total / texts.reduced(counts, "sum").clamp_min(1))[there].mean()
     values, counted = values.flatten(1), counted.to(values.dtype).flatten(1)
     tokens = counted.sum(1).clamp_min(1)  # an example without any weighs nothing
     return ((values * counted).sum(1) / tokens).mean()

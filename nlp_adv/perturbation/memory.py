@@ -1,8 +1,11 @@
 """What a method keeps from one step to the next."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from nlp_adv.perturbation.slices import Per, Segments
 
 
 class StepError(ValueError):
@@ -26,20 +29,38 @@ class Memory:
     slot: int = 0
     replay: int = 0
 
-    def keep(self, names: list[str], delta: Tensor, mask: Tensor) -> None:
-        """Keep each example's δ under its name, its free coordinates alone, on the CPU."""
-        delta, free = delta.detach().cpu(), mask.cpu() > 0
-        for name, one, where in zip(names, delta, free, strict=True):
-            self.tensors[f"delta/{name}"] = one[where]
+    def keep(self, names: list[str], delta: Tensor, mask: Tensor, per: Per = "example") -> None:
+        """Keep each example's δ under its name, its free coordinates alone, on the CPU.
 
-    def recall(self, names: list[str], start: Tensor, mask: Tensor) -> Tensor:
+        Args:
+            names: of the examples, or of the segments of each row.
+            delta: δ.
+            mask: 1 where it is free.
+            per: what is an example: a row, or a segment.
+        """
+        delta = delta.detach().cpu()
+        for name, (row, where) in zip(names, _free(mask, per), strict=True):
+            self.tensors[f"delta/{name}"] = delta[row][where]
+
+    def recall(self, names: list[str], start: Tensor, mask: Tensor, per: Per = "example") -> Tensor:
         """Each example's kept δ; `start` where there is none, or of another length."""
-        delta, free = start.detach().cpu().clone(), mask.cpu() > 0
-        for one, name, where in zip(delta, names, free, strict=True):
+        delta = start.detach().cpu().clone()
+        for name, (row, where) in zip(names, _free(mask, per), strict=True):
             kept = self.tensors.get(f"delta/{name}")
             if kept is not None and len(kept) == int(where.sum()):
-                one[where] = kept.to(one.dtype)
+                delta[row][where] = kept.to(delta.dtype)
         return delta.to(start.device)
+
+
+def _free(mask: Tensor, per: Per) -> Iterator[tuple[int, Tensor]]:
+    """The row of each example, and what of the row is free and its own."""
+    index = per.index.cpu() if isinstance(per, Segments) else None
+    for row, free in enumerate(mask.cpu() > 0):
+        if index is None:
+            yield row, free
+            continue
+        for number in range(per.count if isinstance(per, Segments) else 0):
+            yield row, free & (index[row] == number)[:, None]
 
 
 class NoMemory(Memory):

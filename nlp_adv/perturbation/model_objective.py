@@ -18,7 +18,7 @@ from nlp_adv.perturbation.full_pass import WENT_NOWHERE, SplitPass, full_pass, g
 from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.objective import Output
-from nlp_adv.perturbation.slices import Segments
+from nlp_adv.perturbation.slices import Segments, slice_rows
 
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
 
@@ -52,14 +52,16 @@ class ModelObjective:
             where the caller divides by itself.
         table: the matrix that x is looked up in, where there is one.
         ids: the rows of it that x holds, (B, T).
-        names: names the examples by what they consist of, for methods that remember them; without
-            it x does.
+        names: names the examples, or the segments of each row, by what they consist of, for methods
+            that remember them; without it x does.
         first_block: finds the model's first block, for methods that run it alone.
         labels: of the batch, where they are integers: with −100 alone there is no label in it.
         generators: sources of random numbers that `run` draws from, beside the global ones: see
             `FrozenDropout`.
         low, high: bounds of δ beside a method's ball, the shape of δ, as pixels have them.
-        segments: which of several modules each token of δ belongs to; each has a ball and a unit.
+        segments: which of several modules, calls and packed texts each token of δ belongs to; each
+            has a ball and a unit.
+        texts: the examples that `counted` is of, where a row holds several.
     """
 
     run: Callable[[Tensor | None], Output]
@@ -84,6 +86,7 @@ class ModelObjective:
     low: Tensor | None = None
     high: Tensor | None = None
     segments: Segments | None = None
+    texts: Segments | None = None
 
     unit: float = field(default=1.0, init=False)
     """How long a δ of 1 is: this objective's lengths are absolute."""
@@ -176,7 +179,7 @@ class ModelObjective:
                 f"This method compares outputs token by token, and the model returns "
                 f"{tuple(values.shape)} of them for {tuple(self.counted.shape)} in the batch."
             )
-        return self.share * mean_over_examples(values, counted)
+        return self.share * mean_over_examples(values, counted, self.texts)
 
     def split_pass(self, delta: Tensor, *, weight: float = 1.0) -> "SplitPass":
         """A full pass that also keeps p = ∂L/∂h at the output h of the first block."""
@@ -227,7 +230,7 @@ class ModelObjective:
         """A name for each example that stays the same from epoch to epoch: what it consists of."""
         if self.names is not None:
             return self.names()
-        rows = self.x.flatten(1).tolist()
+        rows = slice_rows(self.x, self.segments or "example").flatten(0, -2).tolist()
         return [hashlib.blake2b(repr(row).encode(), digest_size=12).hexdigest() for row in rows]
 
     def _block(self) -> FirstBlock:

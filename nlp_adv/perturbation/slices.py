@@ -7,6 +7,7 @@ slice with dimensions kept, so that the result broadcasts against δ: (B, 1, 1) 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """Groups of tokens with a norm of their own: several modules' δ, or texts packed in one row.
+    """Groups of tokens with a norm of their own: modules' δ, calls', or texts packed in one row.
 
     Args:
         index: (B, T), the number of each token's segment, from 0.
@@ -39,10 +40,29 @@ class Segments:
         return values.gather(1, self.index[..., None])
 
     def rows(self, delta: Tensor) -> Tensor:
-        """(B, S, T·D): each segment's numbers, and 0 at the places of all others."""
+        """(B, S, L·D): each segment's numbers in order, and 0 up to the longest one's length L."""
+        places, longest = self._places
+        empty = delta.new_zeros(len(delta), self.count * longest, delta.shape[2])
+        filled = empty.scatter(1, places.expand_as(delta), delta)
+        return filled.view(len(delta), self.count, -1)
+
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """(B, T, D) of what `rows` made."""
+        places, longest = self._places
+        each = rows.reshape(len(rows), self.count * longest, -1)
+        return each.gather(1, places.expand(-1, -1, each.shape[2]))
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, int]:
+        """Where each token stands, with L tokens for each segment, (B, T, 1); and L.
+
+        Waits for the device.
+        """
         numbers = torch.arange(self.count, device=self.index.device)
-        own = self.index[:, None] == numbers[:, None]
-        return torch.where(own[..., None], delta[:, None], 0.0).flatten(2)
+        order = (self.index[..., None] == numbers).cumsum(1)
+        longest = int(order.max())
+        place = order.gather(2, self.index[..., None]) - 1
+        return self.index[..., None] * longest + place, longest
 
 
 Per = Literal["example", "token"] | Segments
@@ -92,7 +112,7 @@ def slice_amax(delta: Tensor, per: Per) -> Tensor:
 
 
 def slice_rows(delta: Tensor, per: Per) -> Tensor:
-    """Slices as rows: (B, n) per example, (B, T, D) per token, (B, S, T·D) per segment."""
+    """Slices as rows: (B, n) per example, (B, T, D) per token, (B, S, L·D) per segment."""
     slice_dims(delta, per)
     if isinstance(per, Segments):
         return per.rows(delta)
@@ -101,10 +121,7 @@ def slice_rows(delta: Tensor, per: Per) -> Tensor:
 
 def from_rows(rows: Tensor, like: Tensor, per: Per) -> Tensor:
     """What `slice_rows` made rows of, in the shape of `like`."""
-    if isinstance(per, Segments):
-        each = rows.view(*rows.shape[:2], *like.shape[1:])
-        return each.sum(1)  # one of them is not 0
-    return rows.view_as(like)
+    return per.of_rows(rows) if isinstance(per, Segments) else rows.view_as(like)
 
 
 def row_values(values: Tensor, per: Per) -> Tensor:
@@ -112,6 +129,13 @@ def row_values(values: Tensor, per: Per) -> Tensor:
     if isinstance(per, Segments):
         return per.reduced(values, "amax")
     return slice_rows(values, per)
+
+
+def slice_values(values: Tensor, per: Per) -> Tensor:
+    """(N,) of one number ≥ 0 for each token: the largest of each of N examples or segments."""
+    if isinstance(per, Segments):
+        return per.reduced(values, "amax").flatten()
+    return values.flatten(1).amax(1)
 
 
 def draw_slices(

@@ -1,4 +1,4 @@
-"""δ on the output of one module of a model, or of several."""
+"""δ on the output of one module of a model, or of several, one for each call."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from nlp_adv.perturbation import (
     ForwardFn,
     FrozenDropout,
     Output,
-    Segments,
     blocks_after,
     copied,
     find_first_block,
     model_forward,
     unwrapped,
 )
+from nlp_adv.sites.look import Kind, look
 from nlp_adv.sites.parts import (
-    Part,
     content_of,
     counted_in,
     joined,
+    looked_up,
     mask_of,
     part_of,
     restricted,
     why_nothing,
 )
 from nlp_adv.sites.site import Entry, own_mask, refuse_nothing, without_mask
-from nlp_adv.sites.taps import Tap, look
+from nlp_adv.sites.taps import OtherCallsError, Tap
 from nlp_adv.sites.tokens import stacks
 
 Spot = Callable[[nn.Module], Tap]
@@ -41,11 +41,16 @@ Spot = Callable[[nn.Module], Tap]
 
 
 class ModuleSite:
-    """The outputs of modules, one δ for each: see `EmbeddingSite` and `LayerSite`.
+    """The outputs of modules, one δ for each call: see `EmbeddingSite` and `LayerSite`.
 
-    The δ of several modules lie one behind the other in the dimension of the tokens, (B, ΣT, D),
-    narrow ones filled up with coordinates that never move. Each is a segment with a norm, a ball
-    and a unit of its own.
+    A loss may run a module several times: both texts of a siamese model, the columns of a
+    bi-encoder, two passes under unlike dropout. Each call with a graph has a δ and a mask of its
+    own; calls under `no_grad`, such as a reference model's, see the clean output.
+
+    The δ of several modules and calls lie one behind the other in the dimension of the tokens,
+    (R, ΣT, D), R the rows of the largest call, and narrow ones are filled up with coordinates that
+    never move. Each is a segment with a norm, a ball and a unit of its own, and so is each of
+    several texts packed in one row.
 
     Args:
         spots: what finds each module.
@@ -76,8 +81,9 @@ class ModuleSite:
         return self._taps
 
     def install(self, model: nn.Module) -> None:
-        """Put the hooks into the model, for a whole run."""
+        """Put the hooks into the model, for a whole run, in which calls are counted anew."""
         for tap in self.taps(model):
+            Kind.forget_all(tap)
             tap.install()
 
     def remove(self) -> None:
@@ -106,79 +112,60 @@ class ModuleSite:
     ) -> Entry:
         """See `Site.enter`. Cost: the forward pass up to the last of the modules."""
         own, batch = own_mask(batch, mask), without_mask(batch)
-        taps = self.taps(model)
+        taps, inner = self.taps(model), unwrapped(model)
         rewind = FrozenDropout(device_of(model), generators)
+        kind = Kind(inner, batch, forward)
         try:
-            seen = look(taps, lambda: forward(unwrapped(model), copied(batch)))
+            found = look(taps, lambda: forward(inner, copied(batch)), inner, kind)
         finally:
             rewind.restore()
-        parts = tuple(part_of(tap, one, batch, model) for tap, one in zip(taps, seen, strict=True))
+        parts = tuple(part_of(one.tap, seen, batch, model) for one in found for seen in one.seen)
         masks = [mask_of(part, special_ids, model) for part in parts]
-        if len(parts) == 1:
-            x, site_mask, segments = parts[0].x, masks[0], None
-        else:
-            x, site_mask, segments = joined([part.x for part in parts], masks)
+        x, site_mask, segments = joined(parts, masks)
         moves = restricted(site_mask, own, parts)
         if own is not None or special_ids:
             refuse_nothing(moves, why_nothing(own, special_ids))
-        return self._entry(batch, forward, parts, x, moves, segments, special_ids)
-
-    def _entry(
-        self,
-        batch: Mapping[str, Any],
-        forward: ForwardFn,
-        parts: tuple[Part, ...],
-        x: Tensor,
-        mask: Tensor,
-        segments: Segments | None,
-        special_ids: Sequence[int],
-    ) -> Entry:
-        first = parts[0]
-        weight = getattr(first.tap.module, "weight", None)
-        looked_up = len(parts) == 1 and first.embeds and isinstance(weight, nn.Parameter)
         with_tokens = [part.tokens for part in parts if part.tokens is not None]
         return Entry(
             site=self,
             batch=batch,
             forward=forward,
             x=x,
-            mask=mask,
-            **content_of(batch, with_tokens, mask),
-            tokens=counted_in(with_tokens, special_ids, batch),
-            table=weight if looked_up else None,
-            ids=first.ids if looked_up else None,
+            mask=moves,
+            **content_of(batch, with_tokens, moves),
+            **counted_in(with_tokens, special_ids, batch),
+            **looked_up(parts),
             segments=segments,
             parts=parts,
+            calls=tuple(one.pattern for one in found),
+            kind=kind,
         )
 
     def run(self, entry: Entry, model: nn.Module, delta: Tensor | None) -> Output:
         """See `Entry.run`."""
-        inputs = copied(entry.batch)
-        with ExitStack() as stack:
-            # Without δ the same hooks, hence the same compiled graph, as with it.
-            stack.enter_context(self.installed(model))
-            taps = self.taps(model)
-            for part, tap, one in zip(entry.parts, taps, self._shares(entry, delta), strict=True):
-                if one is None:
-                    stack.enter_context(tap.unchecked())
-                else:
-                    stack.enter_context(tap.adding(part.give(one)))
-            return entry.forward(model, inputs)
+        inputs, taps = copied(entry.batch), self.taps(model)
+        shares = iter(self._shares(entry, delta))
+        try:
+            with ExitStack() as stack:
+                # Without δ the same hooks, hence the same compiled graph, as with it.
+                stack.enter_context(self.installed(model))
+                for tap, calls in zip(taps, entry.calls, strict=True):
+                    own = [next(shares) for _ in range(max(1, sum(calls)))]
+                    stack.enter_context(tap.adding(*own, calls=calls))
+                return entry.forward(model, inputs)
+        except OtherCallsError:
+            for tap in taps:
+                entry.kind.forget(tap)
+            raise
 
     def _shares(self, entry: Entry, delta: Tensor | None) -> list[Tensor | None]:
-        """Each module's share of δ, in the shape of its x."""
+        """Each call's share of δ, as the module's output has it."""
         if delta is None:
             return [None] * len(entry.parts)
         if len(entry.parts) == 1:
-            return [delta]
-        shares: list[Tensor | None] = []
-        start = 0
-        for part in entry.parts:
-            rows = part.x if part.x.ndim == 3 else part.x[:, None]
-            share = delta[:, start : start + rows.shape[1], : rows.shape[2]]
-            shares.append(share if part.x.ndim == 3 else share[:, 0])
-            start += rows.shape[1]
-        return shares
+            return [entry.parts[0].give(delta)]
+        columns = torch.split(delta, [part.width for part in entry.parts], dim=1)
+        return [part.give(part.cut(own)) for part, own in zip(entry.parts, columns, strict=True)]
 
     def first_block(
         self, entry: Entry, model: nn.Module, name: str | None, generators: Sequence[Any]
@@ -193,6 +180,11 @@ class ModuleSite:
 
         if name is not None:
             tap.first_block = block_named(model, name)
+        if len(entry.parts) > len(taps):
+            raise UserError(
+                "yopo holds still what lies behind the first block of one forward pass, and the "
+                "loss runs the model several times: take another method."
+            )
         if in_several_stacks(model, taps):
             raise UserError(
                 "yopo holds still what lies behind one first block, and δ enters encoder and "

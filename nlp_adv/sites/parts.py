@@ -1,4 +1,8 @@
-"""One module's share of δ: its clean output, whose tokens it holds, and what of it may move."""
+"""The share of δ of one call of a module: its clean output, whose tokens it holds, what may move.
+
+The δ of several calls, of one module or of several, lie side by side; a call with fewer rows than
+others leaves the last rows of its columns empty.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from nlp_adv.sites.tokens import Tokens, among, placeholders, tokens_of
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One module's share of δ.
+    """The share of δ of one call of a module.
 
     Args:
         tap: the hook on the module.
@@ -37,13 +41,24 @@ class Part:
     embeds: bool
     ids: Tensor | None
 
+    @property
+    def width(self) -> int:
+        """How many columns of δ it has: its tokens, or one."""
+        return self.x.shape[1] if self.x.ndim == 3 else 1
+
     def give(self, delta: Tensor) -> Tensor:
         """δ as the module's output has it."""
         return delta.transpose(0, 1) if self.turned else delta
 
+    def cut(self, columns: Tensor) -> Tensor:
+        """Its share in the shape of x, of its columns (R, T, D)."""
+        numbers = self.x.shape[-1] if self.x.ndim == 3 else self.x[0].numel()
+        share = columns[: len(self.x), :, :numbers]
+        return share if self.x.ndim == 3 else share.reshape(-1, *self.x.shape[1:])
+
 
 def part_of(tap: Tap, seen: Seen, batch: Mapping[str, Any], model: nn.Module) -> Part:
-    """What was seen at a module, with the batch first."""
+    """What was seen at a call of a module, with the batch first."""
     embeds = tap.kind == "embedding"
     x, argument = seen.output, seen.argument
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
@@ -126,25 +141,47 @@ def mask_of(part: Part, special_ids: Sequence[int], model: nn.Module) -> Tensor:
     return free.to(wide)[..., None].expand(part.x.shape)
 
 
-def joined(xs: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor, Segments]:
-    """(B, ΣT, D) of several outputs, the mask, and which of them each token belongs to (B, ΣT)."""
-    if any(x.ndim not in (2, 3) for x in xs) or len({len(x) for x in xs}) > 1:
-        raise UserError(
-            f"Several modules at once need outputs (B, T, D) or (B, D) of the same examples, not "
-            f"{' and '.join(str(tuple(x.shape)) for x in xs)}."
-        )
-    dtype = xs[0].dtype
-    for x in xs:
-        dtype = torch.promote_types(dtype, x.dtype)
-    width = max(x.shape[-1] for x in xs)
+def joined(
+    parts: Sequence[Part], masks: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Segments | None]:
+    """(R, ΣT, D) of several outputs, the mask, and which segment each column belongs to (R, ΣT).
 
-    def rows(value: Tensor) -> Tensor:
-        value = value if value.ndim == 3 else value[:, None]
-        return nn.functional.pad(value, (0, width - value.shape[-1]))
+    A segment is one call, or one text where several are packed in a row of it. One call of one text
+    a row has x as it is, and no segments.
+    """
+    numbers, count = [], 0
+    for part in parts:
+        texts = None if part.tokens is None else part.tokens.texts
+        if texts is None:
+            texts = Segments(part.x.new_zeros(len(part.x), part.width, dtype=torch.long), 1)
+        numbers.append(texts.index + count)
+        count += texts.count
+    if len(parts) == 1:
+        segments = Segments(numbers[0], count) if count > 1 else None
+        return parts[0].x, masks[0], segments
+    dtype = parts[0].x.dtype
+    for part in parts:
+        dtype = torch.promote_types(dtype, part.x.dtype)
+    x = side_by_side([_columns(part.x).to(dtype) for part in parts])
+    mask = side_by_side([_columns(one) for one in masks])
+    return x, mask, Segments(side_by_side(numbers), count)
 
-    index = [torch.full(rows(x).shape[:2], n, device=x.device) for n, x in enumerate(xs)]
-    x = torch.cat([rows(x).to(dtype) for x in xs], 1)
-    return x, torch.cat([rows(mask) for mask in masks], 1), Segments(torch.cat(index, 1), len(xs))
+
+def _columns(value: Tensor) -> Tensor:
+    return value if value.ndim == 3 else value.flatten(1)[:, None]
+
+
+def side_by_side(values: Sequence[Tensor]) -> Tensor:
+    """(R, ΣT) or (R, ΣT, D), with 0 where one has fewer rows or is narrower."""
+    rows = max(len(one) for one in values)
+    width = max(one.shape[-1] for one in values)
+
+    def filled(one: Tensor) -> Tensor:
+        down = (0, rows - len(one))
+        across = (0, 0) if one.ndim == 2 else (0, width - one.shape[-1], 0, 0)
+        return nn.functional.pad(one, (*across, *down))
+
+    return torch.cat([filled(one) for one in values], 1)
 
 
 def restricted(mask: Tensor, own: Tensor | None, parts: tuple[Part, ...]) -> Tensor:
@@ -169,7 +206,7 @@ def restricted(mask: Tensor, own: Tensor | None, parts: tuple[Part, ...]) -> Ten
         return mask * own
     if mask.ndim == 3 and own.shape == mask.shape[:2]:
         return mask * own[..., None]
-    if len(parts) > 1 and all(part.x.shape[:2] == own.shape for part in parts):
+    if mask.ndim == 3 and all(part.x.shape[:2] == own.shape for part in parts):
         return mask * own.repeat(1, len(parts))[..., None]
     wanted = " and ".join(str(tuple(part.x.shape[:2])) for part in parts if part.x.ndim == 3)
     raise UserError(
@@ -188,14 +225,12 @@ def why_nothing(own: Tensor | None, special_ids: Sequence[int]) -> str:
     return ", and ".join(causes)
 
 
-def content_of(
-    batch: Mapping[str, Any], with_tokens: list[Tokens], mask: Tensor
-) -> dict[str, Tensor]:
+def content_of(batch: Mapping[str, Any], with_tokens: list[Tokens], mask: Tensor) -> dict[str, Any]:
     """What the examples are named after: the ids of the modules' stacks, or the batch's."""
     if with_tokens:
         found = {
-            "content": torch.cat([tokens.ids for tokens in with_tokens], 1),
-            "real": torch.cat([tokens.real for tokens in with_tokens], 1),
+            "content": side_by_side([tokens.ids for tokens in with_tokens]),
+            "real": side_by_side([tokens.real for tokens in with_tokens]),
         }
         free = mask.flatten(2).amax(2) > 0 if mask.ndim == 3 else None
         return found | (
@@ -214,10 +249,22 @@ def content_of(
 
 def counted_in(
     with_tokens: list[Tokens], special_ids: Sequence[int], batch: Mapping[str, Any]
-) -> Tensor | None:
-    """(B, T): the real tokens; of a layer without tokens, the batch's."""
+) -> dict[str, Any]:
+    """The real tokens of the last call, and its packed texts; of a layer without, the batch's."""
     if with_tokens:
-        tokens = with_tokens[-1]
-        return tokens.real & ~among(tokens.ids, list(special_ids)) if special_ids else tokens.real
+        tokens, real = with_tokens[-1], with_tokens[-1].real
+        real = real & ~among(tokens.ids, list(special_ids)) if special_ids else real
+        return {"tokens": real, "texts": tokens.texts}
     attention = batch.get("attention_mask")
-    return attention != 0 if isinstance(attention, Tensor) and attention.ndim == 2 else None
+    known = isinstance(attention, Tensor) and attention.ndim == 2
+    return {"tokens": attention != 0 if known and attention is not None else None}
+
+
+def looked_up(parts: Sequence[Part]) -> dict[str, Any]:
+    """The table that all of x is looked up in, where it is one, and its rows."""
+    weight = getattr(parts[0].tap.module, "weight", None)
+    one_table = parts[0].embeds and all(part.tap is parts[0].tap for part in parts)
+    if not one_table or not isinstance(weight, nn.Parameter):
+        return {}
+    ids = [part.ids for part in parts if part.ids is not None]
+    return {"table": weight, "ids": side_by_side(ids) if len(ids) == len(parts) else None}

@@ -95,10 +95,14 @@ class Entry:
         real: (B, T), true for the tokens of `content` that are no padding; None for pixels.
         free: (B, T), true for those that δ moves; None where δ has no tokens.
         tokens: (B, T), true where an output of a token counts in a comparison of outputs.
+        texts: the texts of such tokens, where a row holds several.
         low, high: bounds of δ, the shape of δ, as pixels have them.
         table, ids: the matrix that x is looked up in, and the rows of it, where there is one.
-        segments: which of several modules each token of δ belongs to; None for one.
-        parts: what the site remembers of each module.
+        segments: which of several modules, calls and packed texts each token of δ belongs to; None
+            for one.
+        parts: what the site remembers of each call of a module.
+        calls: of each module, which of its calls δ enters.
+        kind: where a look at the next minibatch remembers these calls.
     """
 
     site: Site
@@ -110,12 +114,15 @@ class Entry:
     real: Tensor | None = None
     free: Tensor | None = None
     tokens: Tensor | None = None
+    texts: Segments | None = None
     low: Tensor | None = None
     high: Tensor | None = None
     table: nn.Parameter | None = None
     ids: Tensor | None = None
     segments: Segments | None = None
     parts: tuple[Any, ...] = field(default=(), repr=False)
+    calls: tuple[tuple[bool, ...], ...] = ((True,),)
+    kind: Any = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """How many examples δ has."""
@@ -151,14 +158,34 @@ class Entry:
         Of the ids that are no padding (and of which of them δ moves, where it does not move all),
         or of the pixels; never of hidden states, which rounding changes with the batch.
         """
-        return [
-            hashlib.blake2b(part, digest_size=12).hexdigest()
-            for part in (self._words() if self.real is not None else _bytes(self.content))
-        ]
+        if self.real is None:
+            return [_hashed(part) for part in _bytes(self.content)]
+        return [_hashed(part) for part in self._words(self.real)]
 
-    def _words(self) -> list[bytes]:
-        assert self.real is not None
-        ids, real = self.content.cpu(), self.real.cpu()
+    def segment_names(self) -> list[str]:
+        """The same for each segment of each row, where δ has segments.
+
+        A packed text is called what it is called alone. The n-th of a row's segments that consist
+        of the same, as those of two modules or of two calls on one batch do, has an n behind it.
+        """
+        if self.segments is None:
+            return self.names()
+        index, rows = self.segments.index, list[list[str]]()
+        for number in range(self.segments.count):
+            own = index == number
+            if self.real is not None and self.real.shape == own.shape:
+                rows.append([_hashed(part) for part in self._words(self.real & own)])
+            else:  # a module without tokens
+                rows.append([f"{name}/{number}" for name in self.names()])
+        named = list[str]()
+        for row in zip(*rows, strict=True):
+            for place, name in enumerate(row):
+                again = row[:place].count(name)
+                named.append(f"{name}/{again}" if again else name)
+        return named
+
+    def _words(self, real: Tensor) -> list[bytes]:
+        ids, real = self.content.cpu(), real.cpu()
         free = real if self.free is None else self.free.cpu()
         rows: list[Any] = []
         for row, there, moves in zip(ids, real, free, strict=True):
@@ -177,7 +204,7 @@ class Entry:
             UserError: the rows of δ are not those of the batch, as in multiple choice.
         """
         size = _rows_of(self.batch)
-        if size != len(self.x):
+        if any(len(x) != size for x in (self.x, *(part.x for part in self.parts))):
             raise UserError(
                 f"The batch has {size} examples and δ has {len(self.x)} rows, so that single "
                 f"examples cannot be taken out of it (multiple choice has a row for each choice)."
@@ -193,9 +220,13 @@ class Entry:
                 return type(value)(value[place] for place in places.tolist())
             return value
 
-        own = ("x", "mask", "content", "real", "free", "tokens", "low", "high", "ids", "segments")
-        changed = {name: of(getattr(self, name)) for name in own}
+        own = ["x", "mask", "content", "real", "free", "tokens", "texts", "low", "high", "ids"]
+        changed = {name: of(getattr(self, name)) for name in [*own, "segments"]}
         return replace(self, batch={key: of(value) for key, value in self.batch.items()}, **changed)
+
+
+def _hashed(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
 def _bytes(content: Tensor) -> list[bytes]:

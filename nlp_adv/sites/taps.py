@@ -1,10 +1,10 @@
-"""The hook by which δ enters a module's output, and the look at what runs there."""
+"""The hook by which δ enters a module's output, one δ for each call of it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -24,8 +24,12 @@ class NoGraphError(EmbeddingError):
     """The model runs the module without a graph, and nowhere else."""
 
 
+class OtherCallsError(EmbeddingError):
+    """A pass runs the module another number of times than the look at the minibatch saw."""
+
+
 class Seen(NamedTuple):
-    """What a look saw at a module.
+    """What a look saw at one call of a module.
 
     Args:
         argument: the module's first argument: of an embedding, the ids.
@@ -39,7 +43,7 @@ class Seen(NamedTuple):
 
 
 class Tap:
-    """A permanent hook on a module that adds `delta` to its output while it is set.
+    """A permanent hook on a module that adds the k-th of `deltas` to the output of its k-th call.
 
     Registering a hook for every step gives stale graphs under `torch.compile`; this one is
     installed once and reads δ from an attribute. Of an output of several values, the hidden states
@@ -53,7 +57,7 @@ class Tap:
         kind: what errors call it.
         flag: how users name another one.
 
-    Cost: one addition a pass while δ is set, nothing otherwise.
+    Cost: one addition a call while δ is set, nothing otherwise.
     """
 
     def __init__(
@@ -68,15 +72,16 @@ class Tap:
         self.module = module
         self.within = within
         self.kind, self.flag = kind, flag
-        self.delta: Tensor | None = None
+        self.deltas: tuple[Tensor | None, ...] | None = None
+        self.watch: Callable[[Tap, Seen], Any] | None = None
         self.first_block: nn.Module | None = None  # of the same model, once it was looked for
         self._around = [(one, names) for one in around if (names := _stack_inputs(one))]
         self._checkpointed = [module, *around] if kind == "layer" else []
         self._received: dict[nn.Module, Mapping[str, Any]] = {}
+        self._calls: Sequence[bool] = ()
         self._fired = 0
-        self._with_graph = True
-        self._look: _Look | None = None
         self._passed_by = 0  # calls without a graph, in a pass that has one
+        self._with_graph = True
         self._inside = within is None
         self._handles: list[Any] = []
 
@@ -110,43 +115,57 @@ class Tap:
                 self.remove()
 
     @contextmanager
-    def adding(self, delta: Tensor) -> Iterator[None]:
-        """Add δ to the module's output in every forward pass of the block; refuse silence.
+    def adding(self, *deltas: Tensor | None, calls: Sequence[bool] = ()) -> Iterator[None]:
+        """Add the k-th δ to the k-th call's output in the forward pass of the block.
 
         In a pass with a graph, a call without one sees the clean output and does not count: a
         reference model's, or a second look at the logits for a metric.
 
+        Args:
+            deltas: one for each call; None leaves the output clean, and the call is counted.
+            calls: of each call in order, whether it counts: what a look saw, for passes without any
+                graph.
+
         Raises:
-            EmbeddingError: the module ran no time, or more than once, so that δ was not applied
-                as the method thinks it was; `NoGraphError` where it ran without a graph alone.
+            EmbeddingError: the module did not run, so that δ went nowhere; `OtherCallsError` where
+                it ran another number of times, `NoGraphError` where it ran without a graph alone.
         """
-        self.delta, self._fired, self._passed_by = delta, 0, 0
-        self._inside = self.within is None
         self._with_graph = torch.is_grad_enabled()
-        try:
-            with self.installed(), self.unchecked():
-                yield
-        finally:
-            self.delta = None
-        if self._fired == 1:
+        self._calls = calls
+        with self.installed(), self.unchecked(), self.listening():
+            self.deltas = deltas
+            yield
+        clean = all(delta is None for delta in deltas)
+        if self._fired == len(deltas) or (clean and not self._with_graph):
             return
         times, what = self._fired, f"{self.kind} ({type(self.module).__name__})"
         if times == 0 and self._passed_by:
             raise NoGraphError(
                 f"The model runs its {what} without gradients (torch.no_grad), so no "
-                f"perturbation of it can be trained on or climbed."
+                f"perturbation of it can be trained on or climbed: leave out the no_grad, and with "
+                f"it gradient caching, which runs the model again when δ is gone."
             )
         if times == 0:
             raise EmbeddingError(
                 f"The hooked {what} did not run in a forward pass, so the perturbation "
                 f"went nowhere; name the module that runs with {self.flag}."
             )
-        raise EmbeddingError(
-            f"The hooked {what} ran {times} times with a graph in one loss instead of "
-            f"once, so the perturbation would be wrong: let the loss call the model once (calls "
-            f"under torch.no_grad() do not count), or name the module that runs once with "
-            f"{self.flag}."
+        raise OtherCallsError(
+            f"The hooked {what} ran {times} times with a graph in one loss and {len(deltas)} times "
+            f"when this minibatch was looked at, so the perturbation would be wrong: let the loss "
+            f"run the model equally often in all passes of a step."
         )
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Calls are counted from 0 in the block; it leaves neither δ nor anything it heard."""
+        self._fired = self._passed_by = 0
+        self._inside = self.within is None
+        try:
+            yield
+        finally:
+            self.deltas = self.watch = None
+            self._received = {}
 
     @contextmanager
     def unchecked(self) -> Iterator[None]:
@@ -166,30 +185,37 @@ class Tap:
             for module in checkpointed:
                 module.gradient_checkpointing = True
 
-    def look(self, forward: Callable[[], object]) -> tuple[Any, Any]:
-        """The module's first argument and its clean output: see the function `look`."""
-        seen = look([self], forward)[0]
-        return seen.argument, seen.output
-
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any) -> Any:
         if not self._inside:
             return None
-        if self._look is not None:
+        if self.watch is not None:
             argument = args[0] if args else next(iter(kwargs.values()), None)
             around = (self._received.get(one) for one, _ in self._around)
             received = tuple(one for one in around if one is not None)
-            self._look.see(self, Seen(argument, _detached(hidden_states(output)), received))
-        if self.delta is None:
+            return self.watch(self, Seen(argument, output, received))
+        if self.deltas is None:
             return None
-        if torch.is_grad_enabled() != self._with_graph:
+        if not self._counts():
             self._passed_by += 1
             return None
         self._fired += 1
+        if self._fired > len(self.deltas):  # `adding` says so
+            return None
+        delta = self.deltas[self._fired - 1]
+        if delta is None:
+            return None
         hidden = hidden_states(output)
-        return replaced_states(output, hidden + self.delta.to(hidden.dtype))
+        return replaced_states(output, hidden + delta.to(hidden.dtype))
+
+    def _counts(self) -> bool:
+        """Whether δ enters this call: all with a graph, and in a pass without one the same."""
+        if self._with_graph or not self._calls:
+            return torch.is_grad_enabled() == self._with_graph
+        place = self._fired + self._passed_by
+        return place >= len(self._calls) or self._calls[place]
 
     def _receive(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
-        if self._look is not None:
+        if self.watch is not None:
             names = next(names for one, names in self._around if one is module)
             self._received[module] = {**dict(zip(names, args, strict=False)), **kwargs}
 
@@ -198,72 +224,6 @@ class Tap:
 
     def _leave(self, *args: Any) -> None:
         self._inside = False
-
-
-class _Look:
-    """One forward pass up to where every tap has seen a call with a graph."""
-
-    def __init__(self, taps: Sequence[Tap]) -> None:
-        self.seen: dict[Tap, Seen] = {}
-        self.glimpsed: dict[Tap, Seen] = {}  # the same, of calls without a graph
-        self._taps = taps
-
-    def see(self, tap: Tap, seen: Seen) -> None:
-        if tap in self.seen:
-            return
-        if not torch.is_grad_enabled():
-            self.glimpsed[tap] = seen
-            return
-        self.seen[tap] = seen
-        if len(self.seen) == len(self._taps):
-            raise _Seen
-
-
-def look(taps: Sequence[Tap], forward: Callable[[], object]) -> list[Seen]:
-    """What each tap's module receives and its clean output, as the model has them.
-
-    `forward` runs the model up to the first call of each module with a graph, and is stopped
-    there, so that transposed, flattened and padded inputs are seen as they are.
-
-    Raises:
-        EmbeddingError: a module did not run.
-
-    Cost: the forward pass up to the last of the modules; of an embedding, one look-up.
-    """
-    one = _Look(taps)
-    try:
-        # Nobody comes for what is saved here: hooks around the step would keep it for ever.
-        unseen = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-        with ExitStack() as stack:
-            for tap in taps:
-                tap._look, tap._inside = one, tap.within is None
-                stack.enter_context(tap.installed())
-                stack.enter_context(tap.unchecked())
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(unseen)
-            forward()
-    except _Seen:
-        pass
-    except Exception:
-        if len(one.seen) < len(taps):
-            raise
-        # A bare `except:` caught the stop, and something went wrong for want of an output.
-    finally:
-        for tap in taps:
-            tap._look = None
-            tap._received = {}
-    seen = one.glimpsed | one.seen
-    for tap in taps:
-        if tap not in seen:
-            raise EmbeddingError(
-                f"The hooked {tap.kind} ({type(tap.module).__name__}) did not run; name the module "
-                f"that does with {tap.flag}."
-            )
-    return [seen[tap] for tap in taps]
-
-
-class _Seen(BaseException):
-    """Stops a forward pass. No Exception, since code around the model may catch those."""
 
 
 def hidden_states(output: Any) -> Any:
@@ -302,10 +262,6 @@ def _place(output: Any) -> Any:
 
 def _is_states(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 0
-
-
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _stack_inputs(module: nn.Module) -> list[str]:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation import unwrapped
+from nlp_adv.perturbation import Segments, unwrapped
+from nlp_adv.sites.packing import texts_in
 from nlp_adv.sites.taps import Seen, Tap
 
 _WITHOUT_IDS = ("pixel_values", "input_features", "input_values")
@@ -30,10 +31,12 @@ class Tokens:
     Args:
         ids: (B, T) as the stack received them.
         real: (B, T), false on padding.
+        texts: those that several tokens belong to, where a row holds more than one.
     """
 
     ids: Tensor
     real: Tensor
+    texts: Segments | None = None
 
 
 def tokens_of(
@@ -73,7 +76,12 @@ def tokens_of(
     fits = isinstance(given_mask, Tensor) and given_mask.numel() == ids.numel()
     if attention is None or (fits and attention.numel() != ids.numel()):
         attention = given_mask
-    return Tokens(ids, _real(ids, attention, model))
+    masked = isinstance(attention, Tensor) and attention.ndim < 4
+    real = _real(ids, attention, model) if masked else None
+    packed = texts_in(ids, real, (*seen.received, batch), pad_id=_pad_id(model))
+    if packed is not None:
+        return Tokens(ids, *packed)
+    return Tokens(ids, _real(ids, attention, model) if real is None else real)
 
 
 def _received(seen: Seen) -> tuple[Tensor | None, Tensor | None] | None:
@@ -98,7 +106,7 @@ def _is_ids(value: Any) -> bool:
 
 def _real(ids: Tensor, attention: Any, model: nn.Module) -> Tensor:
     """(B, T): the attention mask in the shape of the ids; without one, what is not padding."""
-    pad_id = getattr(getattr(model, "config", None), "pad_token_id", None)
+    pad_id = _pad_id(model)
     if not isinstance(attention, Tensor):
         return torch.ones_like(ids, dtype=torch.bool) if pad_id is None else ids != pad_id
     if attention.numel() == ids.numel():
@@ -111,6 +119,10 @@ def _real(ids: Tensor, attention: Any, model: nn.Module) -> Tensor:
         f"The attention mask {tuple(attention.shape)} does not fit the ids that the embedding "
         f"receives, {tuple(ids.shape)}."
     )
+
+
+def _pad_id(model: nn.Module) -> int | None:
+    return getattr(getattr(model, "config", None), "pad_token_id", None)
 
 
 def _real_in_decoder(

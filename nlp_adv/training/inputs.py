@@ -55,11 +55,6 @@ class Perturbed:
                 site = self._site
                 check_normalisation(inputs["pixel_values"], site.mean, site.std)
             return objective(model, inputs, self._site, **options)
-        if type(self._site) is EmbeddingSite and "input_ids" not in inputs:
-            raise UserError(
-                "Adversarial training perturbs the embeddings of input_ids; this batch holds only "
-                f"{', '.join(inputs)}."
-            )
         return objective(model, inputs, self._site, special_ids=self._special_ids(), **options)
 
     def _find(self) -> Site:

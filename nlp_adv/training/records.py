@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nlp_adv.folders import write_whole
 from nlp_adv.methods import Method, StepReport, WarmUp, describe, floor_cost
-from nlp_adv.perturbation import ModelObjective, unit_length
+from nlp_adv.perturbation import L2Ball, ModelObjective, Per, Segments, unit_length
+from nlp_adv.perturbation.slices import slice_values
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +61,12 @@ class StepLog:
             self._sum("adv_divergence", report.divergence / objective.share)
         ball = getattr(method, "ball", None)
         if ball is not None and objective.delta is not None:
-            ball = objective.within(ball)
+            ball, each = objective.within(ball), objective.within(L2Ball(1.0)).per
             norm = ball.norm(objective.delta)
             unit = unit_length(objective, ball, "relative")
             relative = torch.where(norm > 0, norm / unit, 0.0)  # no free token: no unit either
-            self._sum("delta_norm", norm.flatten(1).amax(1).mean())
-            self._sum("delta_relative", relative.flatten(1).amax(1).mean())
+            for key, value in (("delta_norm", norm), ("delta_relative", relative)):
+                self._sum(key, _mean(value, objective.mask, each))
 
     def averages(self) -> dict[str, Tensor]:
         """Losses per optimizer step, all else per micro-batch; then start anew."""
@@ -79,6 +80,15 @@ class StepLog:
     def _sum(self, key: str, value: Tensor) -> None:
         value = value.detach().float()
         self._sums[key] = self._sums[key] + value if key in self._sums else value
+
+
+def _mean(values: Tensor, mask: Tensor, per: Per) -> Tensor:
+    """Of the largest value of each example, or of each segment that δ can move in."""
+    largest = slice_values(values, per)
+    if not isinstance(per, Segments):
+        return largest.mean()
+    there = slice_values(mask.amax(-1, keepdim=True), per) > 0
+    return (largest * there).sum() / there.sum().clamp_min(1)
 
 
 class ConstantPredictionAlarm:

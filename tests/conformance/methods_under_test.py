@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from targets import TARGETS, TEXT_TARGETS, WORD_TARGETS
+from targets import TARGETS, TEXT_TARGETS, WORD_TARGETS, PairTarget
 
 from nlp_adv.methods import (
     AWP,
@@ -61,6 +61,8 @@ class Case:
         """Changes of unit are the same code everywhere: one target of each shape will do."""
         if isinstance(self.method, Scaled) and target not in (TARGETS[0], TARGETS[-1]):
             return getattr(target, "modules", 1) > 1 and self.id == "freelb-relative"
+        if isinstance(target, PairTarget) and isinstance(bare(self.method), YOPO):
+            return False  # it needs one pass through the model
         if getattr(bare(self.method), "text_only", False):  # it needs the matrix of the words
             return target in WORD_TARGETS
         return target in TEXT_TARGETS or not self.text_only
@@ -139,6 +141,7 @@ MAIN += ["fgm-matrix", "pgd-clean", "freelb-reuse", "trades-token", "freelb-rela
 ELSEWHERE = {
     "bert-layer": ("pgd", "yopo"),
     "bert-two": ("freelb", "freelb-relative"),
+    "bert-pairs": ("pgd", "freelb", "trades"),
     "gpt2": ("trades",),
     "pixels": ("pgd", "freelb", "trades", "awp", "freelb-relative"),
 }

@@ -59,6 +59,63 @@ class TextTarget:
         return model(**batch).loss
 
 
+class Siamese(nn.Module):
+    """One BERT for both texts of a pair, and a classifier of what they have to do with each other.
+
+    In float64, like all models here.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.config, self.bert, self.dropout = (
+            classifier.config,
+            classifier.bert,
+            classifier.dropout,
+        )
+        self.head = classifier.classifier
+
+    def gradient_checkpointing_enable(self, options: dict[str, bool]) -> None:
+        self.bert.gradient_checkpointing_enable(options)
+
+    def forward(self, labels: Tensor | None = None, **columns: Tensor) -> Output:
+        first, second = (
+            self.bert(**{key[2:]: value for key, value in columns.items() if key[:2] == text})
+            for text in ("a_", "b_")
+        )
+        logits = self.head(self.dropout(first.pooler_output * second.pooler_output))
+        return Output(cross_entropy(logits, labels), logits)
+
+
+@dataclass(frozen=True)
+class PairTarget(TextTarget):
+    """A siamese model, which runs its embedding twice: a δ for each text of a pair."""
+
+    at: str = "-pairs"
+    modules: int = 2
+    site: Callable[[], Site] = lambda: EmbeddingSite("bert.embeddings.word_embeddings")
+
+    def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
+        model = Siamese(super().model(dropout, attention))
+        self.objective(model, self.batch())  # the first look counts the calls in a whole pass
+        return model
+
+    def batch(self, padding: int = 0) -> Batch:
+        """Each sentence, and one of the same length."""
+        one = super().batch(padding)
+        ids, real = one["input_ids"], one["attention_mask"]
+        columns = {"a_input_ids": ids, "b_input_ids": (models.VOCAB - ids) * real}
+        masks = {"a_attention_mask": real, "b_attention_mask": real.clone()}
+        return columns | masks | {"labels": one["labels"]}
+
+    def example(self, batch: Batch, row: int, *, trimmed: bool) -> Batch:
+        found = {"labels": batch["labels"][row : row + 1]}
+        for text in ("a_", "b_"):
+            one = {key[2:]: value for key, value in batch.items() if key[:2] == text}
+            one = models.example(one, row, trimmed=trimmed)
+            found |= {f"{text}{key}": value for key, value in one.items()}
+        return found
+
+
 class ConvNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -119,5 +176,6 @@ TEXT_TARGETS = [
     *WORD_TARGETS,
     TextTarget("bert", at="-layer", site=lambda: LayerSite("bert.encoder.layer.0")),
     TextTarget("bert", at="-two", modules=2, site=lambda: EmbeddingSite(*WORDS_AND_PLACES)),
+    PairTarget("bert"),
 ]
 TARGETS = [*TEXT_TARGETS, PixelTarget()]

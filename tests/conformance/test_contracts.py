@@ -10,7 +10,7 @@ import pytest
 import torch
 from methods_under_test import each_method
 from models import LinearClassifier, assert_gradients, gradients, linear_objective
-from targets import TARGETS, TEXT_TARGETS, TextTarget
+from targets import TARGETS, TEXT_TARGETS, PairTarget, TextTarget
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils.flop_counter import FlopCounterMode
@@ -162,6 +162,8 @@ def test_1_without_dropout_rdrop_is_ordinary_training(target):
     ids=["awp", "freeat", "yopo", "yopo-still", "pgd", "pgd-clean", "freelb", "freelb-still"],
 )
 def test_1_no_steps_are_ordinary_training(method, target):
+    if isinstance(target, PairTarget) and isinstance(method, YOPO):
+        pytest.skip("it needs one pass through the model")
     model, batch = target.model(dropout=0.2), target.batch()
     loss, theta, stream = ordinary(target, model, batch)
     got_loss, got_theta, got_stream = stepped(method, target, model, batch)

@@ -8,6 +8,7 @@ from torch import nn
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import unwrapped
 from nlp_adv.sites.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.sites.look import look
 
 each_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 
@@ -63,7 +64,14 @@ def test_the_shared_table_of_an_encoder_decoder_never_runs(name):
     assert find_embedding(model).weight is whole.weight
     tap = EmbeddingTap(whole)
     with pytest.raises(RuntimeError, match="did not run"):
-        tap.look(lambda: model(**batch(name)))
+        looked(tap, lambda: model(**batch(name)))
+
+
+def looked(tap, forward):
+    """The first argument and the clean output of the first call."""
+    (found,) = look([tap], forward)
+    (call,) = found.seen
+    return call.argument, call.output
 
 
 class Wrapper(nn.Module):
@@ -176,7 +184,7 @@ def test_look_sees_the_clean_embedding_and_stops_there(name):
     model, ran = tiny(name), []
     tap = EmbeddingTap(find_embedding(model))
     model.register_forward_hook(lambda *_: ran.append(1))
-    ids, embedding = tap.look(lambda: model(**batch(name)))
+    ids, embedding = looked(tap, lambda: model(**batch(name)))
     assert ran == []
     assert not embedding.requires_grad
     assert torch.equal(embedding, tap.module(ids))
@@ -191,7 +199,7 @@ def test_look_refuses_silence_and_leaves_nothing_behind():
     model = tiny("bert")
     tap = EmbeddingTap(nn.Embedding(3, 3))
     with pytest.raises(RuntimeError, match=r"hooked embedding \(Embedding\) did not run"):
-        tap.look(lambda: model(**batch("bert")))
+        looked(tap, lambda: model(**batch("bert")))
     assert hooks(model) == []
     assert hooks(tap.module) == []
 
@@ -200,7 +208,7 @@ def test_an_error_of_the_model_comes_through_look():
     model = tiny("bert")
     tap = EmbeddingTap(find_embedding(model))
     with pytest.raises(ValueError, match="input_ids"):
-        tap.look(lambda: model(input_ids=None))
+        looked(tap, lambda: model(input_ids=None))
     assert hooks(model) == []
     assert model(**batch("bert")).loss.isfinite()
 
@@ -222,7 +230,7 @@ def test_delta_is_added_inside_the_block_only(words):
     with tap.adding(DELTA):
         assert torch.equal(words(IDS), clean + DELTA)
     assert torch.equal(words(IDS), clean)
-    assert tap.delta is None
+    assert tap.deltas is None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -246,7 +254,7 @@ def test_any_number_of_calls_but_one_is_refused(words, times, said):
     tap = EmbeddingTap(words)
     with pytest.raises(RuntimeError, match=said), tap.adding(DELTA):
         [words(IDS) for _ in range(times)]
-    assert tap.delta is None
+    assert tap.deltas is None
     assert hooks(words) == []
     with tap.adding(DELTA):  # and the next pass counts afresh
         words(IDS)
@@ -276,7 +284,7 @@ def test_the_look_is_at_the_first_call_with_a_graph(words):
         words(IDS)
         raise AssertionError("the look should have ended here")
 
-    ids, embedding = tap.look(forward)
+    ids, embedding = looked(tap, forward)
     assert torch.equal(ids, IDS)
     assert torch.equal(embedding, words.weight[IDS])
     assert not embedding.requires_grad
@@ -289,7 +297,7 @@ def test_an_error_in_the_block_comes_through_and_leaves_nothing(words, permanent
         tap.install()
     with pytest.raises(KeyError), tap.adding(DELTA):
         raise KeyError
-    assert tap.delta is None
+    assert tap.deltas is None
     assert len(hooks(words)) == permanent
 
 
@@ -313,7 +321,7 @@ def test_a_zero_delta_changes_no_bit_of_the_output(name):
     tap = EmbeddingTap(find_embedding(model))
     torch.manual_seed(0)
     want = model(**batch(name))
-    _, embedding = tap.look(lambda: model(**batch(name)))
+    _, embedding = looked(tap, lambda: model(**batch(name)))
     torch.manual_seed(0)
     with tap.adding(torch.zeros_like(embedding)):
         got = model(**batch(name))

@@ -14,7 +14,6 @@ from nlp_adv import EmbeddingSite, FreeLB, L2Ball, LayerSite, PixelSite, UserErr
 from nlp_adv.methods import TAVAT, YOPO, FGMMatrix
 from nlp_adv.perturbation import Memory, StepError
 from nlp_adv.sites.parse import parse_site
-from nlp_adv.sites.taps import EmbeddingError
 
 
 def noise(like: Tensor) -> Tensor:
@@ -174,13 +173,6 @@ def test_tokens_that_cannot_be_known_ask_for_a_mask():
 def test_an_unknown_module_comes_with_near_names():
     with pytest.raises(UserError, match=r"'bert.encoder.layers.0'; near names are 'bert.encoder"):
         objective(tiny("bert"), batch("bert"), LayerSite("bert.encoder.layers.0"))
-
-
-def test_a_layer_that_runs_twice_is_refused():
-    name = "albert.encoder.albert_layer_groups.0.albert_layers.0"
-    of = objective(tiny("albert"), batch("albert"), LayerSite(name), seed=0)
-    with pytest.raises(EmbeddingError, match=r"AlbertLayer.* ran 2 times"):
-        of.forward(noise(of.mask))
 
 
 def test_an_output_that_the_loss_does_not_use_is_refused():

@@ -289,31 +289,6 @@ def test_the_random_stream_is_as_before_when_the_embedding_does_not_run(name):
 # --- refusals
 
 
-class Twice(nn.Module):
-    """A model that looks its words up twice, as one with two towers would."""
-
-    def __init__(self):
-        super().__init__()
-        self.words = nn.Embedding(VOCAB, 4)
-
-    def forward(self, input_ids):
-        score = self.words(input_ids).sum((1, 2)) + self.words(input_ids.flip(1)).sum((1, 2))
-        return {"loss": score.mean(), "logits": score}
-
-
-def test_an_embedding_that_runs_twice_is_refused():
-    model = Twice()
-    tap = EmbeddingTap(find_embedding(model, "words"))
-    objective = text_objective(model, {"input_ids": batch("bert")["input_ids"]}, tap=tap, seed=0)
-    objective.forward()  # without δ there is nothing to be wrong about
-    with pytest.raises(RuntimeError, match="ran 2 times"):
-        objective.forward(torch.zeros_like(objective.mask))
-    with pytest.raises(RuntimeError, match="ran 2 times"):
-        objective.gradient(torch.zeros_like(objective.mask))
-    assert model.words.weight.requires_grad
-    assert tap.delta is None
-
-
 def test_a_batch_without_labels_is_refused():
     full = batch("bert")
     del full["labels"]

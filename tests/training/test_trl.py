@@ -23,7 +23,6 @@ import trl
 from tiny_trl import (
     ADVERSARIAL,
     CASES,
-    AdversarialDPO,
     DoubleHead,
     Heard,
     build,
@@ -246,30 +245,6 @@ def _without_dropout(folder, case, **flags):
                 module.p = 0.0
     trainer.train()
     return trainer
-
-
-@pytest.mark.fault("T6")
-@pytest.mark.parametrize("adv", ["fgm", "freelb"])
-def test_two_forward_passes_with_a_graph_are_refused(tmp_path, adv):
-    case = CASES["dpo-lora"]
-
-    class Twice(AdversarialDPO):
-        """Chosen and rejected texts one after the other."""
-
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            given = inputs["input_ids"].chunk(2), inputs["attention_mask"].chunk(2)
-            first, second = (
-                model(input_ids=ids, attention_mask=mask).logits.mean()
-                for ids, mask in zip(*given, strict=True)
-            )
-            return first - second
-
-    trainer = build(tmp_path, case, adv=adv)
-    trainer.__class__ = Twice
-    with pytest.raises(UserError) as caught:
-        trainer.train()
-    assert_one_sentence(caught.value)
-    assert not left_behind(trainer.model)
 
 
 @pytest.mark.fault("T6")
