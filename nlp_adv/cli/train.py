@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.training.arguments import AdversarialTrainingArguments
+from nlp_adv.training.beginning import check_logs, unknown_metric
 from nlp_adv.training.callbacks import RobustnessCallback
 from nlp_adv.training.records import run_description
+from nlp_adv.training.refusals import check_model
 from nlp_adv.training.trainer import AdversarialTrainer
 
 
@@ -93,6 +96,7 @@ def check_before_training(arguments: TrainArguments, task: Task) -> None:
         raise UserError(f"There is no metric {best!r}; --metric_for_best_model can be {listed}.")
     if arguments.trains:
         check_length(task, training)
+        check_beginning(names, task, training)
 
 
 def check_length(task: Task, training: AdversarialTrainingArguments) -> None:
@@ -101,21 +105,31 @@ def check_length(task: Task, training: AdversarialTrainingArguments) -> None:
     Raises:
         UserError: not so.
     """
+    rows_a_batch = int(training.train_batch_size) * training.world_size
+    batches = math.ceil(len(task.splits["train"]) / rows_a_batch)
+    updates = math.ceil(batches / training.gradient_accumulation_steps)
+    steps = training.max_steps
+    if steps <= 0:
+        steps = math.ceil(updates * training.num_train_epochs)
     try:
-        training.adversarial_schedule(task.modality).over(_steps(task, training))
+        training.adversarial_schedule(task.modality).over(steps, updates)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def _steps(task: Task, training: AdversarialTrainingArguments) -> int:
-    """Optimizer steps of the run."""
-    if training.max_steps > 0:
-        return int(training.max_steps)
-    rows_a_batch = int(training.train_batch_size) * training.world_size
-    batches = math.ceil(len(task.splits["train"]) / rows_a_batch)
-    updates = math.ceil(batches / training.gradient_accumulation_steps)
-    steps: float = updates * training.num_train_epochs
-    return math.ceil(steps)
+def check_beginning(
+    metrics: Sequence[str], task: Task, training: AdversarialTrainingArguments
+) -> None:
+    """Whether the run logs what the attack waits for.
+
+    Raises:
+        UserError: not so.
+    """
+    schedule = training.adversarial_schedule(task.modality)
+    check_logs(schedule, training)
+    names = ["loss", "grad_norm", "learning_rate", "eval_loss", *(f"eval_{n}" for n in metrics)]
+    if schedule.waits_for is not None and schedule.waits_for.metric not in names:
+        raise UserError(unknown_metric(schedule.waits_for, names))
 
 
 def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
@@ -125,6 +139,7 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     set_seed(training.seed)  # the same head and the same order of batches in every run
     model = task.new_model()
     task.check_fits(model, arguments)
+    check_model(schedule.method, model)
     try:
         trainer = AdversarialTrainer(model=model, args=training, **task.for_trainer())
     except ValueError as error:
@@ -159,6 +174,8 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
         description = run_description(
             schedule, training.adv_exclude_special_tokens, training.adv_site
         )
+        if "begun_at" in description:
+            description["begun_at"] = trainer.schedule.begun_at
     return RunResult(
         name=_name(arguments),
         description=description,

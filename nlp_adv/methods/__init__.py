@@ -22,7 +22,10 @@ from nlp_adv.methods.registry import (
     register,
 )
 from nlp_adv.methods.scaled import Scaled, bare
+from nlp_adv.methods.schedule import Schedule
+from nlp_adv.methods.scheduled import Every, Linear
 from nlp_adv.methods.smart import SMART
+from nlp_adv.methods.start_when import StartWhen
 from nlp_adv.methods.tavat import TAVAT
 from nlp_adv.methods.trades import TRADES
 from nlp_adv.methods.vat import VAT
@@ -41,15 +44,19 @@ __all__ = [
     "VAT",
     "YOPO",
     "BallMethod",
+    "Every",
     "FGMMatrix",
     "FreeAT",
     "FreeLB",
+    "Linear",
     "Method",
     "Modality",
     "NoAttack",
     "Noise",
     "RDrop",
     "Scaled",
+    "Schedule",
+    "StartWhen",
     "StepReport",
     "WarmUp",
     "all_methods",

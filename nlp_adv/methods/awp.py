@@ -8,6 +8,7 @@ normalised step for each matrix w:
     g_θ = w·∇θ L(θ, x, y) + (1−w)·∇θ L(θ + v, x + δ, y),   applied to θ
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -52,6 +53,11 @@ class AWP:
         gamma: γ, the length of each matrix's step as a share of its norm; a warm-up that lets ε
             grow leaves it as it is.
         clean_weight: w, the share of the clean loss; the paper has none.
+        parameters: names of the weights to move, with commas, such as "layer.11,classifier": those
+            whose name holds one of them from dot to dot ("layer.1" is not in "layer.11"). Unset,
+            all of them are moved.
+
+    Errors: ValueError for a name that no weight has which could be moved.
 
     Deviations: the released code makes an SGD step on a copy of the model and takes its direction,
     which is this; it perturbs tensors of more than one dimension whose name holds "weight", here
@@ -68,6 +74,7 @@ class AWP:
     steps: int
     gamma: float
     clean_weight: float = 0.0
+    parameters: str = ""
 
     name: ClassVar[str] = "awp"
 
@@ -76,6 +83,10 @@ class AWP:
         check_steps(self.steps, at_least=0)
         check_nonnegative("gamma", self.gamma)
         check_weight(self.clean_weight)
+        if self.parameters and not all(name.strip() for name in self.parameters.split(",")):
+            raise ValueError(
+                f"parameters (--adv_parameters) holds an empty name: {self.parameters!r}."
+            )
 
     @property
     def passes(self) -> int:
@@ -107,13 +118,41 @@ class AWP:
                 delta = advance(delta, grad, ball=ball, step_size=step_size)
         steps = self.inner_passes
         delta = ascend(objective.gradient, delta, ball=ball, step_size=step_size, steps=steps)
-        weights = _matrices(objective.model)
+        weights = self.weights(objective.model)
         grads = objective.weight_gradient(delta, weights)
         moved = [self._moved(w.detach(), g) for w, g in zip(weights, grads, strict=True)]
         del grads  # as large as the weights
         with replaced(weights, moved):
             adversarial = full_pass(objective, delta, weight=1 - w).loss
         return mixed(w, clean, adversarial)
+
+    def weights(self, model: nn.Module) -> list[nn.Parameter]:
+        """The weights that are moved.
+
+        Raises:
+            ValueError: a name of `parameters` is in none of theirs.
+        """
+        matrices = _matrices(model)
+        if not self.parameters:
+            return list(matrices.values())
+        found: set[str] = set()
+        for name in (part.strip() for part in self.parameters.split(",")):
+            own = {weight for weight in matrices if f".{name}." in f".{weight}."}
+            if not own:
+                raise ValueError(
+                    f"awp moves no weight named {name!r} (--adv_parameters): it moves trained "
+                    f"matrices that are no embeddings, such as {_some(matrices)}."
+                )
+            found |= own
+        return [weight for name, weight in matrices.items() if name in found]
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model without the weights that `parameters` names.
+
+        Raises:
+            ValueError: see `weights`.
+        """
+        self.weights(model)
 
     def _moved(self, weight: Tensor, grad: Tensor) -> Tensor:
         """w + v_w; w where the gradient is 0 or not finite."""
@@ -135,8 +174,14 @@ class AWP:
         return Scaled(method, unit="relative")
 
 
-def _matrices(model: nn.Module) -> list[nn.Parameter]:
+def _matrices(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trained weights of more than one dimension that no embedding looks up."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    trained = trained_weights(model).values()
-    return [w for w in trained if w.ndim > 1 and id(w) not in tables]
+    trained = trained_weights(model)
+    return {n: w for n, w in trained.items() if w.ndim > 1 and id(w) not in tables}
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first and the last name."""
+    every = list(names)
+    return " and ".join(dict.fromkeys((*every[:1], *every[-1:]))) or "none of this model"

@@ -12,12 +12,13 @@ from nlp_adv.errors import UserError
 from nlp_adv.methods import (
     Method,
     Modality,
-    WarmUp,
+    Schedule,
     all_methods,
     build,
     check_attacks,
     own_settings,
 )
+from nlp_adv.training.beginning import schedule_of
 from nlp_adv.training.inputs import module_site
 
 _BALL_FLAGS = ("epsilon", "norm", "per", "unit")
@@ -117,6 +118,22 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     adv_ramp_steps: float = _flag(
         "Over the next so many steps ε grows to full size; below 1, this share of the run.", 0.0
     )
+    adv_start_epoch: float = _flag("This many epochs are ordinary ones, such as 1 or 0.5.", 0.0)
+    adv_start_when: str | None = _flag(
+        "Steps are ordinary ones until a number of the log passes a threshold: eval_accuracy>0.8, "
+        "or loss<0.4 for the mean training loss since the last log. Of several beginnings the "
+        "latest holds."
+    )
+    adv_every: int = _flag("Attack at every so many steps only; the others are ordinary ones.", 1)
+    adv_linear: str | None = _flag(
+        "Numbers that change linearly, by the value that each begins at: steps=1,epsilon=0.01 go "
+        "to --adv_steps and --adv_epsilon."
+    )
+    adv_linear_steps: float = _flag(
+        "Over so many steps from the attack's beginning; below 1, this share of the run; 0, to the "
+        "run's end.",
+        0.0,
+    )
     adv_exclude_special_tokens: bool = _flag("Leave [CLS], [SEP] and their like unmoved.", False)
     adv_embedding: str | None = _flag(
         "Name of the embedding module to perturb, for models that do not say which it is."
@@ -162,8 +179,8 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         module_site(self)
         self.adversarial_schedule()
 
-    def adversarial_schedule(self, modality: Modality = "text") -> WarmUp:
-        """The method and its warm-up, as the flags stand now.
+    def adversarial_schedule(self, modality: Modality = "text") -> Schedule:
+        """The method and its schedule, as the flags stand now.
 
         Args:
             modality: "image" takes the presets for pixels.
@@ -178,7 +195,7 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
             check_attacks(method)
             if self.adv_exclude_special_tokens and self.adv != "none":
                 _check_moves_tokens(method)
-            return WarmUp(method, self.adv_start_step, self.adv_ramp_steps)
+            return schedule_of(method, self)
         except ValueError as error:
             raise UserError(f"--adv {self.adv}: {error}") from error
 

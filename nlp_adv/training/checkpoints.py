@@ -141,7 +141,7 @@ def check_same_method(checkpoint: Path, description: Mapping[str, Any]) -> None:
         )
     if now == "none":
         return
-    about = {"nlp_adv_version", MEMORY_PROCESSES}
+    about = {"nlp_adv_version", MEMORY_PROCESSES, "begun_at"}
     same_version = theirs.get("nlp_adv_version") == ours["nlp_adv_version"]
     names = theirs.keys() | ours.keys() if same_version else theirs.keys() & ours.keys()
     differ = [name for name in (*ours, *theirs) if name in names - about]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import has_length
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import NoAttack, WarmUp
+from nlp_adv.methods import NoAttack, Schedule
 from nlp_adv.perturbation import Memory
 from nlp_adv.training.checkpoints import (
     MEMORY,
@@ -39,6 +40,7 @@ class MemoryMixin(_Trainer):
     """
 
     _memory: Memory
+    _epoch_steps = 0  # optimizer steps of an epoch, where it has a length
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's; `resume_from_checkpoint=True` takes the newest whole checkpoint."""
@@ -46,8 +48,15 @@ class MemoryMixin(_Trainer):
             resume_from_checkpoint = self._whole(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def _build_schedule(self) -> WarmUp:
+    def _build_schedule(self) -> Schedule:
         raise NotImplementedError  # the adversarial mixin's
+
+    def _over_run(self, schedule: Schedule) -> Schedule:
+        """The schedule in steps of this run."""
+        try:
+            return schedule.over(self.state.max_steps, self._epoch_steps)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def _whole(self, resume: Any) -> Any:
         """The checkpoint to resume from."""
@@ -65,10 +74,12 @@ class MemoryMixin(_Trainer):
             raise UserError(not_whole(resume, what))
         return resume
 
-    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """The Trainer's; it begins a run, and begins it again with smaller batches."""
         self._memory = Memory()
-        return super().set_initial_training_values(*args, **kwargs)
+        values: Any = super().set_initial_training_values(args, dataloader)
+        self._epoch_steps = values[1] if has_length(dataloader) else 0
+        return values
 
     def _kept(self) -> dict[str, int]:
         """For a checkpoint's configuration: whether there is something that must come back."""
@@ -96,10 +107,7 @@ class MemoryMixin(_Trainer):
             )
 
     def _check_same_run(self, checkpoint: Path) -> None:
-        try:
-            schedule = self._build_schedule().over(self.state.max_steps)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        schedule = self._over_run(self._build_schedule())
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
         site = getattr(self.args, "adv_site", None)
         check_same_method(checkpoint, run_description(schedule, excluded, site))

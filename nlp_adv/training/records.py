@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nlp_adv.folders import write_whole
-from nlp_adv.methods import Method, StepReport, WarmUp, describe, floor_cost
+from nlp_adv.methods import Method, Schedule, StepReport, describe, floor_cost
 from nlp_adv.perturbation import L2Ball, ModelObjective, Per, Segments, unit_length
 from nlp_adv.perturbation.slices import slice_values
 
@@ -156,17 +156,16 @@ def warn_if_below_resolution(relative: float, dtype: torch.dtype) -> bool:
 
 
 def run_description(
-    schedule: WarmUp, exclude_special_tokens: bool, site: str | None = None
+    schedule: Schedule, exclude_special_tokens: bool, site: str | None = None
 ) -> dict[str, Any]:
-    """The method with its numbers, warm-up, mask and site, as JSON holds it."""
+    """The method with its numbers, its schedule, mask and site, as JSON holds it."""
     from nlp_adv import __version__
 
     return (
         describe(schedule.method)
         | ({"site": site} if site else {})
+        | schedule.settings()
         | {
-            "start_step": schedule.start_step,
-            "ramp_steps": schedule.ramp_steps,
             "exclude_special_tokens": exclude_special_tokens,
             "nlp_adv_version": __version__,
         }

@@ -3,12 +3,13 @@
 from typing import Any
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Method
+from nlp_adv.methods import Method, bare
 
 
 def refuse_unsupported(trainer: Any, method: Method) -> None:
     """Raise UserError where the passes of a step would not be what the method thinks they are."""
     args = trainer.args
+    check_model(method, trainer.model)
     if args.n_gpu > 1:
         raise UserError(
             f"nn.DataParallel over {args.n_gpu} GPUs would give all of them one scattered δ; start "
@@ -50,6 +51,16 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
             "Context, sequence and tensor parallelism split one example over processes, so its δ "
             "has no norm here; use DDP."
         )
+
+
+def check_model(method: Method, model: Any) -> None:
+    """Raise UserError where the method names what the model does not have."""
+    check = getattr(bare(method), "check_model", None)
+    if check is not None:
+        try:
+            check(model)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
 
 def _hooked_parameter(model: Any) -> str | None:

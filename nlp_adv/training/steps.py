@@ -23,6 +23,7 @@ class Steps:
     Args:
         trainer: the Trainer.
         begin: called when the model is prepared and before anything has run.
+        decide: called as an optimizer step begins.
         attack: (the user's `compute_loss`, model, inputs, its options) → what to return for it,
             after the method's passes.
         acts: whether the method acts at the Trainer's present step.
@@ -32,10 +33,12 @@ class Steps:
         self,
         trainer: Any,
         begin: Callable[[], None],
+        decide: Callable[[], None],
         attack: Callable[..., Any],
         acts: Callable[[], bool],
     ) -> None:
-        self._trainer, self._begin, self._attack, self._acts = trainer, begin, attack, acts
+        self._trainer, self._begin, self._decide = trainer, begin, decide
+        self._attack, self._acts = attack, acts
         self._open = self._inside = self._checked = False
         self._user: Any = None
         self.alarm = NonFiniteAlarm(trainer)
@@ -116,6 +119,7 @@ class Steps:
     def _step_begins(self) -> None:
         self._open = True
         self._start()
+        self._decide()
 
     def attacked(self, scale: Tensor) -> list[Tensor]:
         """The method has made its passes; `scale` is what its losses were multiplied by.

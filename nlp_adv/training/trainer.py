@@ -10,8 +10,9 @@ from transformers import Trainer
 from transformers.trainer_utils import HPSearchBackend
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Method, NoAttack, WarmUp, bare, floor_cost
+from nlp_adv.methods import Method, NoAttack, Schedule, WarmUp, bare, floor_cost
 from nlp_adv.perturbation import Memory, ModelObjective, StepError, random_sources, unwrapped
+from nlp_adv.training.beginning import Beginning, check_logs, schedule_of
 from nlp_adv.training.heard_logits import HeardLogits
 from nlp_adv.training.inputs import Perturbed, scale_of
 from nlp_adv.training.kept import MemoryMixin
@@ -44,7 +45,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     `num_items_in_batch`, label smoothing, mixed precision and DDP stay its own.
 
     Args:
-        method: a method or a `WarmUp`; none builds it from `args` (`--adv …`) when training begins.
+        method: a method or a schedule, such as a `WarmUp`; none builds it from `args` (`--adv …`)
+            when training begins.
         args, kwargs: the Trainer's.
 
     Logs, beside the Trainer's: `adv_loss`, `clean_loss` where the method passes there,
@@ -77,7 +79,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
                 f"then: write class {cls.__name__}(AdversarialMixin, {first})."
             )
 
-    def __init__(self, *args: Any, method: Method | WarmUp | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, method: Method | Schedule | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._set_up(method)
 
@@ -87,11 +89,12 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         self._schedule = self._build_schedule()
         self._perturbed: Perturbed | None = None
         self._heard: HeardLogits | None = None
-        self._steps = Steps(self, self._begin, self._attacked_loss, self._acts)
+        self._steps = Steps(self, self._begin, self._decide, self._attacked_loss, self._acts)
         self._reset()
 
     def _reset(self) -> None:
         self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
+        self._beginning = Beginning(self)
         self._memory = Memory()
         self._micro_batch = (-1, 0)
         self._ignores_num_items = False
@@ -100,22 +103,28 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         self._warned_of_resolution = False
 
     @property
-    def method(self) -> Method | WarmUp | None:
+    def method(self) -> Method | Schedule | None:
         """The method that was given; setting another one takes effect at once, also in a run."""
         return self._method
 
     @method.setter
-    def method(self, method: Method | WarmUp | None) -> None:
+    def method(self, method: Method | Schedule | None) -> None:
         self._method = method
         self._schedule = self._build_schedule()
         if self._perturbed is not None or self.is_in_train:
             self._choose()
 
+    @property
+    def schedule(self) -> Schedule:
+        """What decides which method a step uses, as it stands now in this run."""
+        return self._schedule
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's, leaving no hook behind.
 
         Raises:
-            UserError: the method did not take part in a step, or the numbers are no numbers.
+            UserError: the method did not take part in a step or in any, or the numbers are no
+                numbers.
         """
         self._memory = Memory()
         if kwargs.get("trial") is not None:
@@ -126,6 +135,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             self._alarm.check()
             self._steps.alarm.check(self.state.global_step)
             self._steps.alarm.check_weights()
+            self._beginning.check_end(self._schedule)
             return output
         finally:
             self._end()
@@ -237,18 +247,21 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         """How often a batch comes in a row."""
         return _replays(self._build_schedule())
 
-    def _build_schedule(self) -> WarmUp:
-        if isinstance(self.method, WarmUp):
+    def _build_schedule(self) -> Schedule:
+        if isinstance(self.method, Schedule):
             return self.method
         if self.method is not None:
-            start = getattr(self.args, "adv_start_step", 0)
-            return WarmUp(self.method, start, getattr(self.args, "adv_ramp_steps", 0))
+            return schedule_of(self.method, self.args)
         if not hasattr(self.args, "adversarial_schedule"):
             raise UserError(
                 "Which method? Pass method=… or use AdversarialTrainingArguments with --adv NAME."
             )
-        schedule: WarmUp = self.args.adversarial_schedule(scale_of(self.model, self.args))
+        schedule: Schedule = self.args.adversarial_schedule(scale_of(self.model, self.args))
         return schedule
+
+    def _decide(self) -> None:
+        """Runs as an optimizer step begins: may what the attack waits for have happened?"""
+        self._schedule = self._beginning.of(self._schedule)
 
     def _acts(self) -> bool:
         return not isinstance(self._schedule.at(self.state.global_step), NoAttack)
@@ -263,10 +276,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         self._choose()
 
     def _choose(self) -> None:
-        try:
-            self._schedule = self._schedule.over(self.state.max_steps)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        self._schedule = self._over_run(self._schedule)
+        check_logs(self._schedule, self.args)
         self._description()  # what cannot be written down fails now, not at the first checkpoint
         self._end()
         if isinstance(self._schedule.method, NoAttack) and type(self._schedule) is WarmUp:
@@ -333,5 +344,5 @@ class AdversarialTrainer(AdversarialMixin, Trainer):
     """
 
 
-def _replays(schedule: WarmUp) -> int:
+def _replays(schedule: Schedule) -> int:
     return int(getattr(bare(schedule.method), "replays", 1))
