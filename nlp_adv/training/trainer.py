@@ -278,6 +278,11 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     def _choose(self) -> None:
         self._schedule = self._over_run(self._schedule)
         check_logs(self._schedule, self.args)
+        if self._schedule.waits_for is not None and not self.is_in_train:
+            raise UserError(
+                f"--adv_start_when {self._schedule.waits_for} waits for what a run logs, which is "
+                f"only there in the Trainer's train(); in a loop of your own give a start_step."
+            )
         self._description()  # what cannot be written down fails now, not at the first checkpoint
         self._end()
         if isinstance(self._schedule.method, NoAttack) and type(self._schedule) is WarmUp:

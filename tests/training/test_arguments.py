@@ -114,7 +114,8 @@ def test_the_help_can_be_printed(capsys):
 def test_every_flag_of_a_method_is_a_field_of_one():
     named = {"adv", "adv_start_step", "adv_ramp_steps", "adv_exclude_special_tokens"}
     named |= {"adv_embedding", "adv_site", "adv_first_block", "adv_seed", "adv_mend_loss_scaling"}
-    named |= {"adv_nonfinite_steps"}
+    named |= {"adv_nonfinite_steps", "adv_start_epoch", "adv_start_when"}
+    named |= {"adv_every", "adv_linear", "adv_linear_steps"}
     named |= {f"adv_{key}" for key in ("epsilon", "norm", "per", "unit")}
     fields = {f"adv_{key}" for _, key in FIELDS}
     assert {dest for dest in actions() if dest.startswith("adv")} == named | fields
@@ -125,7 +126,7 @@ def test_a_flag_alone_changes_its_field_alone(name, key):
     preset = METHODS[name].preset()
     kind = own_settings(METHODS[name])[key]
     before = getattr(bare(preset), key)
-    value = {bool: not before, int: 5, float: 0.25}.get(kind, 0.25)
+    value = {bool: not before, int: 5, float: 0.25, str: "classifier"}.get(kind, 0.25)
     changed = method_of("--adv", name, f"--adv_{key}", str(value))
     want = replace(bare(preset), **{key: value})
     assert bare(changed) == want != bare(preset)
