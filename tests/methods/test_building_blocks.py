@@ -162,6 +162,32 @@ def test_awp_moves_trained_matrices_alone():
         torch.testing.assert_close(step, 0.1 * before[name].norm())
 
 
+def named(parameters: str) -> AWP:
+    return AWP(L2Ball(0.5), 0.5, 1, 0.1, parameters=parameters)
+
+
+def test_awp_finds_weights_by_whole_parts_of_their_names():
+    layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(12))
+    model = nn.ModuleDict({"layer": layers, "head": nn.Linear(2, 1), "words": nn.Embedding(3, 2)})
+    for name, want in {
+        "layer.1": [layers[1].weight],
+        "layer.11,head": [layers[11].weight, model["head"].weight],
+        " head , head.weight ": [model["head"].weight],
+        "weight": [layer.weight for layer in (*layers, model["head"])],
+        "layer.3.weight": [layers[3].weight],
+    }.items():
+        found = named(name).weights(model)
+        assert [id(weight) for weight in found] == [id(weight) for weight in want], name
+    for name in ("laye", "head.bias", "words", "layer.12", "HEAD"):
+        with pytest.raises(ValueError, match=f"'{name}'.*layer.0.weight and head.weight"):
+            named(f"head,{name}").check_model(model)
+    with pytest.raises(ValueError, match="none of this model"):
+        named("words").weights(nn.ModuleDict({"words": nn.Embedding(3, 2)}))
+    for empty in (",", "head,", " "):
+        with pytest.raises(ValueError, match="--adv_parameters"):
+            named(empty)
+
+
 # --- what is kept, by micro-batch
 
 

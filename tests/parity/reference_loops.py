@@ -239,10 +239,13 @@ def yopo(
     return total
 
 
-def awp(model: nn.Module, batch: Batch, *, gamma: float, **attack) -> Tensor:
+def awp(
+    model: nn.Module, batch: Batch, *, gamma: float, under: tuple[str, ...] = ("",), **attack
+) -> Tensor:
     """Wu et al., NeurIPS 2020: the released class, a proxy that ascends by one step of SGD.
 
-    Embedding matrices, which image models do not have, are left out.
+    Only weights whose name begins with one of `under` are moved. Embedding matrices, which image
+    models do not have, are left out.
     """
     delta = pgd_attack(model, batch, **attack)
     proxy = copy.deepcopy(model)
@@ -252,7 +255,8 @@ def awp(model: nn.Module, batch: Batch, *, gamma: float, **attack) -> Tensor:
     optimizer.step()
     moved, difference = proxy.state_dict(), {}
     for name, weight in model.state_dict().items():
-        if weight.dim() > 1 and "weight" in name and "embeddings" not in name:
+        moves = weight.dim() > 1 and "weight" in name and "embeddings" not in name
+        if moves and name.startswith(under):
             step = moved[name] - weight
             difference[name] = weight.norm() / (step.norm() + 1e-20) * step
     add(model, gamma, difference)

@@ -141,6 +141,15 @@ def test_awp_without_an_attack_on_the_input_moves_the_weights_alone():
     assert_parity(AWP(L2Ball(0.8), 0.4, 0, gamma=0.2), reference.awp, start=ZERO, **settings)
 
 
+def test_awp_of_named_weights_moves_those_alone():
+    settings = {"norm": "l2", "epsilon": 0.8, "alpha": 0.4, "steps": 1, "gamma": 0.2}
+    method = AWP(L2Ball(0.8), 0.4, 1, gamma=0.2, parameters="layer.1, classifier")
+    under = ("bert.encoder.layer.1.", "classifier.")
+    assert_parity(method, reference.awp, start=ZERO, under=under, **settings)
+    with pytest.raises(AssertionError):
+        assert_parity(method, reference.awp, start=ZERO, **settings)
+
+
 # --- PGD
 
 

@@ -184,6 +184,26 @@ def resumed(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def waited() -> list[int]:
+    """Steps that are attacked where each process has measured something else."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    scores = iter([0.1, 0.1 + rank, 1.0, 1.0, 0.0, 0.0])  # the second process's passes earlier
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trained(
+            Path(folder),
+            model=tiny("bert"),
+            options={"eval_dataset": rows(4), "compute_metrics": lambda _: {"a": next(scores)}},
+            adv="freelb",
+            adv_start_when="eval_a>0.5",
+            adv_every=2,
+            adv_linear="steps=1",
+            eval_strategy="steps",
+            eval_steps=1,
+            max_steps=6,
+        )
+    return [entry["step"] for entry in trainer.state.log_history if "delta_norm" in entry]
+
+
 def one_of_two(rank: int, port: int, folder: Path, cases: Any, kept: Any) -> None:
     """What a process of two finds in the cases, into the folder; `torchrun` sets the same names."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
@@ -193,7 +213,7 @@ def one_of_two(rank: int, port: int, folder: Path, cases: Any, kept: Any) -> Non
     GradientState._reset_state()
     found: dict[Any, Any] = {case: run(*case, processes=2) for case in cases}
     found |= {("weighted", *case): weighted(*case, processes=2) for case in WEIGHTED}
-    found["lazy"] = lazy()
+    found["lazy"], found["waited"] = lazy(), waited()
     found |= {("resumed", name): resumed(name, folder / name) for name in kept}
     torch.save(found, folder / f"rank{rank}.pt")
     torch.distributed.barrier()

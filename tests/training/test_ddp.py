@@ -60,7 +60,7 @@ def test_two_processes_train_as_one(tmp_path, names, kept):
     cases = [case for case in ddp_runs.CASES if case[0] in names]
     first, second = two_processes(tmp_path, cases, kept)
     others = {("weighted", *case) for case in ddp_runs.WEIGHTED}
-    others |= {("resumed", name) for name in kept} | {"lazy"}
+    others |= {("resumed", name) for name in kept} | {"lazy", "waited"}
     assert set(first) == set(second) == set(cases) | others
     for case in cases:
         name, accumulation = case
@@ -89,6 +89,9 @@ def test_two_processes_train_as_one(tmp_path, names, kept):
     assert "declares 2 passes" in first["lazy"]
     assert first["lazy"] == second["lazy"]
     assert ddp_runs.lazy() == ""  # which one process does not mind
+
+    # The first process decides for both when an attack begins.
+    assert first["waited"] == second["waited"] == ddp_runs.waited() == [4, 6]
 
     for case in ddp_runs.WEIGHTED:
         two, one = first[("weighted", *case)], ddp_runs.weighted(*case, processes=1)

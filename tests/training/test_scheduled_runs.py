@@ -366,3 +366,24 @@ def test_a_loop_of_ones_own_has_no_log_to_wait_for(tmp_path):
     trainer = build(tmp_path, options={"method": method})
     with pytest.raises(UserError, match="Trainer's train"):
         trainer.training_step(trainer.model, dict(rows(1)[0]))
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_weight_that_is_not_there_is_missed_before_the_run(tmp_path, start):
+    steps = []
+    text = fails(
+        tmp_path,
+        options={"callbacks": [Call("on_step_begin", steps.append)]},
+        adv="awp",
+        adv_parameters="layer.1,layer.9",
+        adv_start_step=start,
+    )
+    assert "'layer.9'" in text
+    assert "--adv_parameters" in text
+    assert steps == []
+
+
+def test_named_weights_are_written_down(tmp_path):
+    trainer = trained(tmp_path, adv="awp", adv_parameters="layer.1,classifier", max_steps=1)
+    trainer.save_model()
+    assert config(tmp_path)["parameters"] == "layer.1,classifier"
