@@ -127,7 +127,8 @@ def check_beginning(
     """
     schedule = training.adversarial_schedule(task.modality)
     check_logs(schedule, training)
-    names = ["loss", "grad_norm", "learning_rate", "eval_loss", *(f"eval_{n}" for n in metrics)]
+    measured = ["loss", *metrics, *(["largest_answer"] if task.label_names is not None else [])]
+    names = ["loss", "grad_norm", "learning_rate", *(f"eval_{name}" for name in measured)]
     if schedule.waits_for is not None and schedule.waits_for.metric not in names:
         raise UserError(unknown_metric(schedule.waits_for, names))
 

@@ -99,6 +99,25 @@ BAD_FLAGS = {
     "no room for a token": ({"max_seq_length": 0}, ["max_seq_length"]),
     "unknown embedding": ({"adv": "pgd", "adv_embedding": "nosuch"}, ["nosuch", "embedding"]),
     "start beyond the run": ({"adv": "pgd", "adv_start_step": 1000}, ["1000", "start_step"]),
+    "epoch beyond the run": ({"adv": "pgd", "adv_start_epoch": 1000}, ["--adv_start_epoch"]),
+    "no nth step": ({"adv": "pgd", "adv_every": 0}, ["--adv_every", "not 0"]),
+    "no condition": ({"adv": "pgd", "adv_start_when": "loss"}, ["--adv_start_when", "'loss'"]),
+    "a metric without evaluations": (
+        {"adv": "pgd", "adv_start_when": "eval_accuracy>0.8"},
+        ["--adv_start_when", "--eval_strategy"],
+    ),
+    "a metric that nobody measures": (
+        {"adv": "pgd", "adv_start_when": "eval_acc>0.8", "eval_strategy": "epoch"},
+        ["'eval_acc'", "did you mean eval_accuracy", "eval_largest_answer"],
+    ),
+    "a number to change that fgm lacks": (
+        {"adv": "fgm", "adv_linear": "steps=1"},
+        ["--adv_linear", "'steps'", "epsilon"],
+    ),
+    "weights that are not there": (
+        {"adv": "awp", "adv_parameters": "layer.77"},
+        ["--adv_parameters", "'layer.77'", "classifier.weight"],
+    ),
 }
 
 BAD_DATA = {
@@ -449,6 +468,17 @@ class TestCheckpoints:
         run = call(**settings, resume_from_checkpoint="last")
         assert run.code == 0, run.err
         assert same(work / "out", work / "whole")
+
+    def test_when_the_attack_began_is_written_down(self, work, files):
+        settings = {**files, **BRIEF, **FREELB, "output_dir": "out", "max_steps": 8}
+        settings |= {"eval_strategy": "steps", "eval_steps": 2, "adv_start_when": "eval_loss<100"}
+        settings |= {"adv_linear": "steps=1", "adv_every": 2, "adv_start_epoch": 0.25}
+        run = call(**settings)
+        assert run.code == 0, run.err
+        want = {"start_when": "eval_loss<100.0", "begun_at": 2, "linear": {"steps": 1}, "every": 2}
+        written = json.loads((work / "out/adversarial_config.json").read_text(encoding="utf-8"))
+        assert written.items() >= want.items()
+        assert report(work / "out")["runs"][0].items() >= want.items()
 
     def test_a_longer_run_goes_on_from_the_last_checkpoint(self, work, files):
         settings = {**files, **BRIEF, **FREELB, "lr_scheduler_type": "constant"}

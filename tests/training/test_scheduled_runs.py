@@ -5,6 +5,9 @@ A pass is counted where the classification head runs.
 
 import json
 import logging
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from tiny_training import (
@@ -21,7 +24,15 @@ from tiny_training import (
     weights,
 )
 
-from nlp_adv import AdversarialTrainer, Every, StartWhen, UserError, WarmUp
+import nlp_adv
+from nlp_adv import (
+    AdversarialTrainer,
+    AdversarialTrainingArguments,
+    Every,
+    StartWhen,
+    UserError,
+    WarmUp,
+)
 from nlp_adv.methods import FGM, FreeLB, Linear
 from nlp_adv.perturbation import L2Ball
 
@@ -62,6 +73,18 @@ def scores(*values):
 
 def config(folder):
     return json.loads((folder / "adversarial_config.json").read_text())
+
+
+def test_the_page_names_the_flags_that_there_are():
+    page = (Path(nlp_adv.__file__).parents[1] / "docs" / "schedules.md").read_text(encoding="utf-8")
+    there = {one.name for one in fields(AdversarialTrainingArguments)}
+    assert set(re.findall(r"--(adv_\w+)", page)) <= there
+    in_table = set(re.findall(r"^\| `--(\w+)", page, flags=re.MULTILINE))
+    assert {"adv_start_epoch", "adv_start_when", "adv_every", "adv_linear"} <= in_table
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    found: dict = {"model": None, "args": None, "rows": None}
+    exec(block.rpartition("trainer = ")[0], found)  # up to the Trainer, which needs a model
+    assert found["schedule"].over(40, 10).begun(20).at(22).method.steps == 1
 
 
 # Where the attack acts, of 8 steps; an epoch has 6.
