@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from nlp_adv.methods.method import Method, check_steps
 from nlp_adv.methods.none import NoAttack
@@ -87,7 +87,7 @@ class Linear(Wrapped):
                     f"linear (--adv_linear) needs two finite ends, and {name} goes from {value} to "
                     f"{last}."
                 )
-            if isinstance(last, int) and value != int(value):
+            if _is_whole(self.method, name) and value != int(value):
                 raise ValueError(
                     f"linear (--adv_linear) must begin {name} at a whole number, not {value}."
                 )
@@ -132,21 +132,23 @@ class Linear(Wrapped):
         for name, first in self.first.items():
             last = known[name]
             value = last if share == 1 else first + (last - first) * share
-            values[name] = int(value + 0.5) if isinstance(last, int) else value
+            values[name] = int(value + 0.5) if _is_whole(method, name) else value
         if "epsilon" in values and hasattr(inner, "ball"):
             values["ball"] = replace(inner.ball, epsilon=values.pop("epsilon"))
         inner = replace(inner, **values)
         return cast(Method, replace(method, method=inner) if isinstance(method, Scaled) else inner)
 
 
+def _is_whole(method: Method, name: str) -> bool:
+    """By its type, since an ε of 1 is no whole number."""
+    return get_type_hints(type(bare(method))).get(name) is int
+
+
 def _numbers(method: Method) -> dict[str, float]:
     """The numbers of a method by name, but for what the data loader has to know."""
     inner = bare(method)
-    found = (
-        {one.name: getattr(inner, one.name) for one in fields(inner)}
-        if (is_dataclass(inner))
-        else {}
-    )
+    names = [one.name for one in fields(inner)] if is_dataclass(inner) else []
+    found = {name: getattr(inner, name) for name in names}
     if hasattr(inner, "ball"):
         found = {"epsilon": inner.ball.epsilon} | found
     return {

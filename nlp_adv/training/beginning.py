@@ -110,6 +110,10 @@ class Beginning:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
+        self._forget(None)
+
+    def _forget(self, condition: Condition | None) -> None:
+        self._condition = condition
         self._read = 0
         self._step: int | None = None
         self._seen: dict[str, Any] = {}
@@ -154,6 +158,8 @@ class Beginning:
         raise UserError(f"{said}: {why}; let it begin earlier, or train longer.")
 
     def _read_log(self, condition: Condition) -> None:
+        if condition != self._condition:  # a method may be set in mid-run
+            self._forget(condition)
         history = self._trainer.state.log_history
         for entry in history[self._read :]:
             self._seen |= entry

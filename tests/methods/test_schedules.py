@@ -115,6 +115,12 @@ def test_whole_numbers_are_rounded_and_numbers_may_fall():
     assert Linear(RDrop(beta=2.0), {"beta": 0.0}, 2).over(9).at(1).beta == 1
 
 
+def test_an_epsilon_of_one_is_no_whole_number():
+    schedule = Linear(FreeLB(L2Ball(1), 1, 2), {"epsilon": 0.5, "step_size": 0}, 4)
+    found = [(schedule.at(k).ball.epsilon, schedule.at(k).step_size) for k in (0, 1, 4)]
+    assert found == [(0.5, 0), (0.625, 0.25), (1, 1)]
+
+
 def test_the_ramp_and_the_change_multiply():
     schedule = Linear(WarmUp(FGM_RUN, ramp_steps=3), {"epsilon": 0.0}, 4).over(9)
     lengths = [m.factor * m.ball.epsilon for m in map(schedule.at, range(3))]

@@ -240,22 +240,29 @@ def test_a_resumed_run_is_the_whole_one_to_the_last_bit(tmp_path, name, at):
         assert saved["begun_at"] == (None if at == 2 else 3)
 
 
+WAITING = SCHEDULES["metric"] | {"adv": "fgm", "data": rows(24), "max_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    trained(folder, options=scores(0.6, 0, 0, 0), save_strategy="steps", save_steps=2, **WAITING)
+    return folder / "checkpoint-2"
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
         ({"adv_start_when": "eval_score>0.4"}, "start_when eval_score>0.5"),
         ({"adv_linear": "epsilon=0.02"}, "linear"),
-        ({"max_steps": 9}, "total_steps 7 (this run: 9)"),
+        ({"max_steps": 9}, "total_steps 4 (this run: 9)"),
         ({"adv_every": 3}, "every None (this run: 3)"),
     ],
 )
-def test_another_schedule_does_not_go_on(tmp_path, other, words):
-    flags = SCHEDULES["metric"] | {"adv": "fgm", "data": rows(24)}
-    saved = {"save_strategy": "steps", "save_steps": 2, "max_steps": 7}
-    trained(tmp_path, options=scores(0.6, *[0.1] * 6), **flags, **saved)
-    trainer = build(tmp_path / "again", options=scores(), **flags | {"max_steps": 7} | other)
+def test_another_schedule_does_not_go_on(tmp_path, checkpoint, other, words):
+    trainer = build(tmp_path, options=scores(), **WAITING | other)
     with pytest.raises(UserError) as caught:
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+        trainer.train(resume_from_checkpoint=str(checkpoint))
     assert words in str(caught.value)
 
 
@@ -308,6 +315,20 @@ class TestABeginningThatDoesNotCome:
         trainer.add_callback(Call("on_evaluate", lambda state: trainer.log({"eval_robust": 1.0})))
         trainer.train()
         assert trainer.steps == [[1], [2], [2]]
+
+    def test_a_method_set_in_mid_run_has_a_beginning_of_its_own(self, tmp_path):
+        """It reads the log from the first entry on; the one before it has begun already."""
+        options = scores(0.6, 0.1, 0.1, 0.9, 0.1, 0.1)
+        options["method"] = StartWhen(FGM(L2Ball(0.3)), "eval_score>0.5")
+        trainer = build(tmp_path, Counting, options=options, max_steps=6, **EVALUATED)
+
+        def change(state):
+            if state.global_step == 3:
+                trainer.method = StartWhen(FGM(L2Ball(0.3)), "eval_score>0.8")
+
+        trainer.add_callback(Call("on_step_end", change))
+        trainer.train()
+        assert trainer.steps == [[1], [2], [2], [1], [2], [2]]
 
     def test_no_evaluation_and_no_log(self, tmp_path):
         assert "--eval_strategy" in fails(tmp_path, adv_start_when="eval_score>0.5")
