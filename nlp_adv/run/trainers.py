@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import WarmUp
+from nlp_adv.methods import Schedule
 from nlp_adv.run.arguments import RunArguments
 from nlp_adv.run.notes import Orders
 from nlp_adv.training.inputs import scale_of
@@ -25,7 +25,7 @@ class Launched(AdversarialMixin):
     _orders: Orders
     _announced = False
 
-    def _build_schedule(self) -> WarmUp:
+    def _build_schedule(self) -> Schedule:
         flags = RunArguments()
         for one in fields(flags):
             setattr(flags, one.name, getattr(self.args, one.name))

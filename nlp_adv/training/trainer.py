@@ -83,7 +83,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         super().__init__(*args, **kwargs)
         self._set_up(method)
 
-    def _set_up(self, method: Method | WarmUp | None) -> None:
+    def _set_up(self, method: Method | Schedule | None) -> None:
         """After the Trainer's `__init__`: alone where an instance gets its class later."""
         self._method = method
         self._schedule = self._build_schedule()
