@@ -176,7 +176,7 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
             schedule, training.adv_exclude_special_tokens, training.adv_site
         )
         if "begun_at" in description:
-            description["begun_at"] = trainer.schedule.begun_at
+            description["begun_at"] = trainer.attack_schedule.begun_at
     return RunResult(
         name=_name(arguments),
         description=description,

@@ -115,7 +115,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             self._choose()
 
     @property
-    def schedule(self) -> Schedule:
+    def attack_schedule(self) -> Schedule:
         """What decides which method a step uses, as it stands now in this run."""
         return self._schedule
 
