@@ -1,4 +1,4 @@
-"""Schedules in the Trainer: which steps are attacked, how often, with what, and again on resuming."""
+"""Schedules in the Trainer: which steps are attacked, how often, with what; and resuming."""
 
 import json
 import logging
