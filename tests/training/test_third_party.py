@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from nlp_adv.methods import METHODS, registry
@@ -117,8 +118,10 @@ def test_a_method_registered_before_the_flags_are_made(tmp_path):
         training=str(training),
     )
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
-    done = python("script.py", str(tmp_path / "out"), folder=tmp_path, env=environment())
-    found = json.loads(done.stdout.splitlines()[-1])
+    printed = tmp_path / "printed"
+    given = tmp_path / "script.py", [str(tmp_path / "out")], printed
+    assert forked.code_of(forked.script, *given) == 0
+    found = json.loads(printed.read_text(encoding="utf-8").splitlines()[-1])
     assert (found["given"], found["preset"]) == (0.3, 0.1)
     assert min(found["apart"]) > 1e-5
     assert found["zero"] <= 1e-12
