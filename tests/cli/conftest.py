@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a quiet Trainer, tiny data, an empty folder."""
+"""What the tests of the command line share: rough pictures, tiny data, an empty folder."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ import pytest
 import torch
 import transformers
 from commands import SPLITS, TEXTS, write
+from matplotlib.figure import Figure
+from roughly import savefig_roughly
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
 from nlp_adv.data.text_demo import demo_tokenizer
@@ -17,6 +19,7 @@ def _quiet(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         cache = str(tmp_path_factory.mktemp("cache"))
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+        patch.setattr(Figure, "savefig", savefig_roughly)
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
         yield

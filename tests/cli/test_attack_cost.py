@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 from commands import typed as call
@@ -10,6 +11,7 @@ from transformers import BertForSequenceClassification
 
 from nlp_adv.robustness.store import Store
 
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
 pytestmark = pytest.mark.fault("D6")
 
 
@@ -48,7 +50,7 @@ def killed_after(monkeypatch, count: int) -> None:
     monkeypatch.setattr(Store, "cost", until)
 
 
-@pytest.mark.parametrize("stops", [[1], [17], [30, 25], [5, 5, 5]])
+@pytest.mark.parametrize("stops", [[1], [30, 25], SLOW([17]), SLOW([5, 5, 5])])
 def test_costs_add_up_over_killed_runs(given, tmp_path, monkeypatch, texts_run, stops):  # noqa: F811
     out = tmp_path / "out"
     for stop in stops:
