@@ -22,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
     from hypothesis import settings
 
+    gc.set_threshold(10_000, 20, 20)
     torch.set_num_threads(1)
     settings.register_profile("fast", deadline=None, derandomize=True, max_examples=15)
     settings.load_profile("fast")

@@ -63,4 +63,12 @@ DEFAULT_VARIANTS = {
     "test_batches_and_order": 10,
     "test_the_prefix_gives_the_whole_gradient_under_checkpointing": 6,
     "test_the_prefix_gives_the_whole_gradient": 14,
+    "test_7_an_exception_leaves_nothing": 60,
+    "test_a_method_that_needs_a_radius_refuses_none": 12,
+    "test_norm_and_slice_are_put_in": 15,
+    "test_other_lengths_keep_their_ratio_to_epsilon": 15,
+    "test_the_size_of_a_float32_gradient_does_not_change_its_direction": 15,
+    "test_a_nonfinite_gradient_stops_its_own_slice_only": 9,
+    "test_a_point_just_outside_comes_back_to_the_sphere": 9,
+    "test_layer_drop_does_not_hide_the_first_block": 6,
 }

@@ -1,6 +1,5 @@
 """`nlp-adv sweep`: what is tried, what is written, how it goes on, what it refuses."""
 
-import gc
 import json
 import shutil
 import sys
@@ -35,7 +34,6 @@ def given(files) -> dict:
 
 
 def sweep(settings: dict) -> Run:
-    gc.freeze()  # each trial collects garbage; what earlier tests imported need not be looked at
     return call(command="sweep", **settings)
 
 

@@ -1,6 +1,5 @@
 """A script under `nlp-adv run` trains as the same script with the mixin written in, to the bit."""
 
-import gc
 import runpy
 import sys
 from dataclasses import asdict
@@ -16,7 +15,6 @@ from nlp_adv.run.arguments import RunArguments
 from nlp_adv.run.notes import Orders
 from nlp_adv.run.patch import patch
 
-gc.freeze()
 METHOD = {"adv": "freelb", "adv_steps": 2, "adv_epsilon": 0.3}
 FLAGS = {
     "max_steps": 3,
