@@ -1,6 +1,7 @@
 """The image recipe: closed forms on a linear model, tables that equal results, going on."""
 
 import argparse
+import functools
 import math
 import re
 import sys
@@ -67,11 +68,18 @@ def test_fgsm_lowers_and_its_inverse_raises_the_margin_by_epsilon_times_the_l1_n
     assert (rises > 0).all()
 
 
+@functools.cache
+def at_one_rate(lr: float) -> tuple[experiments.Subject, dict[str, dict]]:
+    """What each optimizer did."""
+    given, args = subject(), arguments("--learning_rate", str(lr))
+    return given, experiments.at_one_rate(given, torch.arange(12), args)
+
+
 @each_optimizer
 def test_the_first_step_of_an_optimizer_is_its_formula(name):
-    given, lr = subject(), 0.003
-    args = arguments("--learning_rate", str(lr))
-    run = experiments.at_one_rate(given, torch.arange(12), args)[name]
+    lr = 0.003
+    given, runs = at_one_rate(lr)
+    run = runs[name]
     torch.testing.assert_close(run["first"], run["formula"], atol=1e-6, rtol=1e-4)
     target = 1 - given.y
     with torch.no_grad():
