@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import transformers as hf
@@ -36,9 +36,9 @@ class Shape(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
-PLAIN = "from transformers import Trainer"
+PLAIN = "from transformers import Trainer, TrainingArguments"
 QUESTIONS = """
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 class QuestionAnsweringTrainer(Trainer):
     def __init__(self, *args, eval_examples=None, post_process_function=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -48,7 +48,7 @@ class QuestionAnsweringTrainer(Trainer):
         return {}
 """
 NOISED = """
-from transformers import Trainer
+from transformers import TrainingArguments
 import transformers.trainer as module
 class Noised(module.Trainer):
     method = "of the script"
@@ -62,20 +62,30 @@ assert Noised.method == "of the script"
 """
 SHAPES = {
     "glue": Shape("Trainer", PLAIN),
-    "ner": Shape("transformers.Trainer", "import transformers"),
+    "ner": Shape(
+        "transformers.Trainer", "import transformers\nfrom transformers import TrainingArguments"
+    ),
     "qa": Shape("QuestionAnsweringTrainer", QUESTIONS, more=", post_process_function=print"),
     "swag": Shape("Trainer", PLAIN),
     "clm": Shape("Trainer", PLAIN, flags=("--gradient_accumulation_steps", "2")),
     "mlm": Shape("Trainer", PLAIN, more=", data_collator=parts.masked"),
     "summarization": Shape(
-        "Seq2SeqTrainer", "from transformers import Seq2SeqTrainer", "Seq2SeqTrainingArguments"
+        "Seq2SeqTrainer",
+        "from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments",
+        "Seq2SeqTrainingArguments",
     ),
     "image classification": Shape("Trainer", PLAIN, more=", processing_class=parts.PROCESSOR"),
     "a subclass that overrides": Shape("Noised", NOISED),
+    "sft": Shape(
+        "SFTTrainer",
+        "from trl import SFTConfig, SFTTrainer",
+        "SFTConfig",
+        more=", processing_class=parts.words()",
+    ),
 }
 TEMPLATE = """
 import sys
-from transformers import HfArgumentParser, {arguments}
+from transformers import HfArgumentParser
 {before}
 import shapes as parts
 assert HfArgumentParser  # as it was
@@ -105,8 +115,8 @@ def by_hand(text: str) -> str:
         r"class Adversarial(AdversarialMixin, \1): pass\n    trainer = Adversarial(",
         text,
     )
-    text = re.sub(r"\((\w+Arguments),\)\)", r"(Arguments,))", text)
-    arguments = re.findall(r"import HfArgumentParser, (\w+)", text)[0]
+    (arguments,) = re.findall(r"HfArgumentParser\(\((\w+),\)\)", text)
+    text = text.replace(f"(({arguments},))", "((Arguments,))")
     text = text.replace(f"type(args) is {arguments}", "type(args) is Arguments")
     own = "from nlp_adv import AdversarialArguments, AdversarialMixin\n"
     own += f"class Arguments(AdversarialArguments, {arguments}): pass\n"
@@ -115,6 +125,10 @@ def by_hand(text: str) -> str:
 
 def model(name: str) -> nn.Module:
     """A fresh one, the same each time, with dropout where the models have it."""
+    if name == "sft":
+        from training.tiny_trl import tiny as tiny_language_model
+
+        return tiny_language_model("CausalLM")
     known = {"swag": "bert_choice", "clm": "gpt2_lm", "summarization": "t5", "ner": "t5_token"}
     if name in ("glue", "a subclass that overrides", *known):
         return tiny(known.get(name, "bert"), dropout=0.1)
@@ -132,22 +146,35 @@ def model(name: str) -> nn.Module:
 PROCESSOR = hf.ViTImageProcessorPil(size={"height": 8, "width": 8})
 
 
-def data(name: str) -> list[dict[str, Tensor]]:
+def words() -> Any:
+    """A tokenizer for trl."""
+    from training.tiny_trl import tokenizer
+
+    return tokenizer()
+
+
+def data(name: str) -> Any:
     """Rows that suit the model."""
+    if name == "sft":
+        from training.tiny_trl import texts
+
+        return texts("text")
     if name == "image classification":
         torch.manual_seed(1)
         pixels = 2 * torch.rand(16, 3, 8, 8, dtype=torch.float64) - 1
         return [{"pixel_values": x, "labels": torch.tensor(i % 2)} for i, x in enumerate(pixels)]
-    words = rows(16, language=name in ("clm", "mlm", "summarization"))
+    sentences = rows(16, language=name in ("clm", "mlm", "summarization"))
     if name == "ner":
-        return [row | {"labels": row["input_ids"] % 2} for row in words]
+        return [row | {"labels": row["input_ids"] % 2} for row in sentences]
     if name == "swag":
-        pairs = [{k: torch.stack([v, v.flip(0)]) for k, v in row.items()} for row in words]
-        return [pair | {"labels": row["labels"]} for pair, row in zip(pairs, words, strict=True)]
+        pairs = [{k: torch.stack([v, v.flip(0)]) for k, v in row.items()} for row in sentences]
+        return [
+            pair | {"labels": row["labels"]} for pair, row in zip(pairs, sentences, strict=True)
+        ]
     if name == "qa":
         ends = {"start_positions": torch.tensor(1), "end_positions": torch.tensor(3)}
-        return [{k: v for k, v in row.items() if k != "labels"} | ends for row in words]
-    return words
+        return [{k: v for k, v in row.items() if k != "labels"} | ends for row in sentences]
+    return sentences
 
 
 def masked(features: list[dict[str, Tensor]]) -> dict[str, Tensor]:
