@@ -41,7 +41,6 @@ MAY_IMPORT = {
     "images": {"attacks", "sites"},  # the old address, for one version
     "cli": PARTS,
 }
-DOORS = {"run/__main__.py"}  # `python -m` for launchers: nothing imports it, and it opens the cli
 # These parts may import these packages and the standard library, nothing else.
 THIRD_PARTY = {
     "errors": set(),
