@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nlp_adv.cli.tables import table
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
 from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
+from nlp_adv.report.cells import interval, norm, percent
 from nlp_adv.report.content import Exhibit
+from nlp_adv.report.numbers import WORST, right_answers, share, value_of
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.joined import joined
 from nlp_adv.robustness.saved import load, save
-from nlp_adv.robustness.statistics import Share, summarise
+from nlp_adv.robustness.statistics import Share
 
 
 def report(options: argparse.Namespace, command: str) -> None:
@@ -138,44 +140,59 @@ def model_name(path_or_name: str) -> str:
     return f"{folder.parent.name}/{folder.name}" if usual else folder.name
 
 
+# Column → field of a `Summary`, and how it is shown.
+_Columns = dict[str, tuple[str, Callable[[float], str]]]
+_OF_TEXTS: _Columns = {
+    "success %": ("success", percent),
+    "queries": ("queries", "{:.1f}".format),
+    "words %": ("words_changed", percent),
+}
+_OF_IMAGES: _Columns = {
+    "fooled %": ("fooled", percent),
+    "8 bits %": ("fooled_8_bit", percent),
+    "L2": ("l2", norm),
+    "Linf": ("linf", norm),
+    "gradients": ("gradient_passes", "{:.1f}".format),
+}
+
+
 def summary_table(results: Sequence[ModelResult]) -> str:
     """Clean accuracy, accuracy under attack and cost, a row a model and attack.
 
-    Clean accuracy is of the texts of that attack. Below the table stands what forbids to read an
-    accuracy under attack as robustness, and what ε is of a token's norm.
+    Clean accuracy is of the examples of that attack. Of images there is the worst case as well.
+    Below the table stands what forbids to read an accuracy under attack as robustness; beside an
+    attack, what its ε is of a token's norm.
     """
-    head = ["model", "attack", "clean %", "under attack %", "success %", "queries", "words %"]
-    rows, notes = [[*head, "largest answer %"]], list[str]()
-    for result in results:
-        name = result.name if result.seed is None else f"{result.name}, seed {result.seed}"
-        if not result.records:
-            continue
+    of_images = any(result.of_images for result in results)
+    columns = _OF_IMAGES if of_images else _OF_TEXTS
+    head = ["model", "attack", "clean %", "under attack %", *columns, "largest answer %"]
+    rows, notes = [head], list[str]()
+    for result in (one for one in results if one.records):
         answers = Answers.of_records(result.records)
-        mark = " †" if answers.constant else ""
+        mark, largest = " †" if answers.constant else "", answers.largest
         if answers.constant:
             notes.append(
-                f"Warning: † {name} answers class {answers.answer} to {answers.largest.count} of "
-                f"{answers.largest.total} texts: its accuracy under attack is the share of that "
-                f"class and no robustness."
+                f"Warning: † {result.title} answers class {answers.answer} to {largest.count} of "
+                f"{largest.total} {'image' if of_images else 'text'}s: its accuracy under attack "
+                f"is the share of that class and no robustness."
             )
-        for attack in dict.fromkeys(record.title for record in result.records):
-            one = summarise([record for record in result.records if record.title == attack])
-            share = share_of_a_token(result.records, attack)
-            rows.append(
-                [
-                    name,
-                    attack if share is None else f"{attack} ({100 * share:.2g} % of a token)",
-                    _with_interval(one.clean),
-                    _with_interval(one.under_attack) + mark,
-                    f"{100 * one.success.value:.1f}",
-                    f"{one.queries:.1f}",
-                    f"{100 * one.words_changed:.1f}",
-                    f"{100 * answers.largest.value:.1f}",
-                ]
-            )
+        shown = [result.title, percent(largest.value)]
+        for attack, one in result.summaries.items():
+            accuracies = _with_interval(one.clean), _with_interval(one.under_attack) + mark
+            details = [show(value_of(one, name)) for name, show in columns.values()]
+            rows.append([shown[0], _titled(result, attack), *accuracies, *details, shown[1]])
+        if of_images:
+            worst = share(right_answers(result, WORST, list(result.summaries)))
+            under = _with_interval(worst) + mark
+            rows.append([shown[0], WORST, rows[-1][2], under, *[""] * len(columns), shown[1]])
     return "\n".join([table(rows), *notes])
 
 
+def _titled(result: ModelResult, attack: str) -> str:
+    """An attack, and of one on embeddings what its ε is of a token's norm."""
+    part = share_of_a_token(result.records, attack)
+    return attack if part is None else f"{attack} ({100 * part:.2g} % of a token)"
+
+
 def _with_interval(share: Share) -> str:
-    low, high = share.interval()
-    return f"{100 * share.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{percent(share.value)} {interval(*share.interval())}"

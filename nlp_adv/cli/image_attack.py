@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,12 +26,9 @@ from nlp_adv.cli.image_attack_arguments import (
 )
 from nlp_adv.cli.image_run import AttackedImages
 from nlp_adv.cli.loading import LoadedClassifier, load_classifier, to_device
-from nlp_adv.cli.tables import table
 from nlp_adv.data.images import load_images
 from nlp_adv.errors import UserError
-from nlp_adv.report.cells import MISSING
 from nlp_adv.report.exhibit_pictures import PictureExhibit
-from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.image_evaluation import evaluate_images
 
 
@@ -99,14 +95,14 @@ class ImageAttack(AttackTask):
             name=model_name(name),
             texts=found.examples,
         )
-        page, _ = saved_report(
+        page, summary = saved_report(
             found,
             arguments.output_dir,
             command,
             title="Image attacks",
             exhibit=PictureExhibit(drawn) if drawn else None,
         )
-        return Attacked(found, _summary(found), found.checks, found.notes, page)
+        return Attacked(found, summary, found.checks, found.notes, page)
 
     def _images(self, classifier: LoadedClassifier) -> AttackedImages:
         """A random draw of the split, in the model's classes, without the target's.
@@ -151,29 +147,3 @@ def _settings(
         "images a batch": arguments.batch_size,
         "images of the checks": arguments.check_examples if arguments.checks else None,
     }
-
-
-def _summary(found: Evaluation) -> str:
-    """The same numbers for the terminal."""
-    head = ["attack", "accuracy %", "fooled %", "8 bits %", "L2", "Linf", "gradients"]
-    rows = [head, ["without", _percent(found.clean), *[""] * 5]]
-    mark = " †" if found.answers.constant else ""
-    for name, one in found.summaries.items():
-        shares = [f"{100 * share.value:.1f}" for share in (one.fooled, one.fooled_8_bit)]
-        norms = [MISSING if math.isnan(n) else f"{n:.4g}" for n in (one.l2, one.linf)]
-        cost = f"{one.gradient_passes:.1f}"
-        rows.append([name, _percent(one.under_attack) + mark, *shares, *norms, cost])
-    rows.append(["worst case", _percent(found.worst_case) + mark, *[""] * 5])
-    largest = found.answers.largest
-    said = f"The most frequent answer is given to {largest.count} of {largest.total} images"
-    if mark:
-        said = (
-            f"Warning: † {said}: the accuracy under attack is the share of one class and no "
-            f"robustness"
-        )
-    return f"{table(rows)}\n{said}."
-
-
-def _percent(share: Any) -> str:
-    low, high = share.interval()
-    return f"{100 * share.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

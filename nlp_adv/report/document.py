@@ -14,6 +14,7 @@ from nlp_adv.report.charts import Chart, chart_table, radius_table, robust_radii
 from nlp_adv.report.content import Exhibit, Report
 from nlp_adv.report.drawn import inline
 from nlp_adv.report.numbers import Numbers
+from nlp_adv.report.sentences import said
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def sections_of(
         [Part("figures", _inline(some, 100 * place), files=(name,))] if some else []
         for place, (name, some) in enumerate(charts.items())
     )
-    band, settings = sentences.band(numbers), "Settings" if report.of_images else "Protocol"
+    band = said("band", several_seeds=numbers.several_seeds)
+    settings = "Settings" if report.of_images else "Protocol"
     moved = "pixels" if report.of_images else "word embeddings"
     found = [
         Section("accuracy", "Accuracy", "Accuracy, in percent", _accuracy(report, numbers)),
@@ -89,7 +91,7 @@ def sections_of(
             "Robust radii",
             radii
             and [
-                Part("text", sentences.RADII),
+                Part("text", said("radii")),
                 *radii,
                 *table(radius_table(robust_radii(report, numbers.attacks))),
             ],
@@ -98,7 +100,7 @@ def sections_of(
             "queries",
             "Queries",
             "Accuracy and the queries an attack may ask",
-            queries and [Part("text", f"{sentences.QUERIES} {band}"), *queries],
+            queries and [Part("text", f"{said('queries')} {band}"), *queries],
         ),
         *(exhibit.sections(report) if exhibit else ()),
         Section(
@@ -106,7 +108,7 @@ def sections_of(
             settings,
             settings,
             [
-                Part("text", f"Hash {report.protocol_hash}. {sentences.HASH}"),
+                Part("text", said("hash", report=report)),
                 *table(facts(report.protocol), "facts"),
             ],
         ),
@@ -129,7 +131,7 @@ def _accuracy(report: Report, numbers: Numbers) -> list[Part]:
         *(Part("quiet", words) for words in quiet if words),
         Part("heading", "Attack by attack"),
         *table(layout.attack_table(report, numbers)),
-        Part("quiet", sentences.attack_legend(report)),
+        Part("quiet", said("attacks", of_images=report.of_images)),
     ]
 
 
@@ -144,7 +146,7 @@ def _checks(report: Report) -> list[Part]:
 
 def _published(report: Report, numbers: Numbers) -> list[Part]:
     shown = table(layout.published_table(report, numbers), "words")
-    return shown and [Part("text", sentences.PUBLISHED), *shown]
+    return shown and [Part("text", said("published")), *shown]
 
 
 def _cost(numbers: Numbers) -> list[Part]:

@@ -22,6 +22,7 @@ from nlp_adv.report.document import Part, Section
 from nlp_adv.report.drawn import inlined
 from nlp_adv.report.page import rendered
 from nlp_adv.report.pictures import history_curves, picture_grid, triples
+from nlp_adv.report.sentences import said
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.sites.normalisation import Classifier
 
@@ -29,16 +30,6 @@ FOOLED, ROBUST = 4, 2  # of the images that are drawn
 _SHOWN = 6  # images an attack
 _SMALL = 96  # pixels a side, up to which pictures keep every pixel; larger ones are JPEG
 _HISTORY = 1000  # the number of that drawing on the page, above those of the charts
-_PICTURES = (
-    "The same images under each attack: some of those that any of them fooled, and some that none "
-    "did. Each row: the clean image, δ enlarged (grey is no change), the adversarial image; below "
-    "them the model's answer and how sure it is."
-)
-_STEPS = (
-    "The attack's own loss and the length of δ on the images above and some more: means, in bands "
-    "that leave out a tenth of the images at either side. An image that was left in peace, fooled, "
-    "keeps its last value."
-)
 
 
 @dataclass(frozen=True)
@@ -68,13 +59,13 @@ class PictureExhibit:
                 "pictures",
                 "Pictures",
                 "Pictures",
-                [Part("text", _PICTURES), Part("html", pictures, files=tuple(files))],
+                [Part("text", said("pictures")), Part("html", pictures, files=tuple(files))],
             ),
             Section(
                 "history",
                 "Step by step",
                 "Step by step",
-                [Part("text", _STEPS), Part("html", drawn, files=(history,))],
+                [Part("text", said("steps")), Part("html", drawn, files=(history,))],
             ),
         ]
 

@@ -36,8 +36,8 @@ def markdown(report: Report, numbers: Numbers, sections: Sequence[Section]) -> s
 
 
 def _told(part: Part) -> Iterator[str]:
-    if part.folded:  # Markdown cannot fold
-        return
+    if part.folded:
+        yield f"{escaped(part.folded)}:"
     if part.kind == "table":
         yield markdown_table(part.content)
     elif part.kind == "heading":

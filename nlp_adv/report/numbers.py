@@ -13,7 +13,7 @@ from nlp_adv.report.unlike import check_same_texts, check_same_threat
 from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.paired import holm, mcnemar
 from nlp_adv.robustness.seeds import Interval, difference_over_seeds, mean_over_seeds
-from nlp_adv.robustness.statistics import Share, is_robust, worst_case
+from nlp_adv.robustness.statistics import Share, Summary, is_robust, worst_case
 
 CLEAN, WORST = "clean", "worst case"
 MARKED_FROM = 3  # seeds on both sides: fewer do not show how much seeds differ
@@ -97,8 +97,7 @@ class MethodNumbers:
     def over_seeds(self, attack: str, name: str) -> Spread:
         """Mean and sd of one field of an attack's `Summary`; nan where a seed did not see it."""
         known = self.models if attack in self.scores else ()
-        found = [getattr(model.summaries[attack], name) for model in known]
-        return Spread.of([one.value if isinstance(one, Share) else one for one in found])
+        return Spread.of([value_of(model.summaries[attack], name) for model in known])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +197,12 @@ def right_answers(model: ModelResult, measure: str, together: Sequence[str]) -> 
     common = set.intersection(*ids) if ids else set()
     chosen = [one for one in model.records if one.id in common and one.title in together]
     return worst_case(chosen, model.within) if common else {}
+
+
+def value_of(summary: Summary, name: str) -> float:
+    """One field of a summary, a share as its value."""
+    value = getattr(summary, name)
+    return float(value.value if isinstance(value, Share) else value)
 
 
 def share(right: Right) -> Share:

@@ -1,75 +1,52 @@
-"""What a report says in words: its summary, what the checks come to, how to read the numbers."""
+"""The facts of what a report says in words; the words are in sentences.j2."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nlp_adv.report.cells import Tone, percent, points
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.numbers import MARKED_FROM, WORST, MethodNumbers, Numbers, Score
+from nlp_adv.report.numbers import MARKED_FROM, WORST, MethodNumbers, Numbers
 from nlp_adv.report.unlike import grows, median_tokens, share_of_a_token
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.curve import NORMS
 from nlp_adv.robustness.statistics import norm_of, radius_of
 
-HASH = "Numbers of another hash were measured otherwise and do not compare."
-PUBLISHED = (
-    "Under the protocols of their papers, not under this one: compare orders and differences "
-    "rather than values. “Unverified” ones are quoted from elsewhere or from memory."
-)
-QUERIES = "Read off one run: a text is fooled at the number of queries that its success took."
-RADII = (
-    "How long the smallest δ is that changes the answer, as an attack found it: the share of "
-    "examples, of those that were right without attack, that a δ no longer than this fools."
-)
+
+def said(paragraph: str, **facts: Any) -> str:
+    """The paragraph of that name, as one line."""
+    written = str(getattr(_paragraphs(), paragraph)(**facts))
+    return re.sub(r"[ \n]+", " ", written).strip(" ")
+
+
+@cache
+def _paragraphs() -> Any:
+    loader = PackageLoader("nlp_adv.report", ".")
+    environment = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "points": points}
+    environment.globals |= {"WORST": WORST, "MARKED_FROM": MARKED_FROM}
+    return environment.get_template("sentences.j2").module
 
 
 def summary(report: Report, numbers: Numbers) -> str:
     """The report in one sentence: who stands best, by how much, and whether to believe it."""
-    worst = WORST in numbers.measures
-    measure = WORST if worst else numbers.attacks[0]
-    under = f"the worst of {len(numbers.together)} attacks" if worst else measure
+    measure = WORST if WORST in numbers.measures else numbers.attacks[0]
     scored = [method for method in numbers.methods if measure in method.scores]
-    if not scored:
-        return f"No method was measured under {under}."
 
     def accuracy(method: MethodNumbers) -> float:
         return method.scores[measure].over_seeds.mean
 
-    best, first = max(scored, key=accuracy), numbers.baseline
-    score = best.scores[measure]
-    led = "" if report.target is None else f" and not led to “{report.label(report.target)}”"
-    kept = (
-        f"{percent(accuracy(best))} % of {score.shares[0].total} {report.noun}s right{led} under "
-        f"{under} ({percent(score.clean.mean)} % without attack)"
-    )
-    if len(scored) == 1:
-        said = f"{best.name} answers {kept}"
-    elif best is first:
-        said = f"The baseline, {best.name}, answers most, {kept}; no method is above it"
-    else:
-        said = f"Of {len(scored)} methods {best.name} answers most, {kept}"
-        if score.difference is not None:
-            said += f", {points(score.difference)} points over {first.name}{_doubt(score)}"
-    if best.constant:
-        said += (
-            f"; but it gives every {report.noun} the same answer, so the number is the share of "
-            f"one class"
-        )
-    elif best.failed:
-        said += "; but it fails a check, so the number may not be robustness"
-    return f"{said}."
-
-
-def _doubt(score: Score) -> str:
-    """What keeps a difference from being told."""
-    if score.told:
-        return ""
-    if score.seeds < MARKED_FROM:
-        seeds = "one seed" if score.seeds == 1 else f"{score.seeds} seeds"
-        return f", by {seeds}: too few to tell it from 0"
-    return ", a difference not told from 0"
+    best = max(scored, key=accuracy, default=None)
+    facts = {"measure": measure, "scored": len(scored), "best": best}
+    return said("summary", report=report, numbers=numbers, **facts)
 
 
 @dataclass(frozen=True)
@@ -84,31 +61,18 @@ class Verdict:
 
     text: str
     tone: Tone
-    failed: tuple[tuple[str, str], ...] = ()
+    failed: tuple[tuple[str, str], ...]
 
 
 def verdict(report: Report) -> Verdict:
     """How many checks fail, and which."""
     checks = [(model, check) for model in report.models for check in model.checks]
-    if not checks:
-        return Verdict(
-            "? No checks were run: a model that only hides its gradients or confuses the attack "
-            "would look robust here.",
-            "open",
-        )
     failing = [(model, check) for model, check in checks if check.passed is False]
-    undecided = sum(check.passed is None for _, check in checks)
-    passed = len(checks) - len(failing) - undecided
-    if failing:
-        names = ", ".join(dict.fromkeys(model.name for model, _ in failing))
-        return Verdict(
-            f"✗ {len(failing)} of {len(checks)} checks failed: do not read the accuracy of {names} "
-            f"as robustness. {passed} passed, {undecided} undecided.",
-            "bad",
-            _grouped(failing),
-        )
-    text = f"{passed} of {len(checks)} checks passed, {undecided} undecided."
-    return Verdict(f"? {text}", "open") if undecided else Verdict(f"✓ {text}", "good")
+    passed = sum(check.passed is True for _, check in checks)
+    undecided = len(checks) - len(failing) - passed
+    counts = {"total": len(checks), "passed": passed, "undecided": undecided}
+    tone: Tone = "bad" if failing else "good" if checks and not undecided else "open"
+    return Verdict(said("verdict", failing=failing, **counts), tone, _grouped(failing))
 
 
 def _grouped(failing: Sequence[tuple[ModelResult, Check]]) -> tuple[tuple[str, str], ...]:
@@ -130,47 +94,20 @@ def _grouped(failing: Sequence[tuple[ModelResult, Check]]) -> tuple[tuple[str, s
 
 def legend(report: Report, numbers: Numbers) -> str:
     """How to read the table of accuracies."""
-    noun = report.noun
-    alone = "Wilson's 95 % interval"
-    several = f"mean ± sd over seeds [95 % t interval over seeds and {noun}s]"
-    read = f"Share of right answers, {several if numbers.several_seeds else f'[{alone}]'}."
-    if numbers.several_seeds and any(len(method.models) == 1 for method in numbers.methods):
-        read += f" A method of one seed has {alone}, which is over {noun}s alone."
-    read += (
-        f" “clean” is without attack, on all attacked {noun}s; “of … clean”, on the {noun}s of "
-        "that attack: what an attack leaves says nothing without it. “largest answer”: how often "
-        "the most frequent answer is given without attack; at 100 an accuracy under attack is the "
-        "share of one class."
+    ball = next((one.within for one in report.models if one.within is not None), None)
+    within = ""
+    if ball is not None:
+        norm, radius = norm_of(ball), radius_of(ball)
+        within = f"{NORMS[norm]} norm of at most {_radius(radius, norm, levels=report.of_images)}"
+    scores = [score for method in numbers.methods for score in method.scores.values()]
+    return said(
+        "legend",
+        report=report,
+        numbers=numbers,
+        within=within,
+        some_alone=any(len(method.models) == 1 for method in numbers.methods),
+        one_each=any(score.seeds == 1 for score in scores),
     )
-    if WORST in numbers.measures:
-        one = f"an {noun}" if report.of_images else f"a {noun}"
-        read += (
-            f" “worst case” counts {one} as right only if the model is robust to every attack "
-            f"on the {noun}" + (", from every start." if report.of_images else ".")
-        )
-    if report.target is not None:
-        led = report.label(report.target)
-        read += f" Right is also: not led to the target; {noun}s of “{led}” are left out."
-    within = next((one.within for one in report.models if one.within is not None), None)
-    if within is not None:
-        read += (
-            f" An attack counts where its δ has an {NORMS[norm_of(within)]} norm of at most "
-            f"{_radius(radius_of(within), norm_of(within), levels=report.of_images)}."
-        )
-    if len(numbers.methods) > 1:
-        read += (
-            f" Below it the difference to {numbers.baseline.name} in points, on the {noun}s that "
-            f"both have, with its 95 % interval, and p of no difference after Holm's correction "
-            f"for all comparisons of the table. ▲ better, ▼ worse: p < 0.05, from at least "
-            f"{MARKED_FROM} seeds of both; Δ all else."
-        )
-    scores = (score for method in numbers.methods for score in method.scores.values())
-    if any(score.seeds == 1 for score in scores):
-        read += (
-            " Of one seed each, p is McNemar's exact test and p and interval are of these two "
-            "models, not of others trained like them."
-        )
-    return read
 
 
 def threat(numbers: Numbers) -> str:
@@ -181,32 +118,8 @@ def threat(numbers: Numbers) -> str:
     if not known:
         return ""
     attack, share = max(known.items(), key=lambda item: item[1])
-    told = (
-        f"ε is a share of the norm of the embeddings, and all that it allows may go to one token: "
-        f"{attack} may move a token by {100 * share:.2g} % of one token's norm in a text of "
-        f"{median_tokens(records, attack):g} tokens, the median here."
-    )
-    if not grows(attack):
-        return told
-    return (
-        f"{told} At the same ε a longer text is attacked harder: numbers of texts of other lengths "
-        f"do not compare."
-    )
-
-
-def attack_legend(report: Report) -> str:
-    """How to read the table of attacks."""
-    if report.of_images:
-        return (
-            "“succeeds” is within the ball, “fooled” by a δ of any length, both of the images that "
-            "were right without attack; the next column is what remains of it when the image is "
-            "saved as a picture of 256 levels. Norms are means over the fooled, gradients and “no "
-            "gradient” over all attacked."
-        )
-    return (
-        "An attack succeeds when it turns a right answer into a wrong one; its share, and the "
-        "queries, are of the texts attacked. Words changed: in its successes."
-    )
+    tokens = median_tokens(records, attack)
+    return said("threat", attack=attack, share=share, tokens=tokens, grows=grows(attack))
 
 
 def _radius(epsilon: float, norm: str, *, levels: bool) -> str:
@@ -214,10 +127,3 @@ def _radius(epsilon: float, norm: str, *, levels: bool) -> str:
     grey = 255 * epsilon
     whole = levels and norm == "linf" and epsilon > 0 and abs(grey - round(grey)) < 1e-6
     return f"{round(grey)}/255" if whole else f"{epsilon:.4g}"
-
-
-def band(numbers: Numbers) -> str:
-    """What a figure's bands are."""
-    if not numbers.several_seeds:
-        return "Bands: Wilson's 95 % interval."
-    return "Bands: from the lowest to the highest seed; of one seed, Wilson's 95 % interval."
