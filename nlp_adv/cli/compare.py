@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nlp_adv.cli.flags import PlainParser, command_line
+from nlp_adv.cli.flags import PlainParser, by_name, command_line
 from nlp_adv.errors import UserError
 
 
@@ -29,13 +29,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--seeds", nargs="+", type=int, help="all of the recipe by default")
     parser.add_argument("--report_only", action="store_true", help="of the cells that are there")
     options, rest = parser.parse_known_args(argv)
-    overrides: dict[str, Any] = {}
-    for word in rest:
-        if word.startswith("--"):
-            key, equals, value = word[2:].partition("=")
-            overrides[key] = [value] if equals else []
-        elif not overrides:
-            raise UserError(f"nlp-adv compare takes one recipe; {word!r} is one too many.")
-        else:
-            overrides[list(overrides)[-1]].append(word)
+    overrides = by_name(rest)
+    for word in overrides.pop(""):
+        raise UserError(f"nlp-adv compare takes one recipe; {word!r} is one too many.")
     return options, {key: values or ["true"] for key, values in overrides.items()}

@@ -38,6 +38,22 @@ def flag_names(argv: list[str]) -> set[str]:
     return {flag.lstrip("-").split("=")[0].replace("-", "_") for flag in argv if flag[:2] == "--"}
 
 
+def by_name(words: Sequence[str]) -> dict[str, list[str]]:
+    """Each flag with its values, the last where it is there twice.
+
+    Words before the first flag stand under "".
+    """
+    flags: dict[str, list[str]] = {"": []}
+    values = flags[""]
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            values = flags[name.replace("-", "_")] = [value] if equals else []
+        else:
+            values.append(word)
+    return flags
+
+
 def values_of(argv: list[str], names: Sequence[str]) -> dict[str, str | None]:
     """What some flags are on a command line, before the others are looked at; None where unset.
 

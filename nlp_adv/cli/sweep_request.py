@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlp_adv.cli.arguments import TrainArguments, parse
+from nlp_adv.cli.flags import by_name
 from nlp_adv.cli.parser import FlagParser
 from nlp_adv.errors import UserError
 from nlp_adv.experiments.space import Hyperparameter, default_space, parse_space
@@ -196,13 +197,7 @@ def _split(argv: list[str]) -> tuple[SweepArguments, dict[str, list[str]]]:
         add_help=False,
     )
     (arguments,), rest = parser.read(argv)
-    flags: dict[str, list[str]] = {}
-    for word in rest:
-        if word.startswith("--"):
-            name, equals, value = word.removeprefix("--").partition("=")
-            values = flags[name.replace("-", "_")] = [value] if equals else []
-        elif flags:
-            values.append(word)
-        else:
-            raise parser.unknown(word)
+    flags = by_name(rest)
+    for word in flags.pop(""):
+        raise parser.unknown(word)
     return arguments, flags

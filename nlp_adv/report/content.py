@@ -85,16 +85,14 @@ class ModelResult:
             seed: of its training.
             description: of its training.
         """
-        everywhere, same = (
-            evaluation.clean_on_all,
-            ("records", "checks", "cost", "curves", "within"),
-        )
+        copied = ("records", "checks", "cost", "curves", "within")
+        clean = evaluation.clean_on_all
         return cls(
             name=name,
             seed=seed,
-            clean=None if everywhere is None else Share(*everywhere),
+            clean=None if clean is None else Share(*clean),
             description=description or {},
-            **{field: getattr(evaluation, field) for field in same},
+            **{field: getattr(evaluation, field) for field in copied},
         )
 
 

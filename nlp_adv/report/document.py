@@ -69,49 +69,23 @@ def sections_of(
         charts: by the name of the file that they stand in.
         exhibit: of single examples.
     """
-    epsilon, queries, radii = (
-        [Part("figures", _inline(some, 100 * place), files=(name,))] if some else []
-        for place, (name, some) in enumerate(charts.items())
-    )
     band = said("band", several_seeds=numbers.several_seeds)
     settings = "Settings" if report.of_images else "Protocol"
     moved = "pixels" if report.of_images else "word embeddings"
+    over_epsilon = f"The attack moves {moved} by at most ε. {band}"
+    epsilon = _figures(charts, "epsilon_curve.svg", over_epsilon)
+    radii = _figures(charts, "robust_radii.svg", said("radii"))
+    radii += table(radius_table(robust_radii(report, numbers.attacks)))
+    queries = _figures(charts, "query_budget.svg", f"{said('queries')} {band}")
+    protocol = [Part("text", said("hash", report=report)), *table(facts(report.protocol), "facts")]
     found = [
         Section("accuracy", "Accuracy", "Accuracy, in percent", _accuracy(report, numbers)),
         Section("checks", "Checks", "Checks", _checks(report)),
-        Section(
-            "epsilon",
-            "ε",
-            "Accuracy and the size of the perturbation",
-            epsilon and [Part("text", f"The attack moves {moved} by at most ε. {band}"), *epsilon],
-        ),
-        Section(
-            "radii",
-            "Robust radii",
-            "Robust radii",
-            radii
-            and [
-                Part("text", said("radii")),
-                *radii,
-                *table(radius_table(robust_radii(report, numbers.attacks))),
-            ],
-        ),
-        Section(
-            "queries",
-            "Queries",
-            "Accuracy and the queries an attack may ask",
-            queries and [Part("text", f"{said('queries')} {band}"), *queries],
-        ),
+        Section("epsilon", "ε", "Accuracy and the size of the perturbation", epsilon),
+        Section("radii", "Robust radii", "Robust radii", radii),
+        Section("queries", "Queries", "Accuracy and the queries an attack may ask", queries),
         *(exhibit.sections(report) if exhibit else ()),
-        Section(
-            "protocol",
-            settings,
-            settings,
-            [
-                Part("text", said("hash", report=report)),
-                *table(facts(report.protocol), "facts"),
-            ],
-        ),
+        Section("protocol", settings, settings, protocol),
         Section("published", "Published values", "Published values", _published(report, numbers)),
         Section("cost", "Cost", "Cost of the evaluation", _cost(numbers)),
         Section("run", "Run", "Seeds, training, environment", _run(report, numbers)),
@@ -119,9 +93,14 @@ def sections_of(
     return [section for section in found if section.parts]
 
 
-def _inline(charts: Sequence[Chart], first: int) -> list[tuple[Markup, Table]]:
-    numbered = enumerate(charts, first)
-    return [(Markup(inline(chart, number)), chart_table(chart)) for number, chart in numbered]
+def _figures(charts: Mapping[str, Sequence[Chart]], name: str, words: str) -> list[Part]:
+    """The charts of one file below what is to be said of them; nothing without charts."""
+    first = 100 * list(charts).index(name)  # names inside an element are the page's alone
+    drawn = [
+        (Markup(inline(chart, number)), chart_table(chart))
+        for number, chart in enumerate(charts[name], first)
+    ]
+    return [Part("text", words), Part("figures", drawn, files=(name,))] if drawn else []
 
 
 def _accuracy(report: Report, numbers: Numbers) -> list[Part]:

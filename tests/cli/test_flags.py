@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
+from nlp_adv.cli.flags import by_name
 from nlp_adv.cli.main import main
 
 COMMANDS = {
@@ -99,3 +100,10 @@ finally:
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_the_last_of_a_repeated_flag_wins_with_its_own_values():
+    words = "recipe --seeds 1 2 --lr=3 --seeds 4 5 --max-steps 6 --flag"
+    assert by_name(words.split()) == {
+        "": ["recipe"], "seeds": ["4", "5"], "lr": ["3"], "max_steps": ["6"], "flag": []
+    }  # fmt: skip
