@@ -222,6 +222,9 @@ class Entry:
 
         own = ["x", "mask", "content", "real", "free", "tokens", "texts", "low", "high", "ids"]
         changed = {name: of(getattr(self, name)) for name in [*own, "segments"]}
+        changed["parts"] = tuple(
+            replace(part, x=of(part.x), ids=of(part.ids)) for part in self.parts
+        )
         return replace(self, batch={key: of(value) for key, value in self.batch.items()}, **changed)
 
 
