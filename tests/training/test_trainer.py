@@ -498,8 +498,8 @@ def test_a_users_loss_is_used_in_every_pass(tmp_path, cls, name):
     options = {"method": method}
     trainer = trained(tmp_path, watched, model=model, options=options, max_steps=1, max_grad_norm=0)
     passes, partial = forwards(method), partial_runs(method)
-    assert counts.heads == passes
-    assert counts.embeddings == passes + partial  # one look-up, stopped at the embedding
+    assert counts.heads == passes + 1  # a run begins with a look at all calls
+    assert counts.embeddings == passes + partial
     assert watched.calls == passes + partial
 
     def forward(model, batch):
@@ -517,8 +517,8 @@ def test_forward_passes_are_those_declared(tmp_path, name):
     method, model = METHODS[name], tiny("bert")
     counts = Counts(model)
     trained(tmp_path, model=model, options={"method": method}, max_steps=2)
-    # The first look runs to the end, to find out how often a loss calls the embedding.
-    assert counts.heads == 2 * forwards(method) + 1
+    assert counts.heads == 2 * forwards(method) + 1  # a run begins with a look at all calls
+    # Later looks are stopped at the embedding.
     assert counts.embeddings == 2 * forwards(method) + partial_runs(method, steps=2)
 
 
@@ -633,7 +633,7 @@ def test_no_hook_is_left_by_a_pass_that_fails(tmp_path, name, at):
 
     def fail(*args):
         calls.append(1)
-        if len(calls) == at:
+        if len(calls) == 1 + at:  # a run begins with a look at all calls
             raise Stop
 
     trainer = build(tmp_path, model=model, options={"method": method})
@@ -641,7 +641,7 @@ def test_no_hook_is_left_by_a_pass_that_fails(tmp_path, name, at):
     with pytest.raises(Stop):
         trainer.train()
     handle.remove()
-    assert len(calls) == at
+    assert len(calls) == 1 + at
     assert_untouched(trainer)
     assert [parameter.data_ptr() for parameter in model.parameters()] == places
     assert distance(model.state_dict(), tiny("bert").state_dict()) == 0
@@ -652,7 +652,7 @@ def test_the_first_block_that_fails_alone_leaves_no_hook(tmp_path):
 
     def fail(*args):
         calls.append(1)
-        if len(calls) == 2:  # the full pass has run, the first block runs alone
+        if len(calls) == 3:  # a look and the full pass have run, the first block runs alone
             raise Stop
 
     trainer = build(tmp_path, model=model, options={"method": METHODS["yopo"]})
@@ -669,7 +669,7 @@ def test_an_attack_on_weights_that_fails_puts_them_back(tmp_path, name, at):
 
     def fail(*args):
         calls.append(1)
-        if len(calls) == at:
+        if len(calls) == 1 + at:  # a run begins with a look at all calls
             assert distance(model.state_dict(), tiny("bert").state_dict()) > 0
             raise Stop
 
@@ -732,9 +732,10 @@ def test_every_pass_is_in_training_mode_also_after_an_evaluation(tmp_path, name)
         )
     trainer.train()
     runs = 2 * forwards(METHODS[name]) + partial_runs(METHODS[name])
-    first, later = ([(True, "train")] * count for count in (runs, runs - (name == "yopo")))
+    # A run begins with a look at all calls; later looks end in the embedding.
+    first, later = ([(True, "train")] * count for count in (runs + 1, runs - (name == "yopo")))
     if name == "yopo":
-        first[1] = (False, "train")  # the search for the first block, which LayerDrop may hide
+        first[2] = (False, "train")  # the search for the first block, which LayerDrop may hide
     evaluation = [(False, "eval")] * 2
     assert modes == first + evaluation + (later + evaluation) * 2
 
@@ -1036,7 +1037,7 @@ def test_a_loss_that_is_no_number_is_counted(tmp_path, name):
 
     def spoil(module, args, output):
         calls.append(1)
-        return output * float("inf") if len(calls) == 1 else output
+        return output * float("inf") if len(calls) == 2 else output  # behind the first look
 
     model.classifier.register_forward_hook(spoil)
     flags = {"max_steps": 1, "learning_rate": 0, "adv_nonfinite_steps": 0}
@@ -1296,9 +1297,9 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, name, reentrant):
         gradient_checkpointing=True,
         gradient_checkpointing_kwargs={"use_reentrant": reentrant},
     )
-    once = 2 * getattr(options["method"], "forward_passes", 0)
+    once = 1 + 2 * getattr(options["method"], "forward_passes", 0)  # a first look
     if name == "yopo":  # which takes the first block out of its checkpoint to watch it, or alone
-        once = 2 * (METHODS[name].rounds - 1 - METHODS[name].prefix_passes)
+        once = 1 + 2 * (METHODS[name].rounds - 1 - METHODS[name].prefix_passes)
     assert len(layers) == 2 * counts.heads - once  # layers ran again in every backward pass
     for got, want in zip(checkpointed.gradients, plain.gradients, strict=True):
         assert distance(got, want) <= EXACT
