@@ -53,7 +53,8 @@ def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
 
     An encoder–decoder model shares its weights between three modules and calls the encoder's and
     the decoder's, never the one that `get_input_embeddings()` of the whole model returns; the
-    encoder's is taken.
+    encoder's is taken. Of a model that holds one Hugging Face model, as those of
+    sentence-transformers do, it is that one's.
 
     Args:
         model: the model, wrapped or not.
@@ -88,12 +89,27 @@ def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
             embedding = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         pass
+    if not isinstance(embedding, nn.Module) and (held := _only_model_in(model)) is not None:
+        return find_embedding(held)
     if not isinstance(embedding, nn.Module):
         raise UserError(
             f"{type(model).__name__} does not say which module is its word embedding; name it "
             f"with `embedding` (--adv_embedding), for example {_suggestion(model)}."
         )
     return embedding
+
+
+def _only_model_in(model: nn.Module) -> nn.Module | None:
+    """The one module in it that can be asked for its embedding; None where there are several."""
+    found: list[nn.Module] = []
+    waiting = list(model.children())
+    while waiting:
+        one = waiting.pop()
+        if hasattr(one, "get_input_embeddings"):
+            found.append(one)
+        else:
+            waiting += one.children()
+    return found[0] if len(set(found)) == 1 else None
 
 
 def _encoder_of_a_pair(model: nn.Module) -> bool:
