@@ -14,6 +14,7 @@ from tiny_training import (
     still_starts,
     weights,
 )
+from torch.nn.utils.rnn import pad_sequence
 from transformers import HfArgumentParser
 
 pytest.importorskip("trl")
@@ -39,9 +40,12 @@ STILL = {"learning_rate": 0.0, "max_steps": 1, "max_grad_norm": 0}  # the model 
 SOME = ("sft", "sft-lora-checkpointing", "dpo-lora", "reward")
 
 
+PACKED = ("sft-padding-free", "sft-packing")  # several texts a row
+
+
 def cases(*fast):
-    """All of them; those that are not named run with the slow tests."""
-    rest = [name for name in CASES if name not in fast]
+    """Those of one text a row; what is not named runs with the slow tests."""
+    rest = [name for name in CASES if name not in (*fast, *PACKED)]
     return [*fast, *slowly(*rest)]
 
 
@@ -148,6 +152,32 @@ def test_a_step_is_the_formulas(tmp_path, name, adv, monkeypatch):
     assert distance(heard.gradient, gradients(naive.model)) > 1e-4
 
 
+def unpacked(batch):
+    """Each text of the packed rows in a row of its own."""
+    starts = batch["position_ids"].flatten() == 0
+    lengths = torch.diff(torch.cat([starts.nonzero().flatten(), torch.tensor([len(starts)])]))
+    ids, labels = (batch[key].flatten().split(lengths.tolist()) for key in ("input_ids", "labels"))
+    ones = [torch.ones_like(row) for row in ids]
+    fills = {"input_ids": (ids, 0), "labels": (labels, -100), "attention_mask": (ones, 0)}
+    return {key: pad_sequence(rows, True, fill) for key, (rows, fill) in fills.items()}
+
+
+@pytest.mark.fault("T10")
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("adv", [*slowly("fgm", "pgd"), "freelb"])
+def test_packed_texts_are_trained_as_padded_ones(tmp_path, name, adv, monkeypatch):
+    monkeypatch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", DoubleHead)
+    case = CASES[name]
+    trainer = build(tmp_path, case, options={"method": METHODS[adv]}, **STILL)
+    switch_dropout_off(trainer.model)  # other rows draw other masks
+    heard = Heard(trainer)
+    trainer.train()
+    packed, heard.batch = heard.batch, unpacked(heard.batch)
+    assert len(heard.batch["input_ids"]) > len(packed["input_ids"])
+    naive = Naive(trainer, case, heard)
+    assert distance(heard.gradient, naive.gradient(adv)) < 1e-10
+
+
 @pytest.mark.fault("T6")
 @pytest.mark.parametrize("name", ["sft", *slowly("sft-lora", "dpo", "dpo-lora")])
 def test_a_step_with_trls_own_kernel_is_the_formulas_in_float32(tmp_path, name):
@@ -199,7 +229,7 @@ TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 
 
 @pytest.mark.fault("T28")
-@pytest.mark.parametrize("name", cases("sft", "dpo-lora", "reward"))
+@pytest.mark.parametrize("name", cases("sft", "sft-packing", "dpo-lora", "reward"))
 @pytest.mark.parametrize("adv", ["fgm", "pgd", "freelb"])
 def test_metrics_count_once(tmp_path, name, adv):
     counts = {}
@@ -240,11 +270,16 @@ def _without_dropout(folder, case, **flags):
     reference = None if case.lora else tiny("CausalLM")
     trainer = build(folder, case, options={"ref_model": reference}, **flags)
     for model in (trainer.model, reference):
-        for module in () if model is None else model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
+        if model is not None:
+            switch_dropout_off(model)
     trainer.train()
     return trainer
+
+
+def switch_dropout_off(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
 
 
 @pytest.mark.fault("T6")

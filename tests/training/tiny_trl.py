@@ -151,10 +151,13 @@ def _cases() -> dict[str, Case]:
     reward = trl.RewardTrainer, trl.RewardConfig, "pairs", reward_loss
     kept = {"precompute_ref_log_probs": True, "beta": BETA}
     checkpointing = {"gradient_checkpointing": True}
+    free = {"padding_free": True, "max_length": None}
     return {
         "sft": Case(*sft, "text", sft_loss),
         "sft-completion": Case(*sft, "completion", sft_loss, {"completion_only_loss": True}),
         "sft-assistant": Case(*sft, "chat", sft_loss, {"assistant_only_loss": True}),
+        "sft-padding-free": Case(*sft, "text", sft_loss, free),
+        "sft-packing": Case(*sft, "text", sft_loss, {"packing": True, "max_length": 24}),
         "sft-lora": Case(*sft, "text", sft_loss, lora=True),
         "sft-checkpointing": Case(*sft, "text", sft_loss, checkpointing),
         "sft-lora-checkpointing": Case(*sft, "text", sft_loss, checkpointing, lora=True),
