@@ -1,7 +1,9 @@
-"""Another process, which need not import anything anew."""
+"""Another process, or two that exchange tensors; they need not import anything anew."""
 
 import contextlib
+import os
 import runpy
+import socket
 import sys
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -40,3 +42,29 @@ def script(path: Path, argv: list[str], out: Path) -> None:
     sys.argv = [str(path), *argv]
     with out.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         runpy.run_path(str(path), run_name="__main__")
+
+
+def found_by_two(function: Callable[..., Any], folder: Path, *args: Any) -> list[Any]:
+    """What a function of (folder, …) returns in each of two processes of one gloo group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [begun(_one_of_two, rank, port, function, folder, args) for rank in (0, 1)]
+    for process in both:
+        process.join(timeout=300)
+    assert [process.exitcode for process in both] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+def _one_of_two(rank: int, port: int, function: Any, folder: Path, args: Any) -> None:
+    from accelerate.state import AcceleratorState, GradientState
+
+    # As `torchrun` sets them.
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    AcceleratorState._reset_state(reset_partial_state=True)  # of the process before it was forked
+    GradientState._reset_state()
+    torch.save(function(folder, *args), folder / f"rank{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()

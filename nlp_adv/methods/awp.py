@@ -77,6 +77,7 @@ class AWP:
     parameters: str = ""
 
     name: ClassVar[str] = "awp"
+    whole_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_nonnegative("step_size", self.step_size)

@@ -52,6 +52,7 @@ class FGMMatrix:
     epsilon: float
 
     name: ClassVar[str] = "fgm_matrix"
+    whole_weights: ClassVar[bool] = True
     text_only: ClassVar[bool] = True
     passes: ClassVar[int] = 2
     inner_passes: ClassVar[int] = 0

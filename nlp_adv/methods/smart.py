@@ -95,6 +95,11 @@ class SMART:
         return int(self.proximal_weight > 0)
 
     @property
+    def whole_weights(self) -> bool:
+        """The proximal term keeps an average of all weights."""
+        return self.proximal_weight > 0
+
+    @property
     def idle(self) -> str | None:
         """Why this is ordinary training, where it is."""
         if self.beta == self.proximal_weight == 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from nlp_adv.perturbation.balls import Ball, WithinBox, segmented
@@ -268,7 +269,9 @@ class ModelObjective:
     def _largest_gradient(self) -> Tensor:
         """The largest |∂L/∂θ| that has been accumulated, inf or nan where one is."""
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        dense = [grad for grad in grads if not grad.is_sparse]
+        # Of weights in shards, those that this process has: nobody is to be waited for.
+        local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
+        dense = [grad for grad in local if not grad.is_sparse and grad.numel()]
         if not dense:
             return torch.zeros((), device=self.x.device)
         return get_total_norm(dense, torch.inf).to(self.x.device)

@@ -97,12 +97,18 @@ def _attribute(outputs: Any, name: str) -> Any:
     return getattr(outputs, name, None)
 
 
+def _wraps(model: nn.Module) -> bool:
+    """DeepSpeed's engine passes on what it is asked for, the model's configuration too."""
+    engine = any(one.__name__ == "DeepSpeedEngine" for one in type(model).__mro__)
+    return engine or not hasattr(model, "config")
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside DDP, DeepSpeed and torch.compile wrappers."""
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod  # type: ignore[assignment]
-        elif not hasattr(model, "config") and isinstance(getattr(model, "module", None), nn.Module):
+        elif _wraps(model) and isinstance(getattr(model, "module", None), nn.Module):
             model = model.module  # type: ignore[assignment]
         else:
             return model

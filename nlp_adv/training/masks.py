@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from nlp_adv.errors import UserError
 from nlp_adv.sites.site import ADV_MASK
-from nlp_adv.training.passes import replaced_attributes
+from nlp_adv.training.replaced import replaced_attributes
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
     _Trainer = Trainer

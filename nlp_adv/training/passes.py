@@ -1,7 +1,6 @@
 """The passes of one micro-batch, each made by the Trainer's own code."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +9,9 @@ from transformers import Trainer
 
 from nlp_adv.perturbation import Output, StepError, logits_of
 from nlp_adv.training.bookkeeping import Bookkeeping
+from nlp_adv.training.exchange import without_engine
 from nlp_adv.training.heard_logits import HeardLogits
+from nlp_adv.training.replaced import replaced_attributes
 
 
 class StockPasses:
@@ -69,7 +70,10 @@ class StockPasses:
                 that compares them.
         """
         # Passes for δ alone run with frozen parameters.
-        counts = not self._counted and torch.is_grad_enabled() and _is_trained(model)
+        trained = torch.is_grad_enabled() and _is_trained(model)
+        counts = not self._counted and trained
+        if not trained:
+            model = without_engine(self._trainer.accelerator, model)
         self._heard.forget()
         with (
             self._bookkeeping.kept(counts),
@@ -176,17 +180,3 @@ class _Watched(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         ctx.factor.append(grad.detach())
         return grad, None
-
-
-@contextmanager
-def replaced_attributes(owner: Any, **values: Any) -> Iterator[None]:
-    """Attributes of one object for the time of a block; they go before those of its class."""
-    own = vars(owner)
-    before = {name: own[name] for name in values if name in own}
-    own.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            own.pop(name, None)
-        own.update(before)

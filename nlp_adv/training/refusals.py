@@ -1,9 +1,11 @@
 """Set-ups in which an adversarial step would be silently wrong, refused with the way out."""
 
+import warnings
 from typing import Any
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, bare
+from nlp_adv.training.exchange import sharding
 
 
 def refuse_unsupported(trainer: Any, method: Method) -> None:
@@ -15,15 +17,7 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
             f"nn.DataParallel over {args.n_gpu} GPUs would give all of them one scattered δ; start "
             f"the script with `torchrun --nproc_per_node {args.n_gpu}` or `accelerate launch`."
         )
-    for name, on in {
-        "DeepSpeed": trainer.is_deepspeed_enabled,
-        "FSDP": trainer.is_fsdp_enabled,
-    }.items():
-        if on:
-            raise UserError(
-                f"Adversarial training under {name} is not supported: several passes a step need "
-                f"its own handling of gradient exchange; use DDP (`torchrun`)."
-            )
+    _refuse_sharded(trainer, method)
     if getattr(method, "prefix_passes", 0) and args.torch_compile:
         raise UserError(
             f"{method.name} runs the first block alone and uncompiled, and a compiled model draws "
@@ -37,7 +31,8 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
             f"{optimizer} updates the weights inside the backward pass, which happens several "
             f"times a step here; use another optimizer."
         )
-    hooked = _hooked_parameter(trainer.model)
+    # DeepSpeed's own hooks take in what every backward pass brings.
+    hooked = None if trainer.is_deepspeed_enabled else _hooked_parameter(trainer.model)
     if hooked is not None and method.passes > 1:
         raise UserError(
             f"The parameter {hooked} has a hook or an optimizer that runs whenever its gradient is "
@@ -61,6 +56,39 @@ def check_model(method: Method, model: Any) -> None:
             check(model)
         except ValueError as error:
             raise UserError(str(error)) from error
+
+
+def _refuse_sharded(trainer: Any, method: Method) -> None:
+    """What needs whole weights, and what was not seen to be right under FSDP and DeepSpeed."""
+    kind, inner = sharding(trainer), bare(method)
+    if kind is None:
+        if trainer.args.fsdp and trainer.args.world_size > 1:
+            warnings.warn(
+                f"accelerate does not run FSDP on {trainer.args.device.type}: this run trains with "
+                f"DDP, each process with the whole model.",
+                stacklevel=2,
+            )
+        return
+    if kind == "FSDP":
+        raise UserError(
+            "Adversarial training under the first version of FSDP is not supported; use the second "
+            "(--fsdp_config '{\"version\": 2}')."
+        )
+    if getattr(inner, "whole_weights", False) and kind not in ("ZeRO-0", "ZeRO-1"):
+        raise UserError(
+            f"{method.name} reads or moves whole weight matrices, of which {kind} leaves each "
+            f"process a part; use DDP or ZeRO-1, or another method."
+        )
+    if getattr(method, "prefix_passes", 0) and kind == "ZeRO-3":
+        raise UserError(
+            f"{method.name} runs the first block alone, whose weights ZeRO-3 gathers only for the "
+            f"whole model; use ZeRO-2, FSDP2 or DDP, or another method."
+        )
+    if kind.startswith("ZeRO") and trainer.args.fp16:
+        raise UserError(
+            "DeepSpeed scales the losses of fp16 by itself, not those of the passes for δ, which "
+            "would underflow; use --bf16."
+        )
 
 
 def _hooked_parameter(model: Any) -> str | None:

@@ -6,15 +6,17 @@ answered by the method's passes, and what the caller does with the loss is watch
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nlp_adv.errors import UserError
+from nlp_adv.training.exchange import stepping_once
 from nlp_adv.training.finiteness import NonFiniteAlarm
-from nlp_adv.training.passes import loss_scale, replaced_attributes
+from nlp_adv.training.passes import loss_scale
+from nlp_adv.training.replaced import replaced_attributes
 
 
 class Steps:
@@ -41,6 +43,7 @@ class Steps:
         self._attack, self._acts = attack, acts
         self._open = self._inside = self._checked = False
         self._user: Any = None
+        self._prepared = ExitStack()  # what is hung onto the prepared model and optimizer
         self.alarm = NonFiniteAlarm(trainer)
         self._start()
 
@@ -59,14 +62,11 @@ class Steps:
             "on_step_end": self._step_ends,
         }
         watched = {name: _after(do, getattr(handler, name)) for name, do in events.items()}
-        self._handle: Any = None
         try:
-            with replaced_attributes(handler, **watched), self._answering():
+            with self._prepared, replaced_attributes(handler, **watched), self._answering():
                 yield
         finally:
             self._open = False
-            if self._handle is not None:
-                self._handle.remove()
 
     @contextmanager
     def of_its_own(self) -> Iterator[None]:
@@ -107,14 +107,21 @@ class Steps:
         self.alarm, self._checked = NonFiniteAlarm(self._trainer), False
         self._start()
         self._begin()
+        self._prepared.close()  # a search for a batch size that fits begins again
+        self._prepared.enter_context(stepping_once(self._trainer.accelerator, self._is_out))
         optimizer = self._trainer.optimizer
+        if self._trainer.is_deepspeed_enabled:
+            return  # it moves the weights in the method's last pass; `_step_ends` looks
         while not hasattr(optimizer, "_optimizer_step_pre_hooks"):  # accelerate wraps torch's
             optimizer = getattr(optimizer, "optimizer", None)
             if optimizer is None:
                 return
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = optimizer.register_step_pre_hook(lambda *args: self._check_part())
+        handle = optimizer.register_step_pre_hook(lambda *args: self._check_part())
+        self._prepared.callback(handle.remove)
+
+    def _is_out(self) -> bool:
+        """A loss whose gradient is there was handed out, and nobody called backward on it yet."""
+        return self._open and not self._inside and len(self._taken) < self._attacked
 
     def _step_begins(self) -> None:
         self._open = True
@@ -150,6 +157,8 @@ class Steps:
         )
 
     def _step_ends(self) -> None:
+        if self._trainer.is_deepspeed_enabled:
+            self._check_part()
         self._open = False
         self._check_use()  # again, for a step without an optimizer
         self.alarm.step_ends(self._trainer.state.global_step)

@@ -13,6 +13,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, Schedule, WarmUp, bare, floor_cost
 from nlp_adv.perturbation import Memory, ModelObjective, StepError, random_sources, unwrapped
 from nlp_adv.training.beginning import Beginning, check_logs, schedule_of
+from nlp_adv.training.exchange import unsynced
 from nlp_adv.training.heard_logits import HeardLogits
 from nlp_adv.training.inputs import Perturbed, scale_of
 from nlp_adv.training.kept import MemoryMixin
@@ -317,7 +318,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             mask=self._adv_mask,
             forward=passes.forward,
             backward=passes.backward,
-            unsynced=lambda: self.accelerator.no_sync(model),
+            unsynced=lambda: unsynced(self.accelerator, model),
             passes=count,
             seed=seed,
             loss_scale=loss_scale(self),

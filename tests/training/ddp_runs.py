@@ -1,6 +1,5 @@
 """Training runs that two processes and one process must agree on; forked by `test_ddp.py`."""
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from models import tiny
 from tiny_training import (
     METHODS,
@@ -204,17 +202,9 @@ def waited() -> list[int]:
     return [entry["step"] for entry in trainer.state.log_history if "delta_norm" in entry]
 
 
-def one_of_two(rank: int, port: int, folder: Path, cases: Any, kept: Any) -> None:
-    """What a process of two finds in the cases, into the folder; `torchrun` sets the same names."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    AcceleratorState._reset_state(reset_partial_state=True)  # of the process before it was forked
-    GradientState._reset_state()
-    found: dict[Any, Any] = {case: run(*case, processes=2) for case in cases}
-    found |= {("weighted", *case): weighted(*case, processes=2) for case in WEIGHTED}
-    found["lazy"], found["waited"] = lazy(), waited()
-    found |= {("resumed", name): resumed(name, folder / name) for name in kept}
-    torch.save(found, folder / f"rank{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+def found(folder: Path, cases: Any, kept: Any) -> dict[Any, Any]:
+    """What a process of two finds in the cases, and in runs that are resumed."""
+    runs: dict[Any, Any] = {case: run(*case, processes=2) for case in cases}
+    runs |= {("weighted", *case): weighted(*case, processes=2) for case in WEIGHTED}
+    runs["lazy"], runs["waited"] = lazy(), waited()
+    return runs | {("resumed", name): resumed(name, folder / name) for name in kept}

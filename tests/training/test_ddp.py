@@ -1,11 +1,8 @@
 """Two processes that exchange gradients train as one process does on both their batches."""
 
-import socket
-
 import ddp_runs
 import pytest
-import torch
-from forked import begun
+from forked import found_by_two
 from models import tiny
 from tiny_training import distance
 
@@ -18,18 +15,6 @@ KEYS = ("loss", "adv_loss", "clean_loss", "adv_divergence", "delta_norm", "delta
 # By default a method of each kind: one pass, joint passes, several backward passes, starts of its
 # own, replays, another gradient, a user's Trainer.
 SOME = ("none", "pgd-clean", "freelb-random", "freeat", "awp", "still-trades", "users-freelb")
-
-
-def two_processes(folder, cases, kept):
-    """What each of them found, by case."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    both = [begun(ddp_runs.one_of_two, rank, port, folder, cases, kept) for rank in (0, 1)]
-    for process in both:
-        process.join(timeout=300)
-    assert [process.exitcode for process in both] == [0, 0]
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
 
 
 def assert_same(case, two, one):
@@ -58,7 +43,7 @@ def assert_same(case, two, one):
 )
 def test_two_processes_train_as_one(tmp_path, names, kept):
     cases = [case for case in ddp_runs.CASES if case[0] in names]
-    first, second = two_processes(tmp_path, cases, kept)
+    first, second = found_by_two(ddp_runs.found, tmp_path, cases, kept)
     others = {("weighted", *case) for case in ddp_runs.WEIGHTED}
     others |= {("resumed", name) for name in kept} | {"lazy", "waited"}
     assert set(first) == set(second) == set(cases) | others

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from models import tiny
+from tiny_training import METHODS as RUNS
 from tiny_training import assert_one_sentence, build, hooks
 from torch import nn
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
@@ -39,16 +40,60 @@ def test_data_parallel(tmp_path, monkeypatch):
     assert "torchrun --nproc_per_node 2" in text
 
 
+def sharded(folder, kind):
+    """A Trainer that thinks it shards."""
+    trainer = build(folder, **FLAGS)
+    if kind.startswith("FSDP"):
+        trainer.is_fsdp_enabled = True
+        plugin = SimpleNamespace(fsdp_version=2 if kind == "FSDP2" else 1)
+        trainer.accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+    else:
+        trainer.is_deepspeed_enabled = True
+        plugin = SimpleNamespace(zero_stage=int(kind[-1]))
+        trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+    return trainer
+
+
+@pytest.mark.fault("D10")
 @pytest.mark.parametrize(
-    ("attribute", "name"), [("is_deepspeed_enabled", "DeepSpeed"), ("is_fsdp_enabled", "FSDP")]
+    ("kind", "name", "said"),
+    [
+        ("FSDP", "fgm", "first version of FSDP"),
+        ("FSDP2", "awp", "whole weight matrices"),
+        ("FSDP2", "fgm_matrix", "whole weight matrices"),
+        ("FSDP2", "smart-past", "whole weight matrices"),
+        ("ZeRO-2", "awp", "ZeRO-2 leaves each process a part"),
+        ("ZeRO-3", "smart-past", "ZeRO-3 leaves each process a part"),
+        ("ZeRO-3", "yopo", "ZeRO-3 gathers only for the whole model"),
+        ("ZeRO-3", "relative-yopo", "ZeRO-3 gathers only for the whole model"),
+    ],
 )
-def test_sharded_training(tmp_path, attribute, name):
+def test_sharded_training(tmp_path, kind, name, said):
+    with pytest.raises(UserError, match=said) as caught:
+        refuse_unsupported(sharded(tmp_path, kind), RUNS[name])
+    assert_one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["FSDP2", "ZeRO-1", "ZeRO-2", "ZeRO-3"])
+@pytest.mark.parametrize("name", ["fgm", "pgd", "freelb", "trades", "smart", "tavat", "vat"])
+def test_sharded_training_that_is_right(tmp_path, kind, name):
+    assert refuse_unsupported(sharded(tmp_path, kind), RUNS[name]) is None
+
+
+def test_half_precision_that_deepspeed_scales(tmp_path):
+    trainer = sharded(tmp_path, "ZeRO-2")
+    trainer.args.fp16 = True
+    with pytest.raises(UserError, match="--bf16") as caught:
+        refuse_unsupported(trainer, RUNS["fgm"])
+    assert_one_sentence(caught.value)
+
+
+def test_fsdp_that_accelerate_leaves_out_is_said(tmp_path, monkeypatch):
     trainer = build(tmp_path, **FLAGS)
-    setattr(trainer, attribute, True)
-    with pytest.raises(UserError, match=name) as caught:
-        refuse_unsupported(trainer, FGM(L2Ball(0.1)))
-    assert "DDP" in str(caught.value)
-    assert str(caught.value).endswith(".")
+    trainer.args.fsdp = True
+    monkeypatch.setattr(type(trainer.args), "world_size", 2)
+    with pytest.warns(UserWarning, match="does not run FSDP on cpu: this run trains with DDP"):
+        refuse_unsupported(trainer, RUNS["fgm"])
 
 
 @pytest.mark.fault("T16")
