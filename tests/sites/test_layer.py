@@ -221,6 +221,9 @@ def test_rows_are_what_entering_them_alone_gives():
             assert some.names() == alone.names() == [entry.names()[0], entry.names()[2]]
             delta = noise(some.mask) * some.mask
             torch.testing.assert_close(some.run(model, delta), alone.run(model, delta))
+            last = some.rows(torch.tensor([False, True]))  # and of these again
+            one = last.run(model, delta[1:])
+            torch.testing.assert_close(one.logits, some.run(model, delta).logits[1:])
 
 
 def test_rows_of_several_modules_and_of_pixels():
@@ -231,6 +234,12 @@ def test_rows_of_several_modules_and_of_pixels():
     assert some.segments.index.shape == some.x.shape[:2] == (2, 8)
     with torch.no_grad():
         assert some.run(model, torch.zeros_like(some.mask)).logits.shape == (2, 2)
+        last = some.rows(torch.tensor([1]))  # and of these again
+        delta = noise(last.mask) * last.mask
+        alone = LayerSite("bert.encoder.layer.0", "bert.pooler").enter(
+            model, {key: value[2:] for key, value in full.items()}
+        )
+        torch.testing.assert_close(last.run(model, delta), alone.run(model, delta))
     z = torch.rand(3, 1, 2, 2)
     pixels = PixelSite(torch.tensor([0.0]), torch.tensor([1.0])).enter(
         model, {"pixel_values": z, "labels": torch.arange(3)}
