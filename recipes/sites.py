@@ -68,7 +68,8 @@ def trained(name: str, seed: int, args: argparse.Namespace) -> Path:
         sizes = {"max_train_samples": args.train_samples, "num_train_epochs": args.epochs}
         settings = {**given, **TRAINING, **sizes, "output_dir": folder, "seed": seed}
         flags = [str(part) for key, value in settings.items() for part in (f"--{key}", value)]
-        nlp_adv(["train", *MODELS[name], *flags, "--overwrite_output_dir"])
+        if nlp_adv(["train", *MODELS[name], *flags, "--overwrite_output_dir"]):
+            raise SystemExit(f"{name}, seed {seed}: not trained, as was said above.")
     return folder
 
 
