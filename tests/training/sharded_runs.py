@@ -161,6 +161,7 @@ def launched(folder: Path, env: dict[str, str]) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         on_the_cpu(patch)
         flags = {"options": {"method": RUNS["freelb"]}, "data": rows(16), "optim": "sgd"}
+        flags["bf16"] = True  # DeepSpeed refuses a script that does not say the same
         trainer = trained(folder, model=tiny("bert").float(), **flags)
         logs = [entry for entry in trainer.state.log_history if "adv_loss" in entry]
         return {"weights": whole(trainer), "kind": str(sharding(trainer)), "steps": len(logs)}
