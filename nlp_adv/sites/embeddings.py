@@ -100,9 +100,12 @@ def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
 
 
 def _only_model_in(model: nn.Module) -> nn.Module | None:
-    """The one module in it that can be asked for its embedding; None where there are several."""
+    """The one module in it that can be asked for its embedding; None where there are several.
+
+    A model that can be asked itself has given its answer.
+    """
     found: list[nn.Module] = []
-    waiting = list(model.children())
+    waiting = [] if hasattr(model, "get_input_embeddings") else list(model.children())
     while waiting:
         one = waiting.pop()
         if hasattr(one, "get_input_embeddings"):
