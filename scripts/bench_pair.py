@@ -89,6 +89,12 @@ def seconds(checkout: Path, case: str) -> float:
     return float(done.stdout.split()[-1])
 
 
+def version(checkout: Path) -> str:
+    """What a checkout calls itself."""
+    code = (checkout / "nlp_adv" / "__init__.py").read_text(encoding="utf-8")
+    return code.split('__version__ = "')[1].split('"')[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("old", type=Path)
@@ -113,7 +119,7 @@ def main() -> None:
     if args.results:
         head = (
             "# Attacks before and after they were written once\n\nCPU time of one thread, medians "
-            f"of {args.repeats} runs in turn (version 0.5.0, then 0.6.0).\n\n"
+            f"of {args.repeats} runs in turn (version {version(args.old)}, then {version(args.new)}).\n\n"
         )
         foot = "\n\n    python scripts/bench_pair.py OLD_CHECKOUT NEW_CHECKOUT\n"
         args.results.write_text(head + "\n".join(lines) + foot, encoding="utf-8")
