@@ -119,7 +119,8 @@ def main() -> None:
     if args.results:
         head = (
             "# Attacks before and after they were written once\n\nCPU time of one thread, medians "
-            f"of {args.repeats} runs in turn (version {version(args.old)}, then {version(args.new)}).\n\n"
+            f"of {args.repeats} runs in turn (version {version(args.old)}, then "
+            f"{version(args.new)}).\n\n"
         )
         foot = "\n\n    python scripts/bench_pair.py OLD_CHECKOUT NEW_CHECKOUT\n"
         args.results.write_text(head + "\n".join(lines) + foot, encoding="utf-8")
