@@ -74,10 +74,10 @@ def _refuse_sharded(trainer: Any, method: Method) -> None:
             "Adversarial training under the first version of FSDP is not supported; use the second "
             "(--fsdp_config '{\"version\": 2}')."
         )
-    if getattr(inner, "whole_weights", False) and kind not in ("ZeRO-0", "ZeRO-1"):
+    if getattr(inner, "whole_weights", False) and kind != "ZeRO-0":
         raise UserError(
-            f"{method.name} reads or moves whole weight matrices, of which {kind} leaves each "
-            f"process a part; use DDP or ZeRO-1, or another method."
+            f"{method.name} reads or moves whole weight matrices or their gradients, which {kind} "
+            f"keeps in parts or in buffers of its own; use DDP, or another method."
         )
     if getattr(method, "prefix_passes", 0) and kind == "ZeRO-3":
         raise UserError(

@@ -39,7 +39,7 @@ def zero(stage: int) -> dict[str, Any]:
     }
 
 
-KINDS = {"DDP": {}, "FSDP2": FSDP2, **{f"ZeRO-{stage}": zero(stage) for stage in (1, 2, 3)}}
+KINDS = {"FSDP2": FSDP2, **{f"ZeRO-{stage}": zero(stage) for stage in (1, 2, 3)}}
 
 
 def on_the_cpu(patch: pytest.MonkeyPatch) -> None:
