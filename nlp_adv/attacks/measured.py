@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
+from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Per, Unit
 from nlp_adv.perturbation.evaluating import answers
 
@@ -267,11 +268,19 @@ class Measured:
 
         Args:
             epsilon: one that was tried, or 0 for the answers without attack; the largest without.
+
+        Raises:
+            UserError: it was not tried.
         """
         if epsilon is None:
             return self.right & ~self.fooled[:, -1]
-        if epsilon <= 0 and epsilon not in self.radii:
+        if epsilon == 0 and epsilon not in self.radii:
             return self.right
+        if epsilon not in self.radii:
+            tried = (
+                ", ".join(f"{radius:g}" for radius in self.radii if radius is not None) or "none"
+            )
+            raise UserError(f"ε = {epsilon:g} was not tried; the radii are {tried}.")
         return self.right & ~self.fooled[:, self.radii.index(epsilon)]
 
     def accuracy(self, epsilon: float | None = None) -> float:

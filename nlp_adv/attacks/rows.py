@@ -178,7 +178,15 @@ class Rows:
         )
 
     def towards_class(self, target: int) -> Rows:
-        """The same examples, to be led to a class."""
+        """The same examples, which were looked at, to be led to a class.
+
+        Raises:
+            UserError: the model has no such class.
+        """
+        assert self.looked is not None
+        classes = self.looked.shape[1]
+        if not 0 <= target < classes:
+            raise UserError(f"The target {target} is no class: the model has {classes}.")
         return replace(self, y=torch.full_like(self.y, target), towards=True)
 
     def scaled(self, factor: float) -> Rows:

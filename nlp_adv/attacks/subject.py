@@ -92,6 +92,8 @@ class Subject:
             raise UserError(refusal)
         parts = []
         for batch in batches:
+            if _is_empty(batch):
+                continue
             with self.opened(batch):
                 rows = self.rows(batch)
                 rows = rows if factor == 1 else rows.scaled(factor)
@@ -106,3 +108,8 @@ def device_of(model: Classifier | nn.Module) -> torch.device | None:
     """Where a model's parameters are; None of a function, or a model without any."""
     parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), None)
+
+
+def _is_empty(batch: Batch) -> bool:
+    labels = batch.get("labels") if isinstance(batch, Mapping) else batch[1]
+    return isinstance(labels, Tensor) and labels.ndim > 0 and not len(labels)

@@ -84,6 +84,11 @@ class AWP:
         check_steps(self.steps, at_least=0)
         check_nonnegative("gamma", self.gamma)
         check_weight(self.clean_weight)
+        if not isinstance(self.parameters, str):
+            raise ValueError(
+                f"parameters (--adv_parameters) are names in one text, with commas, such as "
+                f'"layer.11,classifier", not {self.parameters!r}.'
+            )
         if self.parameters and not all(name.strip() for name in self.parameters.split(",")):
             raise ValueError(
                 f"parameters (--adv_parameters) holds an empty name: {self.parameters!r}."

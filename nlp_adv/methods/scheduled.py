@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from numbers import Real
 from typing import Any, cast, get_type_hints
 
 from nlp_adv.methods.method import Method, check_steps
@@ -75,6 +76,12 @@ class Linear(Wrapped):
         if isinstance(self.method, NoAttack):  # a baseline keeps the flags of the run beside it
             return
         known = _numbers(self.method)
+        given = self.first.values() if isinstance(self.first, Mapping) else [self.first]
+        if not all(isinstance(one, Real) for one in given):
+            raise ValueError(
+                f"linear (--adv_linear) takes a number for each name, such as "
+                f'{{"steps": 1, "epsilon": 0.01}}, not {self.first!r}.'
+            )
         for name, value in self.first.items():
             if name not in known:
                 raise ValueError(

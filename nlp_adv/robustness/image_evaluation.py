@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -29,7 +30,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 def evaluate_images(
     model: Classifier,
     batches: Batches,
-    attacks: Mapping[str, Attack] | Sequence[Attack],
+    attacks: Mapping[str, Attack] | Sequence[Attack] | Attack,
     *,
     restarts: int = 1,
     target: int | None = None,
@@ -58,7 +59,7 @@ def evaluate_images(
     Args:
         model: pixels → logits; it is attacked where it is and left as it was.
         batches: gone through once.
-        attacks: by name, or under the names that they have.
+        attacks: by name, or under the names that they have; one alone needs no list.
         restarts: starts of attacks that begin at random: seed, seed + 1, …
         target: class that the attacks lead to; images of that class are left out, there being
             nothing to do. None for any wrong answer.
@@ -80,9 +81,14 @@ def evaluate_images(
         UserError: nothing to attack, two attacks of one name, images or labels that do not fit, or
             a folder that cannot be used; what is finished is kept.
     """
-    named = _named(attacks)
+    named, epsilons = _named(attacks), _radii(epsilons)
     if restarts < 1:
         raise UserError(f"restarts is {restarts}; an attack needs at least one start.")
+    if checked is not None and (not isinstance(checked, PGD) or check_examples < 1):
+        raise UserError(
+            f"The masking checks vary a PGD on at least one image, not {checked} on "
+            f"{check_examples}: give checked=PGD(…) and check_examples ≥ 1."
+        )
     if epsilons and within is None and not all(map(in_ball, named.values())):
         raise UserError("The curve of an attack without a radius needs the ball to measure δ in.")
     reader, curves = PictureReader(model), _curves(named, epsilons, within)
@@ -173,19 +179,30 @@ def epsilon_sweep(
         batches: images (B, C, H, W) in [0, 1] and right classes (B,); images that are wrong
             without attack are not attacked.
         epsilons: radii ≥ 0, in any order.
-        target: class to reach, of which no image is; an image is robust where it is not reached.
+        target: class to reach, whose own images are left out; an image is robust where it is not
+            reached.
         progress: the title of a progress bar; none is shown without.
 
     Raises:
         UserError: no images, or no radius that is finite and ≥ 0.
     """
-    if not epsilons:
+    radii = _radii(epsilons)
+    if not radii:
         raise UserError("A sweep needs radii that are finite and ≥ 0.")
+    others = batches if target is None else ((x[y != target], y[y != target]) for x, y in batches)
+    steps = ladder(attack, radii)
+    return accuracies(Subject(model), others, steps, target=target, progress=progress)
+
+
+def _radii(epsilons: Iterable[float]) -> tuple[float, ...]:
+    """As numbers, of a list, an array or a tensor."""
     try:
-        steps = ladder(attack, epsilons)
-    except ValueError as error:
-        raise UserError(f"A sweep needs radii that are finite and ≥ 0, not {epsilons}.") from error
-    return accuracies(Subject(model), batches, steps, target=target, progress=progress)
+        radii = () if isinstance(epsilons, str) else tuple(float(one) for one in epsilons)
+    except (TypeError, ValueError):
+        radii = (math.nan,)
+    if isinstance(epsilons, str) or not all(0 <= one < math.inf for one in radii):
+        raise UserError(f"epsilons are radii that are finite and ≥ 0, several, not {epsilons!r}.")
+    return radii
 
 
 def started(attack: Attack, restarts: int, name: str = "") -> Ladder:
@@ -208,7 +225,13 @@ def _pictures(x: Tensor, y: Tensor, numbers: Any) -> list[Picture]:
     return Picture.batch(ids, x, y)
 
 
-def _named(attacks: Mapping[str, Attack] | Sequence[Attack]) -> dict[str, Attack]:
+def _named(attacks: Mapping[str, Attack] | Sequence[Attack] | Attack) -> dict[str, Attack]:
+    if isinstance(attacks, Attack):
+        attacks = [attacks]
+    each = attacks.values() if isinstance(attacks, Mapping) else attacks
+    for one in each:
+        if not hasattr(one, "run"):
+            raise UserError(f"Attacks on images are objects such as PGD(…), and {one!r} is none.")
     if isinstance(attacks, Mapping):
         named = dict(attacks)
     else:

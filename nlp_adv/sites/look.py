@@ -25,7 +25,7 @@ class Kind:
     The calls are counted in one whole forward pass, the first time that a minibatch of a kind
     comes; afterwards a look stops at the last of them. They depend on the function that runs the
     model, on the names and the strings of the batch, on training or evaluation, and on the number
-    of rows, unless each module is called once whatever that number is.
+    of rows, unless as many or more rows made one call alone.
 
     Args:
         model: not wrapped.
@@ -51,7 +51,9 @@ class Kind:
     def known(self, tap: Tap) -> Calls | None:
         """The calls of a module; None where they were not counted yet."""
         by_rows = self._of(tap)
-        if by_rows and all(calls == (True,) for calls in by_rows.values()):
+        once = all(calls == (True,) for calls in by_rows.values())
+        # A loss that goes through its batch in pieces calls once where there are few rows.
+        if once and any(_no_more(self._rows, rows) for rows in by_rows):
             return (True,)
         return by_rows.get(self._rows)
 
@@ -71,6 +73,10 @@ class Kind:
     def _of(self, tap: Tap) -> dict[Any, Calls]:
         kinds = _KNOWN.setdefault(tap.module, {})
         return kinds.setdefault((*self._key, tap.within is None), {})
+
+
+def _no_more(rows: Sequence[int], others: Sequence[int]) -> bool:
+    return len(rows) == len(others) and all(a <= b for a, b in zip(rows, others, strict=True))
 
 
 class Looked:

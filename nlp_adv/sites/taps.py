@@ -152,8 +152,9 @@ class Tap:
             )
         raise OtherCallsError(
             f"The hooked {what} ran {times} times with a graph in one loss and {len(deltas)} times "
-            f"when this minibatch was looked at, so the perturbation would be wrong: let the loss "
-            f"run the model equally often in all passes of a step."
+            f"when this minibatch, or another of its kind, was looked at, so the perturbation "
+            f"would be wrong: let the loss run the model equally often in all passes of a step and "
+            f"for all minibatches of as many rows (multiply what does not count by 0)."
         )
 
     @contextmanager

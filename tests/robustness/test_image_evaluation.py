@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import faulty_models as small
+import numpy as np
 import pytest
 import torch
 from faulty_models import record
@@ -14,7 +15,7 @@ from torch import nn
 from nlp_adv.attacks import FGSM, PGD, Attack, DeepFool, Noise
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import L2Ball, LInfBall
-from nlp_adv.robustness import evaluate_images, image_evaluator
+from nlp_adv.robustness import epsilon_sweep, evaluate_images, image_evaluator
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.fingerprint import described
 from nlp_adv.robustness.records import read_records
@@ -162,6 +163,16 @@ class TestAccuracies:
     ("changes", "message"),
     [
         ({"attacks": []}, "at least one"),
+        ({"attacks": ["pgd"]}, "objects such as PGD"),
+        ({"epsilons": [-0.1]}, "finite and ≥ 0"),
+        ({"epsilons": [float("nan")]}, "finite and ≥ 0"),
+        ({"epsilons": ["a"]}, "finite and ≥ 0"),
+        ({"epsilons": "0.1"}, "finite and ≥ 0"),
+        ({"epsilons": 0.1}, "several"),
+        ({"checked": FGSM(0.1)}, r"vary a PGD .* on 100"),
+        ({"checked": ATTACKS["pgd"], "check_examples": 0}, "on 0: give"),
+        ({"target": 3}, "The target 3 is no class: the model has 3"),
+        ({"target": -1}, "The target -1 is no class"),
         ({"attacks": [FGSM(0.1), FGSM(0.2)]}, "one name"),
         ({"restarts": 0}, "at least one start"),
         ({"batches": []}, "no images to attack"),
@@ -176,6 +187,40 @@ def test_what_cannot_be_attacked_is_refused_in_a_sentence(changes, message):
     with pytest.raises(UserError, match=message) as error:
         evaluate_images(small.trained(), given.pop("batches"), given.pop("attacks"), **given)
     assert str(error.value).endswith(".")
+
+
+def test_radii_may_be_an_array_a_tensor_or_a_list_and_one_attack_needs_no_list():
+    attack, radii = ATTACKS["pgd"], [0.125, 0.25]
+    curves = [
+        evaluate_images(small.trained(), batches(), attack, epsilons=given).curves
+        for given in (radii, torch.tensor(radii), np.array(radii))
+    ]
+    assert list(curves[0][0].points) == [0.0, *radii]
+    assert curves[0] == curves[1] == curves[2]
+
+
+def test_a_sweep_towards_a_class_is_of_the_images_of_others():
+    model, attack = small.trained(), ATTACKS["pgd"]
+    found = evaluate_images(model, batches(), {"pgd": attack}, target=1, epsilons=[0.02, 0.05])
+    (curve,) = found.curves
+    swept = epsilon_sweep(attack, model, batches(), [0.02, 0.05], target=1)
+    assert {e: swept.accuracy(e) for e in curve.points} == {
+        e: share.value for e, share in curve.points.items()
+    }
+    assert 0 < swept.examples < 24
+
+
+def test_an_empty_batch_holds_nothing_to_attack():
+    x, y = batches()[0]
+    swept = epsilon_sweep(ATTACKS["pgd"], small.trained(), [*batches(), (x[:0], y[:0])], [0.05])
+    assert swept.examples == 24
+
+
+@pytest.mark.parametrize(("epsilon", "tried"), [(0.3, "0.02, 0.05"), (-1.0, "0.02, 0.05")])
+def test_a_radius_that_was_not_tried_is_named_beside_those_that_were(epsilon, tried):
+    swept = epsilon_sweep(ATTACKS["fgsm"], small.trained(), batches(), [0.05, 0.02])
+    with pytest.raises(UserError, match=f"was not tried; the radii are {tried}."):
+        swept.accuracy(epsilon)
 
 
 class _Killed(Attack):
