@@ -183,9 +183,9 @@ def test_awp_finds_weights_by_whole_parts_of_their_names():
             named(f"head,{name}").check_model(model)
     with pytest.raises(ValueError, match="none of this model"):
         named("words").weights(nn.ModuleDict({"words": nn.Embedding(3, 2)}))
-    for empty in (",", "head,", " "):
+    for wrong in (",", "head,", " ", ["head"], None):
         with pytest.raises(ValueError, match="--adv_parameters"):
-            named(empty)
+            named(wrong)
 
 
 # --- what is kept, by micro-batch

@@ -207,6 +207,8 @@ BAD = {
     "a negative length": (lambda: Linear(FGM_RUN, {"epsilon": 0}, -1), "--adv_linear_steps"),
     "an unknown number": (lambda: Linear(FGM_RUN, {"steps": 1}), "epsilon, clean_weight"),
     "replays": (lambda: Linear(FreeAT(L2Ball(1.0), 0.1, 3), {"replays": 1}), "replays"),
+    "a text for a number": (lambda: Linear(FREELB, {"steps": "1"}), "not {'steps': '1'}"),
+    "a text for all numbers": (lambda: Linear(FREELB, "steps=1"), "not 'steps=1'"),
     "half a step": (lambda: Linear(FREELB, {"steps": 1.5}), "whole number"),
     "no step": (lambda: Linear(FREELB, {"steps": 0}), "integer ≥ 1, not 0"),
     "a negative radius": (lambda: Linear(FGM_RUN, {"epsilon": -1}), "out of range"),
