@@ -66,7 +66,8 @@ class FirstBlock:
         """
 
         def stop(module: nn.Module, args: Any, output: Any) -> None:
-            raise _Reached(_hidden(output))
+            if torch.is_grad_enabled():  # a look without a graph, such as a teacher's, passes by
+                raise _Reached(_hidden(output))
 
         try:
             with self._hooked(stop, self._all):

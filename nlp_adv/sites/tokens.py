@@ -87,16 +87,22 @@ def tokens_of(
 def _received(seen: Seen) -> tuple[Tensor | None, Tensor | None] | None:
     """(ids, attention mask) of the innermost stack that received ids; None of one of pixels."""
     attention = None
-    for call in seen.received:
-        mask = call.get("attention_mask")
-        if attention is None and isinstance(mask, Tensor) and mask.ndim in (2, 3):
-            attention = mask
+    for place, call in enumerate(seen.received):
+        attention = _mask_in(call) if attention is None else attention
         for name in ("input_ids", "inputs"):
             if _is_ids(call.get(name)):
-                return call[name], attention
+                # What only embeds is called without a mask, which the model around it has.
+                outer = iter(seen.received[place:])
+                told = next((one for one in outer if "attention_mask" in one), {})
+                return call[name], _mask_in(told) if attention is None else attention
         if any(isinstance(call.get(name), Tensor) for name in _WITHOUT_IDS):
             return None
     return None, attention
+
+
+def _mask_in(call: Mapping[str, Any]) -> Tensor | None:
+    mask = call.get("attention_mask")
+    return mask if isinstance(mask, Tensor) and mask.ndim in (2, 3) else None
 
 
 def _is_ids(value: Any) -> bool:

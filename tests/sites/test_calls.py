@@ -439,3 +439,43 @@ def test_gradients_computed_without_a_graph_are_refused():
     with pytest.raises(EmbeddingError, match="gradient caching") as caught:
         METHODS["pgd"].step(minibatch)
     assert str(caught.value).count(". ") == 0
+
+
+@pytest.mark.parametrize("rows", [3, 2])
+def test_each_call_has_the_mask_that_the_model_is_called_with(rows):
+    """The batch has the mask of one text alone, and no id of the other is padding."""
+    model, given = tiny("bert"), batch("bert")
+    ids = torch.full((rows, TOKENS), 5)
+    mask = (torch.arange(TOKENS) < 2).long().repeat(rows, 1)
+
+    def forward(model, given):
+        first = model(input_ids=given["input_ids"], attention_mask=given["attention_mask"])
+        second = model(input_ids=given["ids"], attention_mask=given["mask"])
+        return Output(first.logits.sum() + second.logits.sum(), None)
+
+    found = objective(model, given | {"ids": ids, "mask": mask}, forward=forward).mask[..., 0]
+    assert torch.equal(found[:, :TOKENS], given["attention_mask"].to(found))
+    assert torch.equal(found[:rows, TOKENS:], mask.to(found))
+    assert not found[rows:, TOKENS:].any()
+
+
+def test_yopo_passes_by_a_look_without_a_graph():
+    """A teacher's pass, of which the first block's share is none of the student's."""
+    model, given = tiny("bert"), batch("bert")
+
+    def distilled(model, given):
+        with torch.no_grad():
+            taught = model(**given).logits
+        found = model(**given)
+        return Output(found.loss + 0 * (found.logits - taught).sum(), found.logits)
+
+    def plain(model, given):
+        found = model(**given)
+        return Output(found.loss, found.logits)
+
+    method, grads = YOPO(L2Ball(EPSILON), STEP, rounds=2, steps=2), []
+    for forward in (distilled, plain):
+        model.zero_grad()
+        method.step(objective(model, given, forward=forward, seed=0))
+        grads.append(gradients(model))
+    assert_gradients(*grads)
