@@ -78,6 +78,17 @@ def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
                 f"module that joins them, {shards[name]!r}."
             )
         return named
+    embedding = _word_embedding(model)
+    if embedding is None:
+        raise UserError(
+            f"{type(model).__name__} does not say which module is its word embedding; name it "
+            f"with `embedding` (--adv_embedding), for example {_suggestion(model)}."
+        )
+    return embedding
+
+
+def _word_embedding(model: nn.Module) -> nn.Module | None:
+    """What the model, or the only one in it, says is its word embedding."""
     if hasattr(model, "get_base_model"):  # PEFT
         model = model.get_base_model()  # type: ignore[operator]
     config = getattr(model, "config", None)
@@ -89,14 +100,10 @@ def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
             embedding = model.get_input_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         pass
-    if not isinstance(embedding, nn.Module) and (held := _only_model_in(model)) is not None:
-        return find_embedding(held)
-    if not isinstance(embedding, nn.Module):
-        raise UserError(
-            f"{type(model).__name__} does not say which module is its word embedding; name it "
-            f"with `embedding` (--adv_embedding), for example {_suggestion(model)}."
-        )
-    return embedding
+    if isinstance(embedding, nn.Module):
+        return embedding
+    held = _only_model_in(model)
+    return None if held is None else _word_embedding(unwrapped(held))
 
 
 def _only_model_in(model: nn.Module) -> nn.Module | None:

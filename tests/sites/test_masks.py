@@ -145,6 +145,8 @@ def test_a_hash_shard_is_neither_suggested_nor_accepted():
     with pytest.raises(UserError, match=r"for example 'canine.char_embeddings'") as refused:
         find_embedding(model)
     assert "HashBucket" not in str(refused.value)
+    with pytest.raises(UserError, match=r"for example '0.canine.char_embeddings'"):
+        find_embedding(nn.Sequential(model))  # names are those in the model given
     with pytest.raises(
         UserError, match=r"name the module that joins them, 'canine.char_embeddings"
     ):
