@@ -56,6 +56,12 @@ def _built(name: str, dropout: float, attention: str) -> nn.Module:
     return model
 
 
+def checkpoint(model: nn.Module, **options: bool) -> None:
+    """Turn the model's activation checkpointing on, under the name its transformers knows."""
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    next(getattr(model, name) for name in names if hasattr(model, name))(options or None)
+
+
 def _architecture(name: str):
     import transformers as hf
 

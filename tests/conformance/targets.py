@@ -74,8 +74,8 @@ class Siamese(nn.Module):
         )
         self.head = classifier.classifier
 
-    def gradient_checkpointing_enable(self, options: dict[str, bool]) -> None:
-        self.bert.gradient_checkpointing_enable(options)
+    def activation_checkpointing_enable(self, options: dict[str, bool]) -> None:
+        models.checkpoint(self.bert, **options)
 
     def forward(self, labels: Tensor | None = None, **columns: Tensor) -> Output:
         first, second = (

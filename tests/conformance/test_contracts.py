@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from methods_under_test import each_method
-from models import LinearClassifier, assert_gradients, gradients, linear_objective
+from models import LinearClassifier, assert_gradients, checkpoint, gradients, linear_objective
 from targets import TARGETS, TEXT_TARGETS, PairTarget, TextTarget
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -282,14 +282,14 @@ CHECKPOINTING = {"none": None, "reentrant": True, "non-reentrant": False}
 
 def checkpointed(model: nn.Module, reentrant: bool | None) -> nn.Module:
     if reentrant is not None:
-        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        checkpoint(model, use_reentrant=reentrant)
     return model
 
 
 @each_text_target
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("reentrant", CHECKPOINTING.values(), ids=CHECKPOINTING)
-@pytest.mark.filterwarnings("ignore:.*requires_grad=True:UserWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*requires_grad=True:UserWarning")
 def test_5_passes_at_zero_are_bit_identical(target, attention, reentrant):
     model = checkpointed(target.model(dropout=0.2, attention=attention), reentrant)
     batch = target.batch()
@@ -319,7 +319,7 @@ def test_5_passes_at_zero_are_bit_identical(target, attention, reentrant):
 
 @each_method(targets=TEXT_TARGETS[:1], such_that=lambda case: "relative" not in case.id)
 @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "non-reentrant"])
-@pytest.mark.filterwarnings("ignore:.*requires_grad=True:UserWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*requires_grad=True:UserWarning")
 def test_5_checkpointing_changes_no_result(case, target, reentrant):
     batch = target.batch()
     loss, theta, stream = stepped(case.method, target, target.model(dropout=0.2), batch)

@@ -259,6 +259,12 @@ METHODS = {
 }
 
 
+peft_warns = pytest.mark.filterwarnings(
+    "ignore:fan_in_fan_out:UserWarning",
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
+)
+
+
 def as_forward(loss):
     def forward(model, given):
         return Output(loss(model, given), None)
@@ -270,7 +276,7 @@ def of(case: Case, model: nn.Module, **options):
     return objective(model, case.batch, forward=as_forward(case.loss), seed=0, **options)
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning", "ignore:.*check:FutureWarning")
+@peft_warns
 @pytest.mark.parametrize("method", [*METHODS, "freelb-relative"])
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_is_that_of_a_loop_over_lists_of_deltas(name, method):
@@ -289,7 +295,7 @@ def test_the_gradient_is_that_of_a_loop_over_lists_of_deltas(name, method):
     assert max(float(value.abs().max()) for value in want.values()) > 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:fan_in_fan_out:UserWarning", "ignore:.*check:FutureWarning")
+@peft_warns
 @pytest.mark.parametrize("name", CASES)
 def test_each_call_has_a_mask_a_ball_and_a_unit_of_its_own(name):
     case = CASES[name]

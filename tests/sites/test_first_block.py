@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers as hf
-from models import ARCHITECTURES, VOCAB, assert_gradients, batch, gradients, tiny
+from models import ARCHITECTURES, VOCAB, assert_gradients, batch, checkpoint, gradients, tiny
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -105,7 +105,7 @@ def any_objective(name: str, *, dropout: float = 0.1, checkpointing: bool | None
     """The model and its objective; `checkpointing` is whether it is reentrant."""
     model = tiny_vit(dropout) if name == "vit" else tiny(name, dropout=dropout)
     if checkpointing is not None:
-        model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+        checkpoint(model, use_reentrant=checkpointing)
         if checkpointing:
             model.enable_input_require_grads()
     if name == "vit":
@@ -189,7 +189,6 @@ def test_the_prefix_gives_the_whole_gradient_on_pixels(dropout):
     assert_prefix_gives_the_whole_gradient(image_objective(tiny_vit(dropout)))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # the method's name is about to change
 @pytest.mark.parametrize(
     ("name", "reentrant"),
     [
@@ -421,7 +420,6 @@ def test_layer_drop_does_not_hide_the_first_block(name, seed):
 
 
 @pytest.mark.fault("T19")
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # the method's name is about to change
 @pytest.mark.parametrize("reentrant", [None, False, True], ids=["plain", "saved", "reentrant"])
 def test_where_layer_drop_skips_the_first_block_the_next_one_stands_in(reentrant):
     """p and the prefix belong to the same point of the network, whichever blocks run."""
@@ -429,7 +427,7 @@ def test_where_layer_drop_skips_the_first_block_the_next_one_stands_in(reentrant
     for seed in range(12):
         model, blocks = with_layer_drop("bart", 0.6)
         if reentrant is not None:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            checkpoint(model, use_reentrant=reentrant)
             model.enable_input_require_grads()
         torch.manual_seed(seed)
         objective = text_objective(model, language_batch(), seed=0)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import transformers as hf
-from models import batch, gradients, tiny
+from models import batch, checkpoint, gradients, tiny
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -266,13 +266,13 @@ def test_names_do_not_depend_on_batch_or_padding_and_tell_masks_apart():
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.filterwarnings("ignore:.*requires_grad=True:UserWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*requires_grad=True:UserWarning")
 def test_a_module_inside_a_checkpointed_block_is_perturbed_as_without(reentrant):
     found = []
     for checkpointed in (False, True):
         model = copy.deepcopy(tiny("bert"))
         if checkpointed:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            checkpoint(model, use_reentrant=reentrant)
         site = LayerSite("bert.encoder.layer.0.output.dense")
         FreeLB(L2Ball(0.5), 0.2, 2).step(objective(model, batch("bert"), site, seed=0))
         assert model.bert.encoder.layer[0].gradient_checkpointing is checkpointed

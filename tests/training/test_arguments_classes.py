@@ -124,6 +124,7 @@ def test_the_wrong_order_is_refused_when_the_class_is_made(ours):
     assert_one_sentence(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # trl's
 def test_trls_arguments():
     trl = pytest.importorskip("trl")
     cls = type("Mine", (AdversarialArguments, trl.SFTConfig), {"__module__": __name__})

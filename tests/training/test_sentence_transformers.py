@@ -41,7 +41,7 @@ from torch.nn.functional import (
 
 from nlp_adv import AdversarialArguments, AdversarialMixin, UserError
 
-pytestmark = [pytest.mark.fault("T7"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = pytest.mark.fault("T7")
 
 EPSILON, STEP, STEPS = 0.5, 0.2, 3  # of METHODS
 

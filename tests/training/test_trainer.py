@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from models import gradients, tiny
 from tiny_training import (
+    CHECKPOINTING,
     DIVERGENCES,
     METHODS,
     STILL,
@@ -1273,7 +1274,6 @@ def test_floating_point_operations_count_every_pass(tmp_path, flags, cost):
     assert ours == pytest.approx(cost * stock, rel=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # the flag's name is about to change
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize(
     "name",
@@ -1294,8 +1294,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, name, reentrant):
         Watched,
         model=model,
         options=options,
-        gradient_checkpointing=True,
-        gradient_checkpointing_kwargs={"use_reentrant": reentrant},
+        **{CHECKPOINTING: True, f"{CHECKPOINTING}_kwargs": {"use_reentrant": reentrant}},
     )
     once = 1 + 2 * getattr(options["method"], "forward_passes", 0)  # a first look
     if name == "yopo":  # which takes the first block out of its checkpoint to watch it, or alone
@@ -1436,6 +1435,7 @@ def test_the_configuration_says_that_special_tokens_are_excluded(tmp_path):
     assert found["exclude_special_tokens"] is True
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")  # peft reads it
 def test_adapters(tmp_path):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])

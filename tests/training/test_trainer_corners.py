@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from models import tiny
+from models import checkpoint, tiny
 from tiny_training import build, distance, logged, trained, weights
 
 from nlp_adv import AdversarialTrainer
@@ -18,7 +18,7 @@ from nlp_adv.training.records import ConstantPredictionAlarm
 def test_checkpointing_makes_embeddings_require_a_gradient_and_changes_nothing(tmp_path, adv):
     plain = trained(tmp_path, adv=adv)
     model = tiny("bert", dropout=0.1)
-    model.gradient_checkpointing_enable()
+    checkpoint(model)
     model.enable_input_require_grads()  # as PEFT and newer versions of checkpointing do
     assert distance(weights(trained(tmp_path, model=model, adv=adv)), weights(plain)) < 1e-12
 

@@ -34,6 +34,12 @@ from tiny_trl import (
 
 from nlp_adv import AdversarialArguments, UserError
 
+# trl sets the one and peft reads the other, by the names of old.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+]
+
 FREELB = {"adv": "freelb", "adv_steps": 3}
 EPSILON, ALPHA, STEPS = 0.5, 0.2, 3  # of METHODS
 STILL = {"learning_rate": 0.0, "max_steps": 1, "max_grad_norm": 0}  # the model stays as it is

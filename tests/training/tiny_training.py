@@ -9,7 +9,7 @@ import pytest
 import torch
 from models import VOCAB, gradients, tiny
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from nlp_adv import AdversarialTrainer, AdversarialTrainingArguments
 from nlp_adv.methods import (
@@ -30,6 +30,13 @@ from nlp_adv.methods import (
     Scaled,
 )
 from nlp_adv.perturbation import L2Ball, LInfBall
+
+# The flag of activation checkpointing has been renamed within the versions we work with.
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
 
 l2 = L2Ball(0.5)
 METHODS = {
