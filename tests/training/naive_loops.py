@@ -177,6 +177,10 @@ class Passes:
             words.register_forward_hook(self.noisy)
         if setting.smoothing:
             model.register_forward_hook(self.smoothed, with_kwargs=True)
+        if setting.bf16 and name != "yopo":
+            # Each pass casts its weights anew: AWP moves them, and sums of gradients are float32.
+            model.register_forward_pre_hook(self.enter)
+            model.register_forward_hook(self.leave)
         for module in (model.bert.embeddings, *model.bert.encoder.layer):
             module.register_forward_pre_hook(self.cast, with_kwargs=True)
 
@@ -187,6 +191,15 @@ class Passes:
     def noisy(self, module: Any, args: Any, output: Tensor) -> Tensor:
         size = self.setting.neftune / (output.shape[1] * output.shape[2]) ** 0.5
         return output + torch.zeros_like(output).uniform_(-size, size)
+
+    def enter(self, *args: Any) -> None:
+        self.context = torch.autocast("cpu", torch.bfloat16)
+        self.context.__enter__()
+
+    def leave(self, module: Any, args: Any, output: Any) -> Any:
+        self.context.__exit__(None, None, None)
+        output.logits = output.logits.float()
+        return output
 
     def smoothed(self, module: Any, args: Any, given: Any, output: Any) -> Any:
         if given.get("labels") is not None:
@@ -221,7 +234,8 @@ def trained_by_hand(
             for index in range(first, first + setting.accumulation):
                 for rank, running in zip(ranks, programmes, strict=True):
                     passes.state = rank.micro_batches[index].random_state
-                    with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16):
+                    whole = setting.bf16 and name == "yopo"  # which runs the model in parts
+                    with torch.autocast("cpu", torch.bfloat16, enabled=whole):
                         next(running)
                     for into, parameter in zip(total, moved, strict=True):
                         if parameter.grad is not None:
