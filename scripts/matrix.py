@@ -22,10 +22,10 @@ os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"}
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "training")]
 
-import torch
-from cells import CONFIGURATIONS, NAMES, measured
+import torch  # noqa: E402
+from cells import CONFIGURATIONS, NAMES, measured  # noqa: E402
 
-from nlp_adv.folders import write_whole
+from nlp_adv.folders import write_whole  # noqa: E402
 
 RESULTS = ROOT / "recipes" / "results"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "deepspeed")
@@ -36,10 +36,10 @@ HEAD = """# Methods under configurations of the Trainer
 A cell is one training run by the Trainer and one by a naive loop: the loops of the papers as
 [tests/parity](../../tests/parity) writes them in plain torch, around them the optimizer, the
 accumulation, the clipping and the mean over processes
-([naive_loops.py](../../tests/training/naive_loops.py)). The loop is told the run's minibatches, random
-states and seeds, nothing else. Both train a BERT of two layers with dropout, for two steps of SGD
-({resumed}); the number is the largest difference of a weight at the end, as a share of the largest
-way that a weight went. float64 rounds at 2e-16, float32 at 1e-7 and bf16 at 4e-3.
+([naive_loops.py](../../tests/training/naive_loops.py)). The loop is told the run's minibatches,
+random states and seeds, nothing else. Both train a BERT of two layers with dropout, for two steps
+of SGD ({resumed}); the number is the largest difference of a weight at the end, as a share of the
+largest way that a weight went. float64 rounds at 2e-16, float32 at 1e-7.
 
 Two processes of one machine, on the CPU, with gloo, share the work in the columns DDP to ZeRO-3.
 """

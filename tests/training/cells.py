@@ -76,7 +76,7 @@ class Configuration:
     """
 
     flags: dict[str, Any] = field(default_factory=dict)
-    setting: Setting = Setting()
+    setting: Setting = field(default_factory=Setting)
     model: Callable[[], nn.Module] = bert
     close: float = 1e-12
     processes: int = 1

@@ -165,7 +165,7 @@ def programme(
 
 
 class Passes:
-    """What a pass of the loop is: where its random numbers begin, its noise, its loss, its dtype."""
+    """How the loop makes a pass: where its random numbers begin, its noise, its loss, its dtype."""
 
     def __init__(self, model: nn.Module, name: str, setting: Setting) -> None:
         self.state: Tensor | None = None
