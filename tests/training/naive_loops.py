@@ -6,6 +6,7 @@ weights and optimizer by itself.
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,8 +235,9 @@ def trained_by_hand(
             for index in range(first, first + setting.accumulation):
                 for rank, running in zip(ranks, programmes, strict=True):
                     passes.state = rank.micro_batches[index].random_state
-                    whole = setting.bf16 and name == "yopo"  # which runs the model in parts
-                    with torch.autocast("cpu", torch.bfloat16, enabled=whole):
+                    # yopo runs the model in parts.
+                    parts = setting.bf16 and name == "yopo"
+                    with torch.autocast("cpu", torch.bfloat16) if parts else nullcontext():
                         next(running)
                     for into, parameter in zip(total, moved, strict=True):
                         if parameter.grad is not None:
