@@ -196,7 +196,8 @@ class ModelObjective:
         Cost: ⅔ of a clean step, divided by the number of blocks.
         """
         leaf = delta.detach().requires_grad_()
-        with inner_pass(self.model):
+        # FSDP2 would exchange here what the passes before have left, and `inner_pass` drop it.
+        with self.unsynced(), inner_pass(self.model):
             with self._frozen_dropout():
                 hidden = self._block().prefix(self._masked(leaf))
             torch.autograd.backward((hidden.to(p.dtype) * p).sum())
