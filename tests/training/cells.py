@@ -122,7 +122,7 @@ CONFIGURATIONS = {
 }
 
 WHOLE_WEIGHTS = ("awp", "fgm_matrix")
-REFUSED = {(c, name) for c in ("FSDP2", "ZeRO-2", "ZeRO-3") for name in WHOLE_WEIGHTS}
+REFUSED = {(c, name) for c in ("FSDP2", "ZeRO-1", "ZeRO-2", "ZeRO-3") for name in WHOLE_WEIGHTS}
 REFUSED |= {("ZeRO-3", "yopo"), ("LoRA", "fgm_matrix")}
 
 
