@@ -95,7 +95,7 @@ def checkpointing(reentrant: bool) -> Configuration:
 
 def shared(kind: str) -> Configuration:
     if not kind.startswith("ZeRO"):
-        return Configuration(KINDS[kind], processes=2)
+        return Configuration(KINDS.get(kind, {}), processes=2)
     return Configuration(KINDS[kind], model=single, processes=2, close=1e-4, needs="deepspeed")
 
 
