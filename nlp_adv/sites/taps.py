@@ -210,7 +210,7 @@ class Tap:
 
     def _counts(self) -> bool:
         """Whether δ enters this call: all with a graph, and in a pass without one the same."""
-        if self._with_graph or not self._calls:
+        if self._with_graph or not any(self._calls):  # a model may answer without any graph
             return torch.is_grad_enabled() == self._with_graph
         place = self._fired + self._passed_by
         return place >= len(self._calls) or self._calls[place]
