@@ -82,6 +82,7 @@ class Tap:
         self._fired = 0
         self._passed_by = 0  # calls without a graph, in a pass that has one
         self._with_graph = True
+        self._added = False  # the last pass had a δ
         self._inside = within is None
         self._handles: list[Any] = []
 
@@ -132,6 +133,7 @@ class Tap:
         """
         self._with_graph = torch.is_grad_enabled()
         self._calls = calls
+        self._added = any(delta is not None for delta in deltas)
         with self.installed(), self.unchecked(), self.listening():
             self.deltas = deltas
             yield
@@ -195,6 +197,7 @@ class Tap:
             received = tuple(one for one in around if one is not None)
             return self.watch(self, Seen(argument, output, received))
         if self.deltas is None:
+            self._refuse_backward()
             return None
         if not self._counts():
             self._passed_by += 1
@@ -207,6 +210,17 @@ class Tap:
             return None
         hidden = hidden_states(output)
         return replaced_states(output, hidden + delta.to(hidden.dtype))
+
+    def _refuse_backward(self) -> None:
+        """A run inside a backward pass is a checkpoint's second one, and must not be without δ."""
+        if torch.compiler.is_compiling() or not self._added:
+            return
+        if torch._C._current_graph_task_id() != -1:
+            raise EmbeddingError(
+                f"The hooked {self.kind} ({type(self.module).__name__}) runs again in the backward "
+                f"pass, when δ is gone: leave out the torch.utils.checkpoint around the model, and "
+                f"take its own gradient checkpointing."
+            )
 
     def _counts(self) -> bool:
         """Whether δ enters this call: all with a graph, and in a pass without one the same."""

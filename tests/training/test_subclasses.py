@@ -23,6 +23,7 @@ from tiny_training import (
     weights,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, default_data_collator
 
 from nlp_adv import AdversarialMixin, AdversarialTrainer, NoAttack, UserError, WarmUp
@@ -661,3 +662,21 @@ def test_all_that_is_kept_for_a_backward_pass_is_used_in_one(tmp_path, adv):
     USED.clear()
     trained(tmp_path, Offloads, adv=adv)
     assert len(USED) == len(KEPT) > 0
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("name", ["fgm", "freelb", "pgd"])
+def test_a_checkpoint_of_ones_own_around_the_model_is_refused(tmp_path, name, reentrant):
+    """It runs the model again in the backward pass, when δ is gone; freelb would not notice."""
+
+    class Checkpointed(AdversarialTrainer):
+        def compute_loss(self, model, inputs, **options):
+            def loss(ids, mask, labels):
+                return model(input_ids=ids, attention_mask=mask, labels=labels).loss
+
+            given = (inputs[key] for key in ("input_ids", "attention_mask", "labels"))
+            return checkpoint(loss, *given, use_reentrant=reentrant)
+
+    trainer = build(tmp_path, Checkpointed, options={"method": METHODS[name]})
+    with pytest.raises(UserError, match="without gradients" if reentrant else "runs again in the"):
+        trainer.train()
