@@ -79,6 +79,7 @@ class TAVAT:
     clean_weight: float = 0.0
 
     name: ClassVar[str] = "tavat"
+    reads_table: ClassVar[bool] = True
     text_only: ClassVar[bool] = True
     inner_passes: ClassVar[int] = 0
 

@@ -84,6 +84,11 @@ def _refuse_sharded(trainer: Any, method: Method) -> None:
             f"{method.name} runs the first block alone, whose weights ZeRO-3 gathers only for the "
             f"whole model; use ZeRO-2, FSDP2 or DDP, or another method."
         )
+    if getattr(inner, "reads_table", False) and kind == "ZeRO-3":
+        raise UserError(
+            f"{method.name} has a row for each word of the embedding matrix, of which ZeRO-3 shows "
+            f"no process the size; use ZeRO-2, FSDP2 or DDP, or another method."
+        )
     if kind.startswith("ZeRO") and trainer.args.fp16:
         raise UserError(
             "DeepSpeed scales the losses of fp16 by itself, not those of the passes for δ, which "
