@@ -31,10 +31,11 @@ class Method(Protocol):
     the first block alone; what it does not declare is 0. One that asks the objective for a
     `divergence` declares `compares_outputs = True`: a Trainer's `compute_loss` is then asked for
     the outputs that it compares. `whole_weights = True` says that it reads or moves weight matrices
-    as a whole, which training in shards refuses, and `reads_table = True` that it has a row for each
-    of the embedding matrix. `idle` says in a sentence why its settings leave
-    ordinary training, where they do; the command line refuses them. `check_model(model)` raises
-    ValueError where its settings name what a model does not have; a Trainer asks before it trains.
+    as a whole, and `reads_table = True` that it keeps a row for each word of the embedding matrix;
+    training in shards refuses what it cannot give them. `idle` says in a sentence why its settings
+    leave ordinary training, where they do; the command line refuses them. `check_model(model)`
+    raises ValueError where its settings name what a model does not have; a Trainer asks before it
+    trains.
     """
 
     @property
