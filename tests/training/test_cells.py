@@ -32,7 +32,7 @@ def by_two(column):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize(("column", "name"), cells())
+@pytest.mark.parametrize(("column", "name"), list(cells()))
 def test_a_cell(column, name):
     configuration = CONFIGURATIONS[column]
     pytest.importorskip(configuration.needs)
