@@ -38,8 +38,9 @@ A cell is one training run by the Trainer and one by a naive loop: the loops of 
 accumulation, the clipping and the mean over processes
 ([naive_loops.py](../../tests/training/naive_loops.py)). The loop is told the run's minibatches,
 random states and seeds, nothing else. Both train a BERT of two layers with dropout, for two steps
-of SGD ({resumed}); the number is the largest difference of a weight at the end, as a share of the
-largest way that a weight went. float64 rounds at 2e-16, float32 at 1e-7.
+of SGD ({resumed}); the number is the largest difference of a
+weight at the end, as a share of the largest way that a weight went. float64 rounds at 2e-16,
+float32 at 1e-7.
 
 Two processes of one machine, on the CPU, with gloo, share the work in the columns DDP to ZeRO-3.
 """
@@ -47,10 +48,10 @@ NOTES = {
     "accumulation": "two micro-batches a step, `--adv_mend_loss_scaling`",
     "label smoothing": "0.1; transformers sums it in float32",
     "clipping": "`--max_grad_norm 0.5`",
-    "bf16": "autocast of a float32 model, in both",
+    "bf16": "autocast of a float32 model, in both; a number rounds at 4e-3",
     "checkpointing": "gradient checkpointing; the loop has none",
     "LoRA": "peft, on queries and values, with dropout; the classifier trained whole",
-    "NEFTune": "`--neftune_noise_alpha 5`, beside the method",
+    "NEFTune": "`--neftune_noise_alpha 5` beside the method; its size is computed in float32",
     "resumed": "from the checkpoint after half of the steps; the loop goes through",
     "ZeRO-1": "and the other stages of DeepSpeed: a float32 model, in both",
 }
