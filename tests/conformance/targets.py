@@ -42,6 +42,12 @@ class TextTarget:
         return f"{self.name}{self.at}"
 
     def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
+        """One that was looked at: the first look counts the calls of a loss in a whole pass."""
+        model = self.made(dropout, attention)
+        self.objective(model, self.batch())
+        return model
+
+    def made(self, dropout: float, attention: str) -> nn.Module:
         return models.tiny(self.name, dropout=dropout, attention=attention)
 
     def batch(self, padding: int = 0) -> Batch:
@@ -94,10 +100,8 @@ class PairTarget(TextTarget):
     modules: int = 2
     site: Callable[[], Site] = lambda: EmbeddingSite("bert.embeddings.word_embeddings")
 
-    def model(self, dropout: float = 0.0, attention: str = "eager") -> nn.Module:
-        model = Siamese(super().model(dropout, attention))
-        self.objective(model, self.batch())  # the first look counts the calls in a whole pass
-        return model
+    def made(self, dropout: float, attention: str) -> nn.Module:
+        return Siamese(super().made(dropout, attention))
 
     def batch(self, padding: int = 0) -> Batch:
         """Each sentence, and one of the same length."""
