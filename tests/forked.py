@@ -14,9 +14,15 @@ from typing import Any
 import torch
 
 
-def begun(function: Callable[..., Any], *args: Any) -> BaseProcess:
-    """A process that runs the function: forked, but where there is a GPU, which forbids it."""
-    context = get_context("spawn" if torch.cuda.is_available() else "fork")
+def begun(function: Callable[..., Any], *args: Any, anew: bool = False) -> BaseProcess:
+    """A process that runs the function: forked, but where there is a GPU, which forbids it.
+
+    Args:
+        function: what it runs.
+        args: of the function.
+        anew: begin a fresh one, which imports everything again.
+    """
+    context = get_context("spawn" if anew or torch.cuda.is_available() else "fork")
     process = context.Process(target=function, args=args)
     process.start()
     return process
@@ -49,7 +55,9 @@ def found_by_two(function: Callable[..., Any], folder: Path, *args: Any) -> list
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    both = [begun(_one_of_two, rank, port, function, folder, args) for rank in (0, 1)]
+    # Forked ones may crash among the threads that exchange tensors.
+    given = port, function, folder, args
+    both = [begun(_one_of_two, rank, *given, anew=True) for rank in (0, 1)]
     for process in both:
         process.join(timeout=300)
     assert [process.exitcode for process in both] == [0, 0]
