@@ -74,6 +74,12 @@ def _refuse_sharded(trainer: Any, method: Method) -> None:
             "Adversarial training under the first version of FSDP is not supported; use the second "
             "(--fsdp_config '{\"version\": 2}')."
         )
+    spread = getattr(getattr(trainer.model, "config", None), "distributed_config", None)
+    if kind == "FSDP2" and int(getattr(spread, "dp_replicate_size", None) or 1) > 1:
+        raise UserError(
+            "Replicas of shards (dp_replicate_size > 1) exchange gradients by a switch of their "
+            "own, which several passes a step would leave off; use dp_replicate_size 1."
+        )
     if getattr(inner, "whole_weights", False) and kind != "ZeRO-0":
         raise UserError(
             f"{method.name} reads or moves whole weight matrices or their gradients, which {kind} "

@@ -82,6 +82,14 @@ def test_sharded_training_that_is_right(tmp_path, kind, name):
     assert refuse_unsupported(sharded(tmp_path, kind), RUNS[name]) is None
 
 
+def test_replicas_of_shards(tmp_path):
+    trainer = sharded(tmp_path, "FSDP2")
+    trainer.model.config.distributed_config = SimpleNamespace(dp_replicate_size=2)
+    with pytest.raises(UserError, match="dp_replicate_size 1") as caught:
+        refuse_unsupported(trainer, RUNS["fgm"])
+    assert_one_sentence(caught.value)
+
+
 def test_half_precision_that_deepspeed_scales(tmp_path):
     trainer = sharded(tmp_path, "ZeRO-2")
     trainer.args.fp16 = True
