@@ -24,9 +24,9 @@ from nlp_adv.attacks import (
     OptimizerAttack,
     compare,
 )
+from nlp_adv.attacks.entering import pixel_rows
 from nlp_adv.attacks.quiet import quiet
 from nlp_adv.attacks.subject import Subject as Attacked
-from nlp_adv.attacks.views import pixel_rows
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, L1Ball, L2Ball, LInfBall
 from nlp_adv.robustness import masking_checks

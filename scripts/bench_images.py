@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nlp_adv.attacks import FGSM, PGD, AttackResult, CarliniWagner, DeepFool
+from nlp_adv.attacks.entering import pixel_rows
 from nlp_adv.attacks.quiet import quiet
-from nlp_adv.attacks.views import pixel_rows
 from nlp_adv.perturbation import LInfBall
 from nlp_adv.sites.normalisation import logits_of
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nlp_adv.attacks.entering import pixel_rows, site_rows
 from nlp_adv.attacks.quiet import quiet
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
-from nlp_adv.attacks.views import pixel_rows, site_rows
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.sites.embeddings import EmbeddingSite

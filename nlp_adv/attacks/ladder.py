@@ -22,6 +22,7 @@ from torch import Tensor
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.fgsm import FGM, FGSM
 from nlp_adv.attacks.measured import Measured
+from nlp_adv.attacks.measured_several import MeasuredSeveral
 from nlp_adv.attacks.region import length_of, norm_name, with_epsilon
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import NoGradientError, Rows
@@ -111,7 +112,8 @@ class Ladder:
         rows = rows.look()
         assert rows.looked is not None
         right = answers(rows.looked) == rows.y
-        found = Measured.of(self, rows, self._lengths(rows), right)
+        kind = MeasuredSeveral if rows.view.several else Measured
+        found = kind.of(self, rows, self._lengths(rows), right)
         live = right.nonzero().flatten()
         if not len(live):
             return found

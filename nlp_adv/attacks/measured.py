@@ -221,7 +221,7 @@ class Measured:
     def joined(parts: Sequence[Measured]) -> Measured:
         """Of one ladder on batches, one by one; on the CPU."""
         first = parts[0]
-        names = [f.name for f in fields(Measured) if isinstance(getattr(first, f.name), Tensor)]
+        names = [f.name for f in fields(first) if isinstance(getattr(first, f.name), Tensor)]
         columns: dict[str, Any] = {
             name: torch.cat([getattr(part, name).cpu() for part in parts]) for name in names
         }
@@ -272,16 +272,25 @@ class Measured:
         Raises:
             UserError: it was not tried.
         """
+        place = self.place_of(epsilon)
+        return self.right if place is None else self.right & ~self.fooled[:, place]
+
+    def place_of(self, epsilon: float | None = None) -> int | None:
+        """Which of the radii one is, the last without; None of 0 where it was not tried.
+
+        Raises:
+            UserError: it was not tried.
+        """
         if epsilon is None:
-            return self.right & ~self.fooled[:, -1]
+            return len(self.radii) - 1
         if epsilon == 0 and epsilon not in self.radii:
-            return self.right
+            return None
         if epsilon not in self.radii:
             tried = (
                 ", ".join(f"{radius:g}" for radius in self.radii if radius is not None) or "none"
             )
             raise UserError(f"ε = {epsilon:g} was not tried; the radii are {tried}.")
-        return self.right & ~self.fooled[:, self.radii.index(epsilon)]
+        return self.radii.index(epsilon)
 
     def accuracy(self, epsilon: float | None = None) -> float:
         """Share of right answers that were not changed; see `robust`."""

@@ -42,6 +42,11 @@ class View(Protocol):
         ...
 
     @property
+    def several(self) -> bool:
+        """Whether an example has several answers: it is fooled where all of them are wrong."""
+        ...
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the model's arithmetic."""
         ...
@@ -184,6 +189,8 @@ class Rows:
             UserError: the model has no such class.
         """
         assert self.looked is not None
+        if self.view.several:
+            raise UserError("An example with several answers cannot be led to one class.")
         classes = self.looked.shape[1]
         if not 0 <= target < classes:
             raise UserError(f"The target {target} is no class: the model has {classes}.")

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nlp_adv.attacks.entering import pixel_rows, site_rows
 from nlp_adv.attacks.ladder import Ladder
 from nlp_adv.attacks.measured import Measured
 from nlp_adv.attacks.quiet import quiet
 from nlp_adv.attacks.rows import Rows
-from nlp_adv.attacks.views import pixel_rows, site_rows
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import divergence_found
 from nlp_adv.sites.embeddings import EmbeddingSite
@@ -101,7 +101,7 @@ class Subject:
             after_each()
         if not parts:
             raise UserError("There is nothing to attack: the data is empty.")
-        return Measured.joined(parts)
+        return type(parts[0]).joined(parts)
 
 
 def device_of(model: Classifier | nn.Module) -> torch.device | None:

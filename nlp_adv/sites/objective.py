@@ -181,9 +181,10 @@ def _counted(batch: Mapping[str, Any], model: nn.Module, tokens: Tensor | None) 
     if tokens is None or not isinstance(labels, Tensor) or not whole or labels.ndim != 2:
         return tokens
     counted = labels != -100
-    return nn.functional.pad(counted[:, 1:], (0, 1)) if _predicts_the_next(model) else counted
+    return nn.functional.pad(counted[:, 1:], (0, 1)) if predicts_the_next(model) else counted
 
 
-def _predicts_the_next(model: nn.Module) -> bool:
+def predicts_the_next(model: nn.Module) -> bool:
+    """Whether the model's own loss compares the logits of a token with the label of the next."""
     pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     return not pair and getattr(model, "loss_function", None) is ForCausalLMLoss

@@ -18,10 +18,10 @@ from nlp_adv.attacks import (
     compare,
     summary_table,
 )
+from nlp_adv.attacks.entering import pixel_rows
 from nlp_adv.attacks.losses import margin
 from nlp_adv.attacks.quiet import quiet
 from nlp_adv.attacks.result import to_8_bit
-from nlp_adv.attacks.views import pixel_rows
 from nlp_adv.perturbation import L2Ball, LInfBall
 from nlp_adv.report import history_curves
 
