@@ -157,7 +157,7 @@ def parse(
     """
     from nlp_adv.cli.task import task_of
 
-    kind = task_of(modality(argv))
+    kind = task_of(modality(argv), values_of(argv, ["task"])["task"])
     parser = FlagParser(
         (*more, *kind.arguments, AdversarialTrainingArguments),
         presets=kind.modality,

@@ -1,11 +1,12 @@
 """How long ε is beside the embeddings it perturbs, so that its user sees whether it fits."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nlp_adv.methods import FGMMatrix, Method, Scaled, describe
 from nlp_adv.perturbation import Ball, ModelObjective, Unit, unit_length
@@ -24,6 +25,7 @@ def radius_in_words(
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     training: Any,
+    collate: Callable[[list[Any]], Mapping[str, Any]],
 ) -> str | None:
     """What ε amounts to on the first training rows; None for a method without one.
 
@@ -32,6 +34,7 @@ def radius_in_words(
         model, tokenizer: to be trained; neither they nor the random state change.
         rows: the tokenized training rows.
         training: the arguments, for the embedding and what is left unmoved.
+        collate: rows → batch.
     """
     ball: Ball | None = getattr(method, "ball", None)
     if ball is None and not isinstance(method, FGMMatrix):
@@ -42,7 +45,7 @@ def radius_in_words(
     device = next(model.parameters()).device
     entered = objective(
         model,
-        {key: value.to(device) for key, value in DataCollatorWithPadding(tokenizer)(first).items()},
+        {key: value.to(device) for key, value in collate(first).items()},
         module_site(training),
         seed=0,
         special_ids=tokenizer.all_special_ids if training.adv_exclude_special_tokens else (),

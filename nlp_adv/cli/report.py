@@ -75,7 +75,7 @@ class RunResult:
 
 def print_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Task) -> None:
     """The table, with what its numbers mean below it."""
-    rows = [_header(runs[-1], arguments, task), *(_row(run, runs[0]) for run in runs)]
+    rows = [_header(runs[-1], arguments, task), *(_row(run, runs[0], task) for run in runs)]
     if len(runs) == 1:  # nothing to compare with
         rows = [row[:-1] for row in rows]
     print()
@@ -101,15 +101,23 @@ def _header(run: RunResult, arguments: TrainArguments, task: Task) -> list[str]:
         steps, under = arguments.report.attack_steps, accuracies_under(run.measured)
         attacks = [f"clean, first {run.measured.examples}"]
         attacks += [f"PGD-{steps} ε={task.shown_radius(epsilon)}" for epsilon in under]
+        attacks = [
+            f"{name}, {title}" if name else title
+            for title, epsilon in zip(attacks, [0.0, *under], strict=True)
+            for name in ("", *task.under_attack(run.measured, epsilon))
+        ]
     return ["training", *scores, *attacks, "seconds", "time ÷ plain"]
 
 
-def _row(run: RunResult, first: RunResult) -> list[str]:
+def _row(run: RunResult, first: RunResult, task: Task) -> list[str]:
     cells = [f"{value:.4f}" for value in run.scores.values()]
     if run.measured is not None:
         mark = " †" if run.one_class else ""
-        under = accuracies_under(run.measured).values()
-        cells += [f"{run.measured.clean_accuracy:.4f}", *(f"{one:.4f}{mark}" for one in under)]
+        found, marks = {0.0: run.measured.clean_accuracy, **accuracies_under(run.measured)}, ""
+        for epsilon, accuracy in found.items():
+            others = task.under_attack(run.measured, epsilon).values()
+            cells += [f"{one:.4f}{marks}" for one in (accuracy, *others)]
+            marks = mark
     if run.seconds is None or first.seconds is None:
         return [run.name, *cells, "resumed" if run.trained else "not trained", ""]
     return [run.name, *cells, f"{run.seconds:.1f}", f"{run.seconds / first.seconds:.2f}"]
@@ -118,9 +126,10 @@ def _row(run: RunResult, first: RunResult) -> list[str]:
 def _legend(run: RunResult, arguments: TrainArguments, task: Task) -> list[str]:
     lines = []
     if run.scores:
+        largest = "; “largest answer” is how often the most frequent answer is given"
         lines.append(
-            f"Scores are of all {len(run.labels)} {task.examples} of the {run.split} split; "
-            f"“largest answer” is how often the most frequent answer is given."
+            f"Scores are of all {len(run.labels)} {task.examples} of the {run.split} split"
+            f"{largest if 'largest_answer' in run.scores else ''}."
         )
     if run.measured is not None:
         lines.append(task.meaning(run.measured))
@@ -170,4 +179,12 @@ def _in_json(run: RunResult, task: Task) -> dict[str, Any]:
                 str(epsilon): value for epsilon, value in accuracies_under(run.measured).items()
             },
         }
+        others = {
+            epsilon: scores
+            for epsilon in (0.0, *accuracies_under(run.measured))
+            if (scores := task.under_attack(run.measured, epsilon))
+        }
+        if others:
+            content["scores_without_attack"] = others.pop(0.0)
+            content["scores_under_attack"] = {str(e): scores for e, scores in others.items()}
     return content | {"history": run.history}

@@ -83,7 +83,7 @@ def _check_before_training(request: SweepRequest, task: Task) -> None:
     if "validation" not in task.splits:
         raise UserError("A sweep compares trials on a validation split: give --validation_file.")
     if task.label_names is None:
-        raise UserError("A sweep compares accuracies; regression has none.")
+        raise UserError("A sweep compares classifiers by their accuracy; name data with classes.")
     for arguments in request.checked:
         check_length(task, arguments.training)
     task.check_fits(task.new_model(), request.base)

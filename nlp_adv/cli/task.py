@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import numpy
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from nlp_adv.attacks import Measured
 from nlp_adv.attacks.subject import Batch, Subject
+from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, Modality, all_methods
+from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.embedding import accuracies
 from nlp_adv.robustness.evaluator import evaluator
 from nlp_adv.training.callbacks import Evaluator
@@ -23,7 +27,16 @@ if TYPE_CHECKING:
     from nlp_adv.cli.arguments import ReportArguments, TrainArguments
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
-_TASKS = {"text": "nlp_adv.cli.text_task:TextTask", "image": "nlp_adv.cli.image_task:ImageTask"}
+_SEVERAL = "nlp_adv.cli.several_tasks"
+_TASKS = {
+    "image": {"classification": "nlp_adv.cli.image_task:ImageTask"},
+    "text": {
+        "classification": "nlp_adv.cli.text_task:TextTask",
+        "token-classification": f"{_SEVERAL}:TokenTask",
+        "multi-label": f"{_SEVERAL}:MultiLabelTask",
+        "causal-lm": f"{_SEVERAL}:CausalTask",
+    },
+}
 
 
 @dataclass
@@ -33,7 +46,7 @@ class Task(ABC):
     Attributes:
         splits: with labels, as a Trainer takes them: "train", and some of "validation", "test", ….
         processor: the tokenizer, or the image processor.
-        label_names: of the classes, in the model's order; None for scores.
+        label_names: of the classes, in the model's order; None for scores and for texts alone.
         new_model: the model that training begins with, the same each time.
         predicted: what `--do_predict` is about, by the name of the file for it.
         task_name: of GLUE, where the metrics follow it.
@@ -129,6 +142,10 @@ class Task(ABC):
         """Numbers of one kind of data, for the JSON."""
         return {}
 
+    def under_attack(self, found: Measured, epsilon: float) -> dict[str, float]:
+        """Further scores than accuracy at a radius, 0 for none."""
+        return {}
+
     def evaluator(
         self, report: ReportArguments, training: AdversarialTrainingArguments
     ) -> Evaluator:
@@ -151,16 +168,46 @@ class Task(ABC):
         """A radius as people write it."""
         return f"{epsilon:g}"
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether an answer is right or wrong, so that accuracy under attack means something."""
+        return self.label_names is not None
+
+    @property
+    def hub_task(self) -> str:
+        """What the Hub calls the task."""
+        return f"{self.modality}-classification"
+
+    def compute_metrics(self) -> Callable[[Any], dict[str, float]]:
+        """What a Trainer scores predictions with."""
+        compute = compute_metrics_for(self.task_name, self.label_names)
+        return compute if self.label_names is None else with_largest_answer(compute)
+
+    def after_scoring(self, scores: dict[str, float], name: str) -> dict[str, float]:
+        """Scores of a split that follow from the others, by the Trainer's names."""
+        return {}
+
+    def in_words(self, predictions: Any, rows: Any) -> list[str]:
+        """What the model says of each row, as people read it: its class, or its score.
+
+        Args:
+            predictions: as the Trainer hands them back.
+            rows: they are about.
+        """
+        logits = numpy.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
+        if self.label_names is None:
+            return [f"{score:.3f}" for score in logits.reshape(len(logits)).tolist()]
+        names = self.label_names
+        classes = answers(torch.from_numpy(logits)).tolist()
+        return [names[number] if 0 <= number < len(names) else "" for number in classes]
+
     def for_trainer(self) -> dict[str, Any]:
         """What a Trainer is given beside the model and its arguments."""
-        compute = compute_metrics_for(self.task_name, self.label_names)
-        if self.label_names is not None:
-            compute = with_largest_answer(compute)
         return {
             "train_dataset": self.splits["train"],
             "eval_dataset": self.splits.get("validation"),
             "processing_class": self.processor,
-            "compute_metrics": compute,
+            "compute_metrics": self.compute_metrics(),
         }
 
     @property
@@ -175,13 +222,23 @@ class Task(ABC):
 
     def metric_names(self, report: ReportArguments) -> list[str]:
         """What an evaluation scores, robust accuracy where it is watched."""
-        watched = ["robust_accuracy"] if report.watch_epsilon else []
-        return metric_names(self.task_name, self.label_names) + watched
+        return self.own_metrics() + (["robust_accuracy"] if report.watch_epsilon else [])
+
+    def own_metrics(self) -> list[str]:
+        """The names of what `compute_metrics` scores, but for the largest answer."""
+        return metric_names(self.task_name, self.label_names)
 
 
-def task_of(modality: Modality) -> type[Task]:
-    """The task of a modality; only its own libraries are imported."""
-    module, _, name = _TASKS[modality].partition(":")
+def task_of(modality: Modality, name: str | None = None) -> type[Task]:
+    """A task of a modality, classification where none is named; it alone is imported.
+
+    Raises:
+        UserError: there is no task of that name.
+    """
+    known = _TASKS[modality]
+    if name is not None and name not in known:
+        raise UserError(f"--task is one of {', '.join(known)} for {modality}, not {name!r}.")
+    module, _, name = known[name or "classification"].partition(":")
     return cast(type[Task], getattr(import_module(module), name))
 
 

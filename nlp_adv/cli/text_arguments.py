@@ -33,6 +33,12 @@ class TextModelArguments(ModelArguments):
 class TextDataArguments(LimitArguments):
     """Which sentences; exactly one of a task, a data set or files."""
 
+    task: str = flag(
+        "classification of texts or pairs; token-classification of words, such as named entities "
+        "(columns tokens and ner_tags); multi-label, any number of classes a text (a column of "
+        "lists); or causal-lm, a language model of the texts.",
+        "classification",
+    )
     task_name: str | None = flag(f"A GLUE task: {', '.join(GLUE_TASKS)}.")
     dataset_name: str | None = flag(
         "A name on the Hub, a saved data set, or a folder with train, validation and test files "
@@ -48,11 +54,16 @@ class TextDataArguments(LimitArguments):
     )
     label_column: str | None = flag("The label column; the usual names are found.")
     regression: bool | None = flag("Whether labels are scores; decided from them where unset.")
+    label_names_file: str | None = flag(
+        "A JSON list of the names of tags that are numbers in the data, in their order; for "
+        "token-classification."
+    )
     max_seq_length: int = flag("Longest input in tokens; longer ones are cut.", 128)
 
     def source(self, seed: int, token: str | None) -> DataSource:
         """What `load_text_data` reads."""
-        own = {key: value for key, value in vars(self).items() if key != "max_seq_length"}
+        beside = ("max_seq_length", "task", "label_names_file")
+        own = {key: value for key, value in vars(self).items() if key not in beside}
         own["text_columns"] = tuple(self.text_columns)
         return DataSource(**own, seed=seed, token=token)
 

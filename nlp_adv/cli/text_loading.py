@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from datasets import List
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -15,18 +15,18 @@ from transformers import (
 from nlp_adv.cli.loading import (
     load,
     load_classifier_of,
-    load_tokenizer,
     say_new_head,
 )
 from nlp_adv.data import text_demo as demo
 from nlp_adv.data.class_names import are_placeholders, classes_of
 from nlp_adv.data.labels import in_classes_of
 from nlp_adv.data.text import (
+    DataSource,
     TextData,
+    as_text,
     check_rows,
     count_overlap,
     in_classes,
-    load_text_data,
     tokenized,
     unreadable_rows,
 )
@@ -35,9 +35,16 @@ from nlp_adv.errors import UserError
 
 if TYPE_CHECKING:
     from nlp_adv.cli.arguments import TrainArguments
+    from nlp_adv.cli.text_task import TextTask
 
 
 from nlp_adv.cli.text_arguments import TextModelArguments
+
+
+def source_of(arguments: TrainArguments) -> DataSource:
+    """Where the texts are that flags name."""
+    source: DataSource = arguments.data.source(arguments.training.seed, arguments.model.token)
+    return source
 
 
 def load_parts(arguments: TrainArguments) -> dict[str, Any]:
@@ -49,7 +56,8 @@ def load_parts(arguments: TrainArguments) -> dict[str, Any]:
     if arguments.demo:
         return _demo(arguments)
     model, training = arguments.model, arguments.training
-    data = load_text_data(arguments.data.source(training.seed, model.token))
+    kind = cast("type[TextTask]", arguments.kind)
+    data = kind.read(arguments)
     _say_what_is_odd(data, predicted=training.do_predict)
     if data.label_names is not None:
         config = _config(model)
@@ -57,21 +65,21 @@ def load_parts(arguments: TrainArguments) -> dict[str, Any]:
         if model.ignore_mismatched_sizes:
             say_new_head(config, model.model_name_or_path, len(data.label_names or ()))
     name = str(model.tokenizer_name or model.model_name_or_path)
-    tokenizer = load_tokenizer(name, model.hub(name))
-    texts = (text for column in data.text_columns for text in data.splits["train"][column])
+    tokenizer = kind.load_tokenizer(name, model.hub(name))
+    texts = (as_text(one) for column in data.text_columns for one in data.splits["train"][column])
     check_vocabulary(tokenizer, texts, name)
     length = _max_length(arguments.data.max_seq_length, tokenizer)
-    splits = tokenized(data, tokenizer, length)
+    splits = kind.tokenized(data, tokenizer, length)
     _say_what_is_unreadable(unreadable_rows(data, splits, tokenizer), data)
     parts: dict[str, Any] = {
         "splits": splits,
         "processor": tokenizer,
         "label_names": data.label_names,
-        "new_model": lambda: _pretrained(model, data, tokenizer, trained=not arguments.trains),
+        "new_model": lambda: _pretrained(arguments, data, tokenizer),
         "task_name": arguments.data.task_name,
     }
     if training.do_predict:
-        parts["predicted"] = _predicted(parts, data, length)
+        parts["predicted"] = _predicted(parts, data, length, kind)
     return parts
 
 
@@ -100,13 +108,16 @@ def _demo(arguments: TrainArguments) -> dict[str, Any]:
     }
 
 
-def _predicted(parts: dict[str, Any], data: TextData, length: int) -> dict[str, Any]:
+def _predicted(
+    parts: dict[str, Any], data: TextData, length: int, kind: type[TextTask]
+) -> dict[str, Any]:
     """The test splits, those without labels as well, by the names that run_glue gives them."""
     for name, rows in data.unlabelled.items():
-        check_rows(name, rows, data.text_columns, data.text_columns)
+        texts = [one for one in data.text_columns if not isinstance(rows.features.get(one), List)]
+        check_rows(name, rows, data.text_columns, texts)
     bare = TextData(dict(data.unlabelled), data.text_columns, None)
     tests = {name: split for name, split in parts["splits"].items() if name.startswith("test")}
-    tests |= tokenized(bare, parts["processor"], length)
+    tests |= kind.tokenized(bare, parts["processor"], length)
     task = parts["task_name"]
     if task is None:
         return tests
@@ -163,23 +174,26 @@ def _config(model: TextModelArguments, **labels: Any) -> Any:
 
 
 def _pretrained(
-    model: TextModelArguments, data: TextData, tokenizer: PreTrainedTokenizerBase, *, trained: bool
+    arguments: TrainArguments, data: TextData, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
+    model, kind = arguments.model, cast("type[TextTask]", arguments.kind)
     names, name = data.label_names, str(model.model_name_or_path)
     labels: dict[str, Any] = {"num_labels": 1, "problem_type": "regression"}
-    if names is not None:
+    if kind.problem is None and names is None:
+        labels = {}
+    elif names is not None:
         labels = {
             "num_labels": len(names),
             "id2label": dict(enumerate(names)),
             "label2id": {label: index for index, label in enumerate(names)},
-            "problem_type": "single_label_classification",
+            "problem_type": kind.problem,
         }
     loaded = load_classifier_of(
-        AutoModelForSequenceClassification,
+        kind.auto,
         "model",
         name,
         model.hub(name),
-        trained=trained,
+        trained=not arguments.trains,
         config=_config(model, **labels),
         ignore_mismatched_sizes=model.ignore_mismatched_sizes,
     )

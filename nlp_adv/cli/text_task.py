@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.compute  # type: ignore[import-untyped]
 import torch
@@ -10,15 +10,15 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
+    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from nlp_adv.attacks import Measured
 from nlp_adv.attacks.subject import Subject
-from nlp_adv.cli.loading import (
-    check_embeddings,
-)
+from nlp_adv.cli.loading import check_embeddings, load_tokenizer
 from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.task import Task, has_ball
 from nlp_adv.data.files import cause
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 
 from nlp_adv.cli.text_arguments import TextDataArguments, TextModelArguments, TextReportArguments
-from nlp_adv.cli.text_loading import load_parts
+from nlp_adv.cli.text_loading import load_parts, source_of
+from nlp_adv.data.text import TextData, load_text_data, tokenized
 
 _DATA_FLAGS = {"task_name", "dataset_name", "train_file", "validation_file", "test_file"}
 _NEED_DATA = {"text_columns", "label_column", "regression", "tokenizer_name"}
@@ -62,6 +63,8 @@ class TextTask(Task):
     """Sentences or pairs, tokenized; the attack of the table is PGD on the word embeddings."""
 
     modality, other = "text", "image"
+    auto: ClassVar[Any] = AutoModelForSequenceClassification
+    problem: ClassVar[str | None] = "single_label_classification"
     arguments = (TextModelArguments, TextDataArguments, TextReportArguments)
     examples = "rows"
     demo_note = (
@@ -174,11 +177,33 @@ class TextTask(Task):
         self, method: Method, model: PreTrainedModel, training: AdversarialTrainingArguments
     ) -> str | None:
         """ε beside the norm of the embeddings."""
-        return radius_in_words(method, model, self.processor, self.splits["train"], training)
+        rows = self.splits["train"]
+        return radius_in_words(method, model, self.processor, rows, training, self.collator)
 
     def for_trainer(self) -> dict[str, Any]:
         """With a collator that pads."""
-        return super().for_trainer() | {"data_collator": DataCollatorWithPadding(self.processor)}
+        return super().for_trainer() | {"data_collator": self.collator}
+
+    @property
+    def collator(self) -> Any:
+        """Rows → batch."""
+        return DataCollatorWithPadding(self.processor)
+
+    @classmethod
+    def read(cls, arguments: TrainArguments) -> TextData:
+        """The data that flags name, checked."""
+        refuse_names(arguments)
+        return load_text_data(source_of(arguments))
+
+    @classmethod
+    def tokenized(cls, data: TextData, tokenizer: Any, length: int) -> dict[str, Dataset]:
+        """The splits as a model takes them."""
+        return tokenized(data, tokenizer, length)
+
+    @classmethod
+    def load_tokenizer(cls, name: str, hub: dict[str, Any]) -> PreTrainedTokenizerBase:
+        """The tokenizer of a model."""
+        return load_tokenizer(name, hub)
 
     def attacked(self, split: str, count: int) -> DataLoader[Any]:
         """Like lengths together, to spare padding."""
@@ -186,8 +211,17 @@ class TextTask(Task):
         rows = rows.select(range(min(count, len(rows))))
         lengths = [len(ids) for ids in rows["input_ids"]]
         rows = rows.select(sorted(range(len(rows)), key=lengths.__getitem__))
-        collate = DataCollatorWithPadding(self.processor)
-        return DataLoader(rows.with_format("torch"), batch_size=64, collate_fn=collate)
+        return DataLoader(rows.with_format("torch"), batch_size=64, collate_fn=self.collator)
+
+
+def refuse_names(arguments: TrainArguments) -> None:
+    """Refuse names of tags for data that have none.
+
+    Raises:
+        UserError: they are given.
+    """
+    if arguments.data.label_names_file:
+        raise UserError("--label_names_file is for --task token-classification alone.")
 
 
 def _longest(split: Dataset) -> list[int]:

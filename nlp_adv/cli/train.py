@@ -1,4 +1,4 @@
-"""`nlp-adv train`: fine-tune a classifier of texts or images and show what an attack leaves."""
+"""`nlp-adv train`: fine-tune a model of texts or images and show what an attack leaves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
 from transformers import set_seed
 
 from nlp_adv.cli.arguments import TrainArguments, parse
@@ -24,7 +22,6 @@ from nlp_adv.cli.running import (
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
-from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.beginning import check_logs, unknown_metric
 from nlp_adv.training.callbacks import RobustnessCallback
@@ -82,9 +79,9 @@ def check_before_training(arguments: TrainArguments, task: Task) -> None:
         raise UserError("--eval_strategy needs a validation split (--validation_file).")
     if training.do_predict and not task.predicted:
         raise UserError("--do_predict needs a test split; it may be without labels.")
-    if task.label_names is None and report.attack_epsilons:
+    if report.attack_epsilons and not task.has_accuracy:
         raise UserError("--attack_epsilons measures accuracy; regression has none.")
-    if report.watch_epsilon and (training.eval_strategy == "no" or task.label_names is None):
+    if report.watch_epsilon and (training.eval_strategy == "no" or not task.has_accuracy):
         raise UserError(
             "--watch_epsilon measures accuracy under attack at every evaluation: it needs classes, "
             "and --eval_strategy epoch or steps."
@@ -162,12 +159,13 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     metrics: dict[str, float] = {}
     for name in task.evaluated if arguments.scores else ():
         scores = trainer.evaluate(task.splits[name], metric_key_prefix=name)
+        scores |= task.after_scoring(scores, name)
         trainer.save_metrics(name, scores)
         metrics |= scores
     for name, rows in task.predicted.items():
         _write_predictions(trainer, name, rows, task)
     if arguments.trains:
-        trainer.create_model_card(tasks=f"{task.modality}-classification")
+        trainer.create_model_card(tasks=task.hub_task)
     # Mixed precision wraps the model's forward; attacks look at it in its own precision.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     description: dict[str, Any] = {"model": arguments.model.model_name_or_path}
@@ -200,17 +198,11 @@ def _name(arguments: TrainArguments) -> str:
 
 
 def _write_predictions(trainer: AdversarialTrainer, name: str, rows: Any, task: Task) -> None:
-    """`predict_results_NAME.txt`, as run_glue writes it: a row's number, and its class or score."""
+    """`predict_results_NAME.txt`, as run_glue writes it: a row's number, and what was said."""
     found = trainer.predict(rows, metric_key_prefix="predict").predictions
     if not trainer.is_world_process_zero():
         return
-    logits = numpy.asarray(found[0] if isinstance(found, tuple) else found)
-    if task.label_names is None:
-        said = [f"{score:.3f}" for score in logits.reshape(len(logits)).tolist()]
-    else:
-        names = task.label_names
-        classes = answers(torch.from_numpy(logits)).tolist()
-        said = [names[number] if 0 <= number < len(names) else "" for number in classes]
+    said = task.in_words(found, rows)
     lines = ["index\tprediction", *(f"{number}\t{one}" for number, one in enumerate(said))]
     path = Path(str(trainer.args.output_dir)) / f"predict_results_{name}.txt"
     write_whole(path, "\n".join(lines) + "\n")

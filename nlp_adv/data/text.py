@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from datasets import ClassLabel, Dataset, Value
+from datasets import ClassLabel, Dataset, List, Value
 
 from nlp_adv.data.labels import encode_labels, is_unlabelled
 from nlp_adv.data.sources import GLUE_TASKS, DataSource, read_splits
@@ -50,8 +50,9 @@ class TextData:
     Attributes:
         splits: ``train`` and those of ``validation``, ``validation_mismatched``, ``test`` and
             ``test_mismatched`` that the source has; nothing is held out of ``train``. Columns: the
-            text columns and ``label`` (a class number, or a float for regression).
-        text_columns: One column, or two for pairs.
+            text columns and ``label`` (a class number, or a float for regression; a list of class
+            numbers where a row has several).
+        text_columns: One column, or two for pairs; of words, one that holds lists.
         label_names: The class names in the order of their numbers, or None for regression.
         unlabelled: Test splits without labels (no column, or all -1), their text columns alone.
     """
@@ -71,16 +72,7 @@ def load_text_data(source: DataSource) -> TextData:
     Raises:
         UserError: The source, a column, a row or a label is missing or wrong.
     """
-    for option in ("max_train_samples", "max_eval_samples"):
-        limit = getattr(source, option)
-        if limit is not None and limit < 1:
-            raise UserError(f"{option} is {limit}; give at least 1, or leave it out to keep all.")
-    raw = read_splits(source)
-    if "train" not in raw:
-        raise UserError(
-            f"There is no train split (found: {', '.join(raw) or 'none'}); name a train file or "
-            "a data set that has that split."
-        )
+    raw = raw_splits(source)
     texts, label = find_columns(raw["train"].column_names, source)
     unlabelled = {
         name: split.select_columns([one for one in texts if one in split.column_names])
@@ -93,7 +85,7 @@ def load_text_data(source: DataSource) -> TextData:
     labels, names = encode_labels(kept, label, source)
     feature = Value("float32") if names is None else ClassLabel(names=list(names))
     splits = {
-        name: _limited(
+        name: limited(
             split.select_columns(list(texts)).add_column("label", labels[name], feature=feature),
             name,
             source,
@@ -101,6 +93,25 @@ def load_text_data(source: DataSource) -> TextData:
         for name, split in kept.items()
     }
     return TextData(splits, texts, names, unlabelled)
+
+
+def raw_splits(source: DataSource) -> dict[str, Dataset]:
+    """The splits of a source as they are, one for training among them.
+
+    Raises:
+        UserError: it is not there, or a limit leaves no row.
+    """
+    for option in ("max_train_samples", "max_eval_samples"):
+        limit = getattr(source, option)
+        if limit is not None and limit < 1:
+            raise UserError(f"{option} is {limit}; give at least 1, or leave it out to keep all.")
+    raw = read_splits(source)
+    if "train" not in raw:
+        raise UserError(
+            f"There is no train split (found: {', '.join(raw) or 'none'}); name a train file or "
+            "a data set that has that split."
+        )
+    return raw
 
 
 def in_classes(data: TextData, numbers: Sequence[int], names: Sequence[str]) -> TextData:
@@ -111,10 +122,16 @@ def in_classes(data: TextData, numbers: Sequence[int], names: Sequence[str]) -> 
         numbers: the new number of each class.
         names: of the new classes; there may be more than the data has.
     """
-    feature = ClassLabel(names=list(names))
+    feature: Any = ClassLabel(names=list(names))
+    if isinstance(data.splits["train"].features["label"], List):
+        feature = List(feature)
+
+    def renumbered(label: Any) -> Any:
+        return [numbers[one] for one in label] if isinstance(label, list) else numbers[label]
+
     splits = {
         name: split.remove_columns("label").add_column(
-            "label", [numbers[label] for label in split["label"][:]], feature=feature
+            "label", [renumbered(label) for label in split["label"][:]], feature=feature
         )
         for name, split in data.splits.items()
     }
@@ -131,7 +148,7 @@ def count_overlap(data: TextData) -> dict[str, int]:
     def keys(split: Dataset) -> Iterator[tuple[str, ...]]:
         columns = [split[column][:] for column in data.text_columns]
         for row in zip(*columns, strict=True):
-            yield tuple(" ".join(text.casefold().split()) for text in row)
+            yield tuple(" ".join(as_text(part).casefold().split()) for part in row)
 
     seen = set(keys(data.splits["train"]))
     return {
@@ -151,20 +168,33 @@ def find_columns(columns: Sequence[str], source: DataSource) -> tuple[tuple[str,
     label = source.label_column or next((name for name in _LABELS if name in columns), None)
     if label is None:
         raise UserError(f"No label column found among {listed}; name it as label_column.")
+    texts = find_texts(columns, source)
+    if label not in columns:
+        raise UserError(f"There is no column {label!r}; the data has the columns {listed}.")
+    if len(texts) > 2 or len({*texts, label}) != len(texts) + 1:
+        raise UserError("Name one or two different text columns, none of them the label column.")
+    if "label" in texts:
+        raise UserError("A text column cannot be called 'label'; rename it in the data.")
+    return texts, label
+
+
+def find_texts(columns: Sequence[str], source: DataSource) -> tuple[str, ...]:
+    """The text columns: those that are named, else the usual ones.
+
+    Raises:
+        UserError: they are not there.
+    """
+    listed = ", ".join(columns)
     texts = source.text_columns or next(
         (names for names in (*_PAIRS, *((name,) for name in _SINGLES)) if {*names} <= {*columns}),
         (),
     )
     if not texts:
         raise UserError(f"No text column found among {listed}; name it as text_columns.")
-    for name in (*texts, label):
+    for name in texts:
         if name not in columns:
             raise UserError(f"There is no column {name!r}; the data has the columns {listed}.")
-    if len(texts) > 2 or len({*texts, label}) != len(texts) + 1:
-        raise UserError("Name one or two different text columns, none of them the label column.")
-    if "label" in texts:
-        raise UserError("A text column cannot be called 'label'; rename it in the data.")
-    return texts, label
+    return texts
 
 
 def check_rows(
@@ -207,8 +237,14 @@ def check_rows(
                 )
 
 
-def is_blank(text: str) -> bool:
+def as_text(part: str | list[str]) -> str:
+    """A text, or the words of one."""
+    return part if isinstance(part, str) else " ".join(part)
+
+
+def is_blank(text: str | list[str]) -> bool:
     """Whether a text holds no character that can be seen."""
+    text = as_text(text)
     return not any(character.isprintable() and not character.isspace() for character in text)
 
 
@@ -282,7 +318,8 @@ def tokenized(
     }
 
 
-def _limited(split: Dataset, name: str, source: DataSource) -> Dataset:
+def limited(split: Dataset, name: str, source: DataSource) -> Dataset:
+    """The rows of a split that the source's limits leave."""
     limit = source.max_train_samples if name == "train" else source.max_eval_samples
     if limit is None or limit >= len(split):
         return split
