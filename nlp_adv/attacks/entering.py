@@ -61,7 +61,7 @@ def site_rows(
         assert isinstance(given, Tensor)
         whole = SeveralView(view, given)
         check_several(whole)
-        return replace(rows, view=whole).look()
+        return replace(rows, view=whole.scaled()).look()
     rows = rows.look()
     return replace(rows, y=_labels(target if target is not None else given, rows))
 
