@@ -99,10 +99,10 @@ def page(found: dict[str, list[dict[str, float]]], args: Any) -> str:
         "# WNUT-17: named entities under attack",
         "",
         f"`python recipes/wnut17.py`: {len(args.seeds)} seeds, a 6-layer MiniLM encoder, all "
-        f"training sentences, {TRAINING['num_train_epochs']} epochs, on a CPU. The attack is PGD-20 "
-        f"on the word embeddings, ε a share of the norm of a sentence's; one δ a sentence makes as "
-        f"many of its words wrong as it can. It was run on the first {args.examples} test "
-        f"sentences; “all” is the whole test split.",
+        f"training sentences, {TRAINING['num_train_epochs']} epochs, on a CPU. The attack is "
+        f"PGD-20 on the word embeddings, ε a share of the norm of a sentence's; one δ a sentence "
+        f"makes as many of its words wrong as it can. It was run on the first {args.examples} "
+        f"test sentences; “all” is the whole test split.",
         "",
         "Means over seeds with 95 % t intervals, which hold the chance of seeds and not that of "
         "sentences; differences are of pairs of equal seed.",

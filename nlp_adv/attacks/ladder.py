@@ -26,6 +26,7 @@ from nlp_adv.attacks.measured_several import MeasuredSeveral
 from nlp_adv.attacks.region import length_of, norm_name, with_epsilon
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import NoGradientError, Rows
+from nlp_adv.errors import UserError
 from nlp_adv.perturbation import BALLS, Ball, Per, Unit
 from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.sites.taps import NoGraphError
@@ -111,6 +112,11 @@ class Ladder:
         """
         rows = rows.look()
         assert rows.looked is not None
+        if rows.view.several and self.ball is None:
+            raise UserError(
+                f"{self.name} seeks the smallest δ that changes one answer; examples with several "
+                f"answers need an attack in a ball, such as PGD or APGD."
+            )
         right = answers(rows.looked) == rows.y
         kind = MeasuredSeveral if rows.view.several else Measured
         found = kind.of(self, rows, self._lengths(rows), right)

@@ -81,13 +81,9 @@ class MeasuredSeveral(Measured):
 
     def carry(self, source: int, place: int, rows: Tensor, fooled: Tensor | None = None) -> None:
         """What was found at one radius is what is known at another, so far."""
-        found = self.said[:, source].clone()
         super().carry(source, place, rows, fooled)
         own = self._answers_of(rows)
-        if fooled is not None:  # a δ that is longer than the ball says nothing at this radius
-            reached = torch.repeat_interleave(fooled, self.counts[rows])
-            found[own] = torch.where(reached, found[own], self.clean_answers[own])
-        self.said[own, place] = found[own]
+        self.said[own, place] = self.said[own, source]
 
     def _answers_of(self, rows: Tensor) -> Tensor:
         """Where the answers of some examples stand, in their order."""

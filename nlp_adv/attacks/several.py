@@ -3,13 +3,14 @@
 One δ an example attacks all its answers at once, to make as many wrong as it can. What is climbed
 is a smooth share of wrong answers, less 1,
 
-    1/T · Σ_t σ(m_t / τ) − 1,   m_t = max_{j≠y_t} z_tj − z_ty_t,   τ = ¼ · the mean of |m_t|
+    1/T · Σ_t φ(m_t / τ) − 1,   φ(u) = 0.9·eᵘ below 0,  1 − 0.1·e⁻⁹ᵘ above
 
-over the T answers of an example, the mean over those that are right without attack. An answer far
-from being wrong pulls little, and one that is wrong by more than τ is let go: a radius that does
-not suffice for all answers is spent on those it suffices for. (The sum of min(0, m_t), which pulls
-alike at all, left 88 % right at the same radius where this left 77, on a small random model.) In
-units of τ nothing changes where logits are multiplied.
+with m_t = max_{j≠y_t} z_tj − z_ty_t of the T answers of an example, and τ = ¼ · the mean of |m_t|
+over those that are right without attack. An answer far from being wrong pulls little, and one that
+is wrong is let go soon: a radius that does not suffice for all answers is spent on those that it
+suffices for. (Of the words of a small random tagger PGD-20 left 88 % right by the sum of
+min(0, m_t), which pulls at all of them alike, 77 by the logistic function and 70 by φ.) In units of
+τ nothing changes where logits are multiplied.
 
 For an attack such an example is one of two classes whose logits are 0 and that number, the right
 one being the first, and a tie where all answers are wrong; so every attack on one answer works on
@@ -34,6 +35,7 @@ from nlp_adv.sites.objective import predicts_the_next
 
 NONE = -100  # the label of what has no right answer, as in transformers
 SHARE = 0.25  # τ as a share of the mean margin
+CREST = 0.9  # φ(0)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class SeveralView:
     def logits(self, point: Tensor) -> Tensor:
         """(b, 2): 0, and the smooth share less 1; a tie where all answers are wrong."""
         margins, there = self.margins(point), self.right != NONE
-        soft = torch.where(there, torch.sigmoid(margins / self.scale), 0.0)
+        soft = torch.where(there, _wrong(margins / self.scale), 0.0)
         share = soft.sum(1) / there.sum(1).clamp_min(1) - 1
         # An answer that is right by a hair has a share that rounds to 1: it must not be a tie.
         short = share.clamp_max(-torch.finfo(share.dtype).eps)
@@ -155,6 +157,13 @@ class SeveralView:
         """Some of the examples."""
         scale = self.scale[kept] if isinstance(self.scale, Tensor) else self.scale
         return SeveralView(self.view.rows(kept), self.labels[kept], scale)
+
+
+def _wrong(u: Tensor) -> Tensor:
+    """φ(u): continuous, as is its slope, which is steepest at 0 and dies away faster above."""
+    below = CREST * u.clamp_max(0).exp()
+    above = 1 - (1 - CREST) * (-u.clamp_min(0) * CREST / (1 - CREST)).exp()
+    return torch.where(u < 0, below, above)
 
 
 def check_several(view: SeveralView) -> None:

@@ -155,7 +155,7 @@ def scored(
 
     Args:
         trainer: with the validation split as its `eval_dataset`, and metrics that hold `accuracy`
-            and `largest_answer`.
+            and, of classes, `largest_answer`.
         labels: of the validation split.
         attack: of the trained model; none if None.
     """
@@ -167,7 +167,9 @@ def scored(
     outcome = trainer.train()
     metrics = trainer.evaluate()
     largest = Counter(labels).most_common(1)[0][1] / len(labels)
-    constant, robust, same_rows = one_answer(metrics["eval_largest_answer"], largest), {}, None
+    constant, robust, same_rows = False, {}, None
+    if "eval_largest_answer" in metrics:  # yes-or-no labels have none
+        constant = one_answer(metrics["eval_largest_answer"], largest)
     if attack is not None:
         # Mixed precision wraps the model's forward; attacks look at it in its own precision.
         found = attack(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
