@@ -44,6 +44,8 @@ def scores(method: str, seed: int, args: argparse.Namespace) -> dict[str, float]
         "seed": seed,
     }
     training = {"model_name_or_path": args.model_name_or_path, "adv": method, **TRAINING}
+    if args.train_samples:
+        training["max_train_samples"] = args.train_samples
     attack = {
         "model_name_or_path": folder,
         "do_train": "false",
@@ -82,6 +84,7 @@ def main() -> None:
     parser.add_argument("--dataset_name", required=True)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/wnut17"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train_samples", type=int, help="training sentences; all without")
     parser.add_argument("--examples", type=int, default=100, help="test sentences under attack")
     args = parser.parse_args()
     found = {m: [] for m in METHODS}
@@ -98,8 +101,8 @@ def page(found: dict[str, list[dict[str, float]]], args: Any) -> str:
     lines = [
         "# WNUT-17: named entities under attack",
         "",
-        f"`python recipes/wnut17.py`: {len(args.seeds)} seeds, a 6-layer MiniLM encoder, all "
-        f"training sentences, {TRAINING['num_train_epochs']} epochs, on a CPU. The attack is "
+        f"`python recipes/wnut17.py`: {len(args.seeds)} seeds, a 6-layer MiniLM encoder, "
+        f"{args.train_samples or 'all'} training sentences a seed, {TRAINING['num_train_epochs']} epochs, on a CPU. The attack is "
         f"PGD-20 on the word embeddings, ε a share of the norm of a sentence's; one δ a sentence "
         f"makes as many of its words wrong as it can. It was run on the first {args.examples} "
         f"test sentences; “all” is the whole test split.",
