@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def load_classifier_of(
         UserError: as `load` does, or a head that is not there.
     """
     model, info = load(kind, what, name, hub, output_loading_info=True, **more)
+    if trained:
+        _check_head(model.config, kind, name)
     if trained and (info["missing_keys"] or info["mismatched_keys"]):
         lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[0]
         raise UserError(
@@ -80,6 +83,24 @@ def load_classifier_of(
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _check_head(config: Any, kind: Any, name: str) -> None:
+    """Refuse a head of another kind, whose weights may be called alike."""
+    wanted = kind.__name__.rpartition("For")[2]
+    for saved in config.architectures or ():
+        _, found, head = str(saved).rpartition("For")
+        if found and head != wanted:
+            raise UserError(
+                f"{name} was saved as {saved}, which is no model for {_in_words(wanted)}; models "
+                f"of tokens and of language are evaluated by nlp-adv train --task … "
+                f"--do_train false."
+            )
+
+
+def _in_words(head: str) -> str:
+    """SequenceClassification → sequence classification."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", head).lower().replace("lm", "LM")
 
 
 def say_new_head(config: Any, name: str, classes: int) -> None:

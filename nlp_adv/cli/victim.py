@@ -47,6 +47,11 @@ def load_victim(arguments: TextVictimArguments) -> tuple[PreTrainedModel, PreTra
     """
     kind, own = AutoModelForSequenceClassification, arguments.model_name_or_path
     model = load_classifier_of(kind, "model", own, arguments.hub(own), trained=True)
+    if model.config.problem_type == "multi_label_classification":
+        raise UserError(
+            f"{own} answers yes or no to each label, and texts here have one right class; nlp-adv "
+            f"train --task multi-label --do_train false measures it."
+        )
     name = arguments.tokenizer_name or arguments.model_name_or_path
     tokenizer = load_tokenizer(name, arguments.hub(name))
     check_embeddings(model, tokenizer)

@@ -4,8 +4,16 @@ import json
 import math
 
 import pytest
-from commands import BRIEF, NOUNS, WORDS, call, columns, refused, write
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from commands import BRIEF, NOUNS, WORDS, call, columns, refused, typed, write
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaModel,
+)
 
 from nlp_adv.training.records import REPORT_NAME
 
@@ -54,6 +62,10 @@ def tasks(files, tmp_path_factory) -> dict[str, dict]:
                 for name, nouns in splits.items()
             },
         }
+    llama = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    llama |= {"num_attention_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": 0}
+    LlamaModel(LlamaConfig(**llama)).save_pretrained(folder / "tagger")
+    found["tagger"] = folder / "tagger"
     found["token-classification"]["label_names_file"] = folder / "names.json"
     texts = {f"{name}_file": files[f"{name}_file"] for name in splits}
     found["causal-lm"] = {"task": "causal-lm", "model_name_or_path": folder / "lm", **texts}
@@ -167,6 +179,20 @@ class TestRefusals:
         run = call(**{**tasks[task], **BRIEF, "output_dir": "out", **flags})
         refused(run, *words)
         assert not (work / "out").exists()
+
+    @pytest.mark.parametrize("command", ["attack", "evaluate"])
+    def test_attacks_on_texts_of_one_class(self, tasks, files, work, command):
+        """A head of tags has weights that are called like those of a classifier."""
+        tagger = AutoModelForTokenClassification.from_pretrained(tasks["tagger"])
+        tagger.save_pretrained("tagger")
+        labels = AutoModelForSequenceClassification.from_pretrained(tasks["tagger"])
+        labels.config.problem_type = "multi_label_classification"
+        labels.save_pretrained("labels")
+        texts = {"test_file": files["test_file"], "output_dir": "out"}
+        run = typed(command, model_name_or_path="tagger", **texts)
+        refused(run, "LlamaForTokenClassification", "--task", command=command)
+        run = typed(command, model_name_or_path="labels", **texts)
+        refused(run, "yes or no", "--task multi-label", command=command)
 
     def test_there_is_no_demo(self, work):
         refused(call(task="causal-lm"), "The demo classifies sentences")
