@@ -103,10 +103,10 @@ def page(found: dict[str, list[dict[str, float]]], args: Any) -> str:
         "",
         f"`python recipes/wnut17.py`: {len(args.seeds)} seeds, a 6-layer MiniLM encoder, "
         f"{args.train_samples or 'all'} training sentences a seed, "
-        f"{TRAINING['num_train_epochs']} epochs, on a CPU. The attack is PGD-20 on the word embeddings, ε "
-        f"a share of the norm of a sentence's; one δ a sentence makes as many of its words wrong "
-        f"as it can. It was run on the first {args.examples} test sentences; “all” is the whole "
-        f"test split.",
+        f"{TRAINING['num_train_epochs']} epochs, on a CPU. The attack is PGD-20 on the word "
+        f"embeddings, ε a share of the norm of a sentence's; one δ a sentence makes as many of "
+        f"its words wrong as it can. It was run on the first {args.examples} test sentences; “all” "
+        f"is the whole test split.",
         "",
         "Means over seeds with 95 % t intervals, which hold the chance of seeds and not that of "
         "sentences; differences are of pairs of equal seed.",
