@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nlp_adv.perturbation.divergences import Outputs, class_dimension
-from nlp_adv.perturbation.running import unwrapped
+from nlp_adv.perturbation.running import answers_with_spans, unwrapped
 
 
 class Kind(NamedTuple):
@@ -65,8 +65,7 @@ def _dimension(
             return 1 if of_second else last
     if logits.ndim == 3:
         # Start and end of an answer are two distributions over the tokens, not two classes.
-        spans = "QuestionAnswering" in type(model).__name__
-        if spans or logits.shape[2] != tokens:  # a language model's words
+        if answers_with_spans(model) or logits.shape[2] != tokens:  # a language model's words
             return usual
     of_second, of_last = logits.shape[1] == classes, logits.shape[last] == classes
     if of_second != of_last:

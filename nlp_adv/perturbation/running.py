@@ -34,7 +34,7 @@ def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
         loss = outputs[0] if outputs and _is_loss(outputs[0]) else None
     else:
         loss = getattr(outputs, "loss", None)
-    logits = logits_of(outputs)
+    logits = logits_of(outputs, model)
     if loss is not None:
         return Output(loss, logits)
     if logits is None:
@@ -42,7 +42,7 @@ def model_forward(model: nn.Module, batch: dict[str, Any]) -> Output:
     return Output(logits.new_zeros(()), logits, labelled=False)
 
 
-def logits_of(outputs: Any) -> Tensor | None:
+def logits_of(outputs: Any, model: Any = None) -> Tensor | None:
     """The logits among what a model or a `compute_loss` returned; None where there are none.
 
     The start and end logits of question answering, two distributions over the tokens, come as one
@@ -50,17 +50,30 @@ def logits_of(outputs: Any) -> Tensor | None:
 
     Args:
         outputs: a dictionary, an object with attributes, a tuple (loss, logits, …) or the logits.
+        model: whose they are, wrapped or not: a tuple does not say that it holds two logits.
     """
     if isinstance(outputs, Tensor):
         return None if _is_loss(outputs) else outputs
     if isinstance(outputs, tuple | list):
         rest = outputs[1:] if outputs and _is_loss(outputs[0]) else outputs
+        if answers_with_spans(model) and len(rest) > 1 and _are_alike(rest[0], rest[1]):
+            return torch.stack((rest[0], rest[1]), dim=1)
         return rest[0] if rest and isinstance(rest[0], Tensor) else None
     get = outputs.get if isinstance(outputs, Mapping) else partial(_attribute, outputs)
     logits, start, end = (get(name) for name in ("logits", "start_logits", "end_logits"))
     if logits is None and isinstance(start, Tensor) and isinstance(end, Tensor):
         return torch.stack((start, end), dim=1)
     return logits if isinstance(logits, Tensor) else None
+
+
+def answers_with_spans(model: Any) -> bool:
+    """Whether a model, wrapped or not, gives the start and the end of an answer."""
+    inner = unwrapped(model) if isinstance(model, nn.Module) else model
+    return "QuestionAnswering" in type(inner).__name__
+
+
+def _are_alike(start: Any, end: Any) -> bool:
+    return isinstance(start, Tensor) and isinstance(end, Tensor) and start.shape == end.shape
 
 
 def copied(batch: Any) -> Any:

@@ -33,4 +33,4 @@ class HeardLogits:
 
     def _hear(self, module: nn.Module, args: Any, outputs: Any) -> None:
         if torch.is_grad_enabled():
-            self.logits = logits_of(outputs)
+            self.logits = logits_of(outputs, module)

@@ -90,7 +90,7 @@ class StockPasses:
                 f"{type(self._trainer).__name__}.compute_loss returned {type(loss).__name__} where "
                 f"a loss, a tensor, is needed."
             )
-        logits, heard = logits_of(self.outputs), self._heard.logits
+        logits, heard = logits_of(self.outputs, model), self._heard.logits
         if heard is not None and (logits is None or not logits.requires_grad):
             logits = heard  # outputs may come from a second pass, made for them without a graph
         if self._compares and loss.requires_grad:

@@ -99,8 +99,9 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 @pytest.mark.fault("T14")
-def test_question_answering_compares_two_distributions_over_the_tokens():
-    model = small(BertForQuestionAnswering)
+@pytest.mark.parametrize("return_dict", [True, False])  # a tuple has no names for start and end
+def test_question_answering_compares_two_distributions_over_the_tokens(return_dict):
+    model = small(BertForQuestionAnswering, return_dict=return_dict)
     given = {
         "input_ids": torch.randint(4, 60, (2, 7)),
         "attention_mask": torch.ones(2, 7, dtype=torch.long),
