@@ -63,10 +63,10 @@ def _dimension(
         of_last = labels.shape == logits.shape[:-1]
         if of_second != of_last:
             return 1 if of_second else last
-    if logits.ndim == 3:
-        # Start and end of an answer are two distributions over the tokens, not two classes.
-        if answers_with_spans(model) or logits.shape[2] != tokens:  # a language model's words
-            return usual
+    # Start and end of an answer are two distributions over the tokens, not two classes; the last
+    # dimension of a language model is its words.
+    if logits.ndim == 3 and (answers_with_spans(model) or logits.shape[2] != tokens):
+        return usual
     of_second, of_last = logits.shape[1] == classes, logits.shape[last] == classes
     if of_second != of_last:
         return 1 if of_second else last

@@ -121,5 +121,5 @@ def test_a_search_for_the_answer_cannot_be_compared():
 
 @pytest.mark.parametrize("task", ["qa", "swag", "summarization", "mlm"])
 def test_attacks_take_none_of_them(task):
-    with pytest.raises(UserError, match="one label|answers to"):
+    with pytest.raises(UserError, match=r"one label|answers to"):
         PGD(L2Ball(0.1), 0.1, 2, unit="relative")(shapes.model(task).eval(), batch(task))

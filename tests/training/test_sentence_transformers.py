@@ -1,5 +1,7 @@
 """Trainers of sentence-transformers under the mixin: each column of a loss has a δ of its own."""
 
+import importlib.util
+import json
 import runpy
 import sys
 from collections.abc import Callable
@@ -326,6 +328,42 @@ def test_gradient_caching_is_refused_in_one_sentence(folder, tmp_path):
         trainer.train()
     assert_one_sentence(caught.value)
     assert not [m for m in trainer.model.modules() if m._forward_hooks]
+
+
+@pytest.mark.slow
+def test_the_recipe_that_measures(folder, tmp_path, monkeypatch):
+    """Its page, picture and figures of tiny models; a second run measures nothing anew."""
+    name = tmp_path / "model"
+    sentences(folder).float().save(str(name))
+    rows = [
+        {"sentence1": row["a"], "sentence2": row["b"], "label": place % 2}
+        for place, row in enumerate(texts("a", "b"))
+    ]
+    for part in ("train", "validation"):
+        Dataset.from_list(rows).to_json(tmp_path / f"{part}.jsonl")
+        rows = [row | {"sentence1": row["sentence1"] + " w1"} for row in rows]
+    recipe = Path(__file__).parents[2] / "recipes" / "sentence_pairs.py"
+    spec = importlib.util.spec_from_file_location("sentence_pairs", recipe)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "sentence_pairs", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    words = ["--model_name_or_path", str(name), "--data", str(tmp_path), "--pairs", "4"]
+    words += ["--fresh_layers", "1", "--seeds", "0", "--output_dir", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [str(recipe), *words])
+    module.main()
+    found = json.loads((tmp_path / "results" / "sentence_pairs.json").read_text())
+    assert found.keys() == {"none", "fgm", "at the start"}
+    for method in found.values():
+        means = [one["mean"] for one in method.values()]
+        assert means == sorted(means, reverse=True)
+        assert means[0] > means[-1]
+    assert "from_plain" in found["fgm"]["0.05"]
+    assert (tmp_path / "results" / "found.svg").stat().st_size > 1000
+    monkeypatch.setattr(module, "fine_tuned", None)
+    page = (tmp_path / "results" / "README.md").read_text(encoding="utf-8")
+    module.main()
+    assert (tmp_path / "results" / "README.md").read_text(encoding="utf-8") == page
 
 
 def test_the_recipe(folder, tmp_path, monkeypatch):
