@@ -169,12 +169,12 @@ def written(found: dict[str, Any], args: argparse.Namespace) -> str:
         f"all-MiniLM-L6-v2, its last {args.fresh_layers} layers begun anew (by the seed), "
         f"fine-tuned on {args.pairs} entailed pairs of RTE (MultipleNegativesRankingLoss, "
         f"{args.epochs} epoch, 8 a batch, learning rate 1e-4), asked for the premise of "
-        f"{args.queries} other hypotheses among {args.documents} premises. Share, in %, whose own premise comes first: "
-        "clean, and under PGD of 10 steps on the hypothesis' word embeddings, ε a share of their "
-        "L2 norm. Mean over seeds and its 95 % interval over seeds and texts; in the second table "
-        f"the difference from plain fine-tuning (`{PLAIN}`). With one seed intervals are over "
-        f"texts alone. `{BEFORE}` is the model before it was fine-tuned. Every method has its preset. "
-        f"torch {torch.__version__}, one thread.",
+        f"{args.queries} other hypotheses among {args.documents} premises. Share, in %, whose own "
+        "premise comes first: clean, and under PGD of 10 steps on the hypothesis' word "
+        "embeddings, ε a share of their L2 norm. Mean over seeds and its 95 % interval over seeds "
+        "and texts (with one seed over texts alone); in the second table the difference from "
+        f"plain fine-tuning (`{PLAIN}`). `{BEFORE}` is the model before it was fine-tuned. Every "
+        f"method has its preset. torch {torch.__version__}, one thread.",
         "",
         "| method | seeds | clean |" + "".join(f" ε = {e:g} |" for e in EPSILONS),
         "|---|---:|" + "---|" * (1 + len(EPSILONS)),
