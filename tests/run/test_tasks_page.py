@@ -119,7 +119,7 @@ def test_a_search_for_the_answer_cannot_be_compared():
         RDrop(1.0).step(objective(model, batch("qa"), seed=0))
 
 
-@pytest.mark.parametrize("task", ["qa", "swag", "summarization", "mlm"])
-def test_attacks_take_none_of_them(task):
+@pytest.mark.parametrize("task", ["qa", "swag"])
+def test_attacks_take_neither(task):
     with pytest.raises(UserError, match=r"one label|answers to"):
         PGD(L2Ball(0.1), 0.1, 2, unit="relative")(shapes.model(task).eval(), batch(task))
