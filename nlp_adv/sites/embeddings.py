@@ -69,8 +69,7 @@ def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
         named = module_named(
             model,
             name,
-            f"choose the word embedding from model.named_modules(), for example "
-            f"{_suggestion(model)}",
+            f"choose the word embedding from model.named_modules(){_for_example(model)}",
         )
         if name in (shards := _shards(model)):
             raise UserError(
@@ -79,10 +78,15 @@ def find_embedding(model: nn.Module, name: str | None = None) -> nn.Module:
             )
         return named
     embedding = _word_embedding(model)
+    if embedding is None and not _for_example(model):
+        raise UserError(
+            f"{type(model).__name__} has no nn.Embedding; name the module whose output shall be "
+            f"perturbed by --adv_site layer:NAME."
+        )
     if embedding is None:
         raise UserError(
             f"{type(model).__name__} does not say which module is its word embedding; name it "
-            f"with `embedding` (--adv_embedding), for example {_suggestion(model)}."
+            f"with `embedding` (--adv_embedding){_for_example(model)}."
         )
     return embedding
 
@@ -128,11 +132,11 @@ def _encoder_of_a_pair(model: nn.Module) -> bool:
     return hasattr(base, "shared") and hasattr(base, "encoder")
 
 
-def _suggestion(model: nn.Module) -> str:
+def _for_example(model: nn.Module) -> str:
     tables = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and n]
     shards = _shards(model)
     names = dict.fromkeys(shards.get(name, name) for name in tables)
-    return ", ".join(repr(n) for n in list(names)[:3]) or "none: it has no nn.Embedding"
+    return ", for example " + ", ".join(map(repr, list(names)[:3])) if names else ""
 
 
 def _shards(model: nn.Module) -> dict[str, str]:

@@ -42,11 +42,13 @@ class MemoryMixin(_Trainer):
     _memory: Memory
     _epoch_steps = 0  # optimizer steps of an epoch, where it has a length
 
-    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's; `resume_from_checkpoint=True` takes the newest whole checkpoint."""
-        if resume_from_checkpoint:
-            resume_from_checkpoint = self._whole(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        if args and args[0]:
+            args = (self._whole(args[0]), *args[1:])
+        elif kwargs.get("resume_from_checkpoint"):
+            kwargs["resume_from_checkpoint"] = self._whole(kwargs["resume_from_checkpoint"])
+        return super().train(*args, **kwargs)
 
     def _build_schedule(self) -> Schedule:
         raise NotImplementedError  # the adversarial mixin's

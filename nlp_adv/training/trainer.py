@@ -43,7 +43,9 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     """Put before a Trainer class: `class T(AdversarialMixin, Seq2SeqTrainer)`.
 
     Every pass that must leave parameter gradients is the stock `training_step`, so accumulation,
-    `num_items_in_batch`, label smoothing, mixed precision and DDP stay its own.
+    `num_items_in_batch`, label smoothing, mixed precision and DDP stay its own. `train`, `log`
+    and `save_model` are handed on with the arguments they were called with, as overrides behind the
+    mixin may take fewer than the Trainer's.
 
     Args:
         method: a method or a schedule, such as a `WarmUp`; none builds it from `args` (`--adv …`)
@@ -189,7 +191,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         loss = passes.ready(self._steps.attacked(passes.scale))
         return (loss, passes.outputs) if asked else loss
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The Trainer's, with the adversarial averages beside the training loss."""
         if "loss" in logs:
             self._steps.alarm.check(self.state.global_step)
@@ -201,14 +203,16 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
                 self._warned_of_resolution = warn_if_below_resolution(
                     logs["delta_relative"], self._embedding_dtype
                 )
-        super().log(logs, start_time)
+        super().log(logs, *args, **kwargs)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
         """The Trainer's, with the method and its numbers beside the weights."""
         if self.args.should_save:  # first, since the Trainer's may push the folder to the Hub
-            kept = self._kept() if _internal_call else {}
-            write_config(str(output_dir or self.args.output_dir), self._description() | kept)
-        super().save_model(output_dir, _internal_call)
+            given = dict(zip(("output_dir", "_internal_call"), args, strict=False)) | kwargs
+            kept = self._kept() if given.get("_internal_call") else {}
+            folder = given.get("output_dir") or self.args.output_dir
+            write_config(str(folder), self._description() | kept)
+        super().save_model(*args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The Trainer's, with a section on the adversarial training."""

@@ -172,8 +172,10 @@ def test_an_unknown_module_is_refused_with_a_suggestion():
 
 
 def test_a_model_without_any_embedding_says_so():
-    with pytest.raises(UserError, match=r"it has no nn\.Embedding"):
+    with pytest.raises(UserError, match=r"^Linear has no nn\.Embedding; .* layer:NAME\.$"):
         find_embedding(nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"from model\.named_modules\(\)\W*$"):
+        find_embedding(nn.Linear(2, 2), "words")
 
 
 # --- looking

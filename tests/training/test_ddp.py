@@ -4,7 +4,9 @@ import ddp_runs
 import pytest
 from forked import found_by_two
 from models import tiny
+from packaging.version import Version
 from tiny_training import distance
+from transformers import __version__
 
 # "fgm_matrix" and "awp" take norms of each process's batch, a random start is drawn by process, and
 # each process keeps its own table of tokens.
@@ -43,6 +45,8 @@ def assert_same(case, two, one):
 )
 def test_two_processes_train_as_one(tmp_path, names, kept):
     cases = [case for case in ddp_runs.CASES if case[0] in names]
+    if Version(__version__) < Version("5.18"):
+        kept = ()  # the Trainer cannot resume on several processes of a CPU there
     first, second = found_by_two(ddp_runs.found, tmp_path, cases, kept)
     others = {("weighted", *case) for case in ddp_runs.WEIGHTED}
     others |= {("resumed", name) for name in kept} | {"lazy", "waited"}
@@ -94,14 +98,10 @@ def test_two_processes_train_as_one(tmp_path, names, kept):
             assert distance(run["kept again"], run["kept"]) == 0, name
             files = [f"adversarial_memory_{rank}_of_2.pt" for rank in (0, 1)]
             assert run["files"] == files
+        again = (rank["resumed", name]["again"] for rank in (first, second))
+        assert distance(*again) == 0, name
         words = [rank["resumed", name]["words"] for rank in (first, second)]
         if name.startswith("freeat"):
             assert all(own[i] == own[i + 1] for own in words for i in (0, 2, 4))
             once = [tuple(row) for own in words for i in (0, 2) for row in own[i]]
             assert len(set(once)) == len(once) == 16  # an epoch
-    same = [
-        distance(r["resumed", n]["again"], first["resumed", n]["again"])
-        for r in (second,)
-        for n in kept
-    ]
-    assert max(same) == 0

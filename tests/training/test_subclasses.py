@@ -680,3 +680,34 @@ def test_a_checkpoint_of_ones_own_around_the_model_is_refused(tmp_path, name, re
     trainer = build(tmp_path, Checkpointed, options={"method": METHODS[name]})
     with pytest.raises(UserError, match="without gradients" if reentrant else "runs again in the"):
         trainer.train()
+
+
+# What a script overrides may take fewer arguments than the Trainer's method does.
+
+
+class TakesLess(Trainer):
+    """Works with the stock Trainer, which calls these with no more than that."""
+
+    def train(self):
+        return super().train()
+
+    def log(self, logs):
+        super().log(logs)
+
+    def save_model(self, folder=None):
+        super().save_model(folder)
+
+
+@pytest.mark.parametrize("adv", ["none", "fgm"])
+def test_overrides_are_called_with_what_the_call_had(tmp_path, adv):
+    cls = type("Ours", (AdversarialMixin, TakesLess), {})
+    flags = {"adv": adv, "eval_strategy": "steps", "eval_steps": 1, "logging_strategy": "no"}
+    flags["options"] = {"eval_dataset": rows(4)}
+    trainer, want = trained(tmp_path, cls, **flags), trained(tmp_path, **flags)
+    assert distance(weights(trainer), weights(want)) == 0
+    keys = [set(entry) for entry in want.state.log_history]
+    assert [set(entry) for entry in trainer.state.log_history] == keys
+    trainer.save_model()
+    assert (tmp_path / "adversarial_config.json").is_file()
+    trainer.save_model(str(tmp_path / "other"))
+    assert (tmp_path / "other" / "adversarial_config.json").is_file()
