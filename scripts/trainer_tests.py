@@ -116,9 +116,11 @@ def _outcome(case: ElementTree.Element) -> Outcome:
 
 
 def compare(folder: Path, file: str, which: str) -> list[tuple[str, Outcome, Outcome]]:
-    """Each test of a file with its two outcomes, the stock Trainer's and ours."""
+    """Each test of a file with its two outcomes, the stock Trainer's and ours, once both ran."""
     stock = outcomes(result_of(folder, STOCK, file))
     ours = outcomes(result_of(folder, which, file))
+    if not ours:
+        return []
     none = Outcome("not run")
     return [(name, one, ours.get(name, none)) for name, one in stock.items()]
 
@@ -126,12 +128,14 @@ def compare(folder: Path, file: str, which: str) -> list[tuple[str, Outcome, Out
 def row(folder: Path, file: str, methods: list[str]) -> str:
     """A line of the table: what was counted in one file."""
     ended = Counter(one.ended for one in outcomes(result_of(folder, STOCK, file)).values())
-    cells = [sum(ended.values()), *(ended[one] for one in ("skipped", "failed", "passed"))]
+    cells: list[object] = [sum(ended.values())]
+    cells += [ended[one] for one in ("skipped", "failed", "passed")]
     for method in methods:
         ours = [ours for _, stock, ours in compare(folder, file, method) if stock.ended == "passed"]
         passed = [one for one in ours if one.ended == "passed"]
         refused = sum(one.refused for one in ours if one.ended == "failed")
-        cells += [len(passed), sum(one.trained > 0 for one in passed), refused]
+        counted = [len(passed), sum(one.trained > 0 for one in passed), refused]
+        cells += counted if result_of(folder, method, file).exists() else ["not run", "", ""]
     return f"| {Path(file).name} | {' | '.join(map(str, cells))} |"
 
 
@@ -223,7 +227,6 @@ a test builds ours. Left out are the files for several processes and accelerator
 training of ours began; the others look at a Trainer, or build none. "refused": they fail since
 nlp_adv says in a sentence why it does not train. That is the rule for an attack: where it can be
 made the test counts, and where it cannot, training as if nothing were asked would be wrong.
-
 """
 
 if __name__ == "__main__":
