@@ -94,7 +94,7 @@ def test_what_has_run_is_only_counted(checkout):
 def test_a_checkouts_tests_meet_our_trainer(checkout):
     text = table(checkout, "--adv", "none", "fgm")
     assert "| test_trainer.py | 3 | 0 | 2 | 1 | 1 | 1 | 0 | 0 | 0 | 1 |" in text
-    ours = "- 1 failed and passed with ours: “assert 'AdversarialMixin' in "
+    ours = "- 1 failed and passed with ours: “AssertionError: assert 'AdversarialMixin' in "
     assert text.count(ours) == 2  # under none and under fgm
     assert "“The model has no nn.Embedding; " not in text  # a class by another name
     assert "“Line has no nn.Embedding; " in text
