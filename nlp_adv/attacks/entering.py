@@ -14,6 +14,7 @@ from nlp_adv.attacks.several import SeveralView, check_several
 from nlp_adv.attacks.views import NO_CLASSES, PixelView, SiteView
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import divergence_found
+from nlp_adv.perturbation.running import unwrapped
 from nlp_adv.sites.normalisation import Classifier, check_pixels
 from nlp_adv.sites.site import Site
 
@@ -50,6 +51,10 @@ def site_rows(
     several = isinstance(given, Tensor) and given.ndim == 2
     if isinstance(given, Tensor) and given.is_floating_point() and not several:
         raise UserError(NO_CLASSES)
+    if several and "decoder_input_ids" not in inputs:
+        # An encoder-decoder makes what its decoder reads of the labels, which it is not given here.
+        make = getattr(unwrapped(model), "prepare_decoder_input_ids_from_labels", None)
+        inputs |= {} if make is None else {"decoder_input_ids": make(labels=given)}
     entry = site.enter(model, inputs, mask=mask, special_ids=special_ids)
     view = SiteView(model, entry)
     clean = torch.zeros_like(entry.mask)

@@ -7,7 +7,13 @@ import pytest
 import torch
 from models import VOCAB, tiny
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
 from nlp_adv.attacks import APGD, FGM, PGD, DeepFool, ladder
 from nlp_adv.attacks.measured_several import MeasuredSeveral
@@ -27,6 +33,18 @@ SMALL = {
     "initializer_range": 0.3,
     "num_labels": 4,
 }
+BART = BartConfig(
+    vocab_size=VOCAB,
+    d_model=16,
+    encoder_layers=1,
+    decoder_layers=1,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    encoder_ffn_dim=32,
+    decoder_ffn_dim=32,
+    max_position_embeddings=32,
+    init_std=0.3,
+)
 NONE = -100
 
 
@@ -232,6 +250,27 @@ class TestKindsOfAnswers:
         assert found.counts.tolist() == [6, 6, 3]
         assert found.clean_accuracy == 1.0
         assert found.accuracy(0.3) < 1.0
+
+    @pytest.mark.parametrize("name", ["t5", "bart_lm"])
+    def test_the_words_that_an_encoder_decoder_is_to_write(self, name):
+        """The source moves, and the decoder reads the clean target."""
+        if name == "bart_lm":
+            torch.manual_seed(0)
+            model = BartForConditionalGeneration(BART).double().eval()
+        else:
+            model = tiny(name).eval()
+        draw = torch.Generator().manual_seed(0)
+        ids, labels = (torch.randint(5, VOCAB, (3, n), generator=draw) for n in (7, 4))
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+        labels = model(**batch).logits.argmax(-1)
+        batch["labels"] = torch.where(torch.arange(4) == 3, NONE, labels)
+        reads = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+        said = model(
+            input_ids=ids, attention_mask=batch["attention_mask"], decoder_input_ids=reads
+        ).logits.argmax(-1)
+        found = embedding_robustness(model, [batch], embedding_pgd((0.5,)))
+        assert found.clean_answers.tolist() == said[:, :3].flatten().tolist()
+        assert found.counts.tolist() == [3, 3, 3]
 
 
 class TestRefusals:

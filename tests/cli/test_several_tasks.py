@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 from commands import BRIEF, NOUNS, WORDS, call, columns, refused, typed, write
@@ -149,6 +152,21 @@ def test_the_best_checkpoint_is_kept(tasks, work, task, flags, words):
     state = json.loads((work / "out" / "trainer_state.json").read_text())
     assert state["best_metric"] is not None
     assert any("eval_robust_accuracy" in line for line in state["log_history"])
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(
+    r"^```bash\nnlp-adv train (.*?)^```$", PAGE.replace("\\\n", ""), flags=re.DOTALL | re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split()[1])
+def test_the_commands_of_the_page(tasks, work, command):
+    words = shlex.split(command)
+    given = {k: v for k, v in tasks[words[1]].items() if f"--{k}" in words and k != "task"}
+    run = call(*words, **given, **BRIEF, attack_steps=2)
+    assert run.code == 0, run.err
+    assert len(columns(run)) == 1
 
 
 @pytest.mark.parametrize("task", ["token-classification", "multi-label"])

@@ -27,7 +27,7 @@ from nlp_adv.sites.objective import objective
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(
-    r"^```bash\n(.*?)^```$", PAGE.replace("\\\n", ""), flags=re.DOTALL | re.MULTILINE
+    r"^```bash\n(nlp-adv run .*?)^```$", PAGE.replace("\\\n", ""), flags=re.DOTALL | re.MULTILINE
 )
 SCRIPTS = {
     "run_qa.py": "qa",
