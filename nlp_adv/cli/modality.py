@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -26,6 +27,8 @@ def modality(argv: list[str]) -> Modality:
     found, name = given["modality"], given["model_name_or_path"] or given["config_name"]
     if found is not None and found not in get_args(Modality):
         raise UserError(f"--modality is text or image, not {found!r}.")
+    if found is None and re.search(r"\.py:\w+$", name or ""):  # a function of texts
+        found = "text"
     if found is None and name:
         found = _of_configuration(_configuration(name, given))
     if found is None and given["dataset_name"]:

@@ -23,6 +23,11 @@ SEGMENTERS = ("characters", "jieba", "pythainlp")
 class TextVictimArguments(VictimArguments):
     """The attacked model and the texts."""
 
+    model_name_or_path: str = flag(
+        "A folder with a saved classifier, a name on the Hub, or FILE.py:NAME, a function of a "
+        "list of texts that returns a row of scores for each.",
+        "",
+    )
     tokenizer_name: str | None = flag("Its tokenizer, where it is somewhere else.")
     test_file: str | None = flag("Texts with labels: csv, tsv, json, jsonl, their .gz, parquet.")
     dataset_name: str | None = flag("Or a name on the Hub, a saved data set, a folder of files.")

@@ -22,6 +22,7 @@ from nlp_adv.attacks.words.language_models import (
     MeanPooledEncoder,
     Similarity,
 )
+from nlp_adv.attacks.words.predictor import Characters, Predictor, predictor_at
 from nlp_adv.attacks.words.words import Segmenter, characters
 from nlp_adv.cli.attack_arguments import chosen_split, shown_name
 from nlp_adv.cli.loading import (
@@ -39,12 +40,17 @@ from nlp_adv.errors import UserError
 from nlp_adv.robustness.fingerprint import fingerprint
 
 
-def load_victim(arguments: TextVictimArguments) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The classifier, on its device, and its tokenizer.
+def load_victim(
+    arguments: TextVictimArguments,
+) -> tuple[PreTrainedModel | Predictor, PreTrainedTokenizerBase | Characters]:
+    """The classifier, on its device, and its tokenizer; or a function and its characters.
 
     Raises:
         UserError: they cannot be had, or the model is no trained classifier.
     """
+    function = predictor_at(arguments.model_name_or_path)
+    if function is not None:
+        return function, function.tokenizer
     kind, own = AutoModelForSequenceClassification, arguments.model_name_or_path
     model = load_classifier_of(kind, "model", own, arguments.hub(own), trained=True)
     if model.config.problem_type == "multi_label_classification":

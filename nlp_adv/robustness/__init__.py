@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nlp_adv.attacks.words.attacks.build import ATTACKS, Resources
+    from nlp_adv.attacks.words.predictor import Predictor
     from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol
     from nlp_adv.robustness.embedding import embedding_pgd, embedding_robustness
     from nlp_adv.robustness.evaluated import Evaluation
@@ -20,6 +21,7 @@ __all__ = [
     "ATTACKS",
     "PROTOCOLS",
     "Evaluation",
+    "Predictor",
     "Protocol",
     "Resources",
     "WhiteBox",
@@ -39,6 +41,7 @@ _WHERE = {
     "ATTACKS": "nlp_adv.attacks.words.attacks.build",
     "PROTOCOLS": "nlp_adv.attacks.words.protocols",
     "Evaluation": "nlp_adv.robustness.evaluated",
+    "Predictor": "nlp_adv.attacks.words.predictor",
     "Protocol": "nlp_adv.attacks.words.protocols",
     "Resources": "nlp_adv.attacks.words.attacks.build",
     "WhiteBox": "nlp_adv.robustness.white_box",

@@ -20,6 +20,7 @@ from nlp_adv.attacks.subject import Batch, Subject
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack as WordAttack
 from nlp_adv.attacks.words.engine import Engine, Text
+from nlp_adv.attacks.words.predictor import asked_again
 from nlp_adv.attacks.words.victim import Victim, Work
 from nlp_adv.robustness.masking import answers_alike
 from nlp_adv.robustness.record import Point, Record, digits_of_pixels, digits_of_text, record_of
@@ -182,7 +183,8 @@ class TextReader:
         """By a victim of its own, which has done nothing yet."""
         rows = self.splicer.whole([(text.text, text.context) for text in examples])
         victim = replace(self.victim, work=Work())
-        return victim.logits(rows), victim.logits(rows)
+        with asked_again(self.victim.model):
+            return victim.logits(rows), victim.logits(rows)
 
     def kept(self, example: Text) -> tuple[str, Point]:
         """The text, and how long it is."""

@@ -19,6 +19,7 @@ from nlp_adv.attacks.words.attacks.build import (
 )
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack, Text
+from nlp_adv.attacks.words.predictor import Characters
 from nlp_adv.attacks.words.protocols import Protocol, protocol_named
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.data.vocabulary import check_vocabulary
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 def evaluate_robustness(
     model: nn.Module | Pipeline,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | Characters,
     dataset: Dataset | Sequence[Mapping[str, Any]],
     attacks: str | Sequence[str | Attack] = ("deepwordbug",),
     *,
@@ -76,7 +77,7 @@ def evaluate_robustness(
     Args:
         model: a Hugging Face sequence classifier, or any module whose forward takes input_ids and
             attention_mask and returns logits: a tensor, a tuple or a mapping. Of a pipeline its
-            model is attacked.
+            model is attacked. A function of texts goes in a `Predictor`.
         tokenizer: its own.
         dataset: rows with one or two text columns and a label.
         attacks: names, or attacks.
@@ -88,7 +89,7 @@ def evaluate_robustness(
         clean_on_all: whether to measure clean accuracy on all texts, not the attacked ones alone.
         seed: of the draw of texts and of the attacks.
         max_examples: attack a random draw of so many texts; None attacks all.
-        max_length: tokens after which texts are cut.
+        max_length: tokens after which texts are cut; a function reads them whole.
         text_columns, label_column: found by their usual names where not given.
         target: attack towards this class; None for any wrong answer.
         shard: attack only the examples of one part.
@@ -108,7 +109,8 @@ def evaluate_robustness(
     if (refusal := divergence_found(model)) is not None:
         raise UserError(refusal)
     victim = Victim(model, tokenizer, tokens_per_batch, embedding=embedding)
-    length = min(max_length, tokenizer.model_max_length)
+    length = int(tokenizer.model_max_length)
+    length = length if isinstance(tokenizer, Characters) else min(max_length, length)
     splicer = Splicer(tokenizer, length, chosen.part)
     engine = build_engine(victim, splicer, chosen, resources, target=target, seed=seed)
     built = [
@@ -130,7 +132,8 @@ def evaluate_robustness(
     attackable = readable(splicer, data.texts)
     if not attackable:
         raise UserError(f"There is nothing to attack: no text of {name} has anything to read.")
-    check_vocabulary(tokenizer, (text.text for text in attackable), "the model")
+    if not isinstance(tokenizer, Characters):
+        check_vocabulary(tokenizer, (text.text for text in attackable), "the model")
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
     texts = [text for text in attackable if shard is None or shard.takes(text.id)]

@@ -32,7 +32,8 @@ def torch_model(model: Any) -> nn.Module:
                 f"A {kind} cannot be attacked: attacks run a model on token ids of "
                 f"their own; give a torch.nn.Module whose forward takes input_ids and "
                 f"attention_mask and returns logits, such as "
-                f"AutoModelForSequenceClassification.from_pretrained(NAME)."
+                f"AutoModelForSequenceClassification.from_pretrained(NAME), or put a function of "
+                f"texts that returns scores in nlp_adv.robustness.Predictor."
             )
     taken = _taken(model)
     missing = [name for name in _NEEDED if taken is not None and name not in taken]

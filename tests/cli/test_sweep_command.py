@@ -513,7 +513,7 @@ class TestRefusals:
         settings = given | {"train_file": name, "validation_file": name, "output_dir": "out"}
         run = sweep(settings)
         assert run.code == 2
-        assert "regression" in run.err.splitlines()[-1]
+        assert "name data with classes" in run.err.splitlines()[-1]
         assert not (work / "out").exists()
 
     def test_several_processes(self, given, work, monkeypatch):

@@ -11,16 +11,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from nlp_adv.attacks.words.pieces import chunks_of, spans_of
 from nlp_adv.attacks.words.protocols import Part
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.data.text import is_blank
 from nlp_adv.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Pair = tuple[str, str | None]  # the attacked text and the other one, in the order of the attack
 
@@ -41,14 +38,12 @@ class Splicer:
     """The tokenizer, and what it made of every piece of text so far.
 
     Args:
-        tokenizer: of the attacked model.
+        tokenizer: of the attacked model, one of transformers or `Characters`.
         max_length: tokens after which a text is cut, special ones included.
         part: the attacked text of a pair.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, part: Part = "second"
-    ) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, part: Part = "second") -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self._attacked_first = part == "first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nlp_adv.attacks.words.encoding import Row
+from nlp_adv.attacks.words.predictor import Characters, Predictor
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Output
 from nlp_adv.perturbation.evaluating import logit_margin
@@ -63,13 +65,16 @@ class Runner:
     """
 
     model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | Characters
     tokens_per_batch: int | None = None
     work: Work = field(default_factory=Work)
 
     def __post_init__(self) -> None:
         if self.tokenizer.pad_token_id is None:
             raise UserError("The tokenizer has no padding token; set tokenizer.pad_token first.")
+        if isinstance(self.model, Predictor):  # whose own size of a batch counts, not characters
+            self._budget = self.tokens_per_batch or sys.maxsize
+            return
         chosen = TOKENS_A_BATCH.get(self.device.type, TOKENS_ON_ACCELERATOR)
         self._budget = self.tokens_per_batch or chosen
 
@@ -176,7 +181,17 @@ class Victim(Runner):
     _checked: bool = field(default=False, init=False)
 
     def word_embedding(self) -> nn.Module:
-        """The module whose output gradients are taken by."""
+        """The module whose output gradients are taken by.
+
+        Raises:
+            UserError: it is not found, or the model is a function.
+        """
+        if isinstance(self.model, Predictor):
+            raise UserError(
+                f"{self.model.name} is a function of texts and shows no gradient, which a2t, "
+                f"hotflip and everything on embeddings need; choose attacks that ask for scores "
+                f"alone, such as deepwordbug, textbugger, pwws and textfooler."
+            )
         return find_embedding(self.model, self.embedding)
 
     def logits(self, rows: Sequence[Row]) -> Tensor:

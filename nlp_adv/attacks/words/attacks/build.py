@@ -98,11 +98,16 @@ def build_attack(name: str, resources: Resources, victim: Victim, splicer: Splic
     Raises:
         UserError: there is none, or what it needs is not there.
     """
+    _check_name(name)
+    if name in ("a2t", "hotflip"):  # refused at once, and not at the first text
+        victim.word_embedding()
+        splicer.offsets(("a", None))
+    return ATTACKS[name](resources, victim, splicer)
+
+
+def _check_name(name: str) -> None:
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
-    if name in ("a2t", "hotflip"):
-        splicer.offsets(("a", None))  # refuses at once what it would refuse at the first text
-    return ATTACKS[name](resources, victim, splicer)
 
 
 def check_attacks(names: Iterable[str], protocol: Protocol, resources: Resources) -> None:
@@ -114,8 +119,9 @@ def check_attacks(names: Iterable[str], protocol: Protocol, resources: Resources
     nobody: Any = None
     build_engine(nobody, nobody, protocol, resources)
     for name in names:
+        _check_name(name)
         if name != "hotflip":  # which needs nothing but the model
-            build_attack(name, resources, nobody, nobody)
+            ATTACKS[name](resources, nobody, nobody)
 
 
 def build_engine(
