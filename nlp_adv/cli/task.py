@@ -21,7 +21,6 @@ from nlp_adv.perturbation.evaluating import answers
 from nlp_adv.robustness.embedding import accuracies
 from nlp_adv.robustness.evaluator import evaluator
 from nlp_adv.training.callbacks import Evaluator
-from nlp_adv.training.metrics import compute_metrics_for, metric_names, with_largest_answer
 
 if TYPE_CHECKING:
     from nlp_adv.cli.arguments import ReportArguments, TrainArguments
@@ -180,6 +179,8 @@ class Task(ABC):
 
     def compute_metrics(self) -> Callable[[Any], dict[str, float]]:
         """What a Trainer scores predictions with."""
+        from nlp_adv.training.metrics import compute_metrics_for, with_largest_answer
+
         compute = compute_metrics_for(self.task_name, self.label_names)
         return compute if self.label_names is None else with_largest_answer(compute)
 
@@ -226,6 +227,8 @@ class Task(ABC):
 
     def own_metrics(self) -> list[str]:
         """The names of what `compute_metrics` scores, but for the largest answer."""
+        from nlp_adv.training.metrics import metric_names  # evaluate is not there for --help
+
         return metric_names(self.task_name, self.label_names)
 
 

@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_paired import LEVEL, percent
 from nlp_adv.robustness.record import Record
@@ -76,6 +74,8 @@ def check_answers(found: Answers) -> Check:
     Undecided where its accuracy is no higher, beyond chance, than that of a model which always
     says the most frequent class, and where the examples have one class only, or nearly so.
     """
+    from scipy.stats import binomtest  # half a second that no --help should take
+
     one_class = found.label.value
     finding = (
         f"The most frequent answer without attack is class {found.answer}, given to "

@@ -131,7 +131,7 @@ class Rules(nn.Module):
 def test_a_module_without_parameters():
     found = evaluated(Rules(), attacks="deepwordbug", white_box=None)
     assert len(found.records) == len(ROWS)
-    with pytest.raises(UserError, match="nn.Embedding"):
+    with pytest.raises(UserError, match=r"nn\.Embedding"):
         evaluated(Rules(), attacks=["deepwordbug"])
 
 
