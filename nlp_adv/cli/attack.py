@@ -68,6 +68,14 @@ class AttackTask(ABC):
     def kinds(cls, command: str) -> tuple[type, ...]:
         """The flags of a command."""
 
+    @classmethod
+    def elsewhere(cls) -> str:
+        """Where the flags of the other kind of data are; "" where the command has one kind."""
+        return (
+            f"These are the flags for {cls.modality}; --modality {cls.other} --help lists those "
+            f"for {cls.other}."
+        )
+
     @abstractmethod
     def check(self) -> None:
         """Load what can be loaded before there is a model.
@@ -128,17 +136,17 @@ def read(command: str, argv: list[str]) -> AttackTask:
         UserError: an unknown flag, one of the other kind of data, a value that is refused, or a
             required flag that is missing.
     """
-    kind = _task_of(modality(argv))
+    kind = _task_of(modality(argv), command)
     parser = FlagParser(
         kind.kinds(command),
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} --model_name_or_path DIR {kind.data_usage} [flags]",
-        epilog=f"These are the flags for {kind.modality}; --modality {kind.other} --help lists "
-        f"those for {kind.other}.",
+        epilog=kind.elsewhere(),
     )
     parsed, unknown = parser.read(flags_of(argv))
     if unknown:
-        others = {one.name for part in _task_of(kind.other).kinds(command) for one in fields(part)}
+        other = _task_of(kind.other, command) if kind.elsewhere() else kind
+        others = {one.name for part in other.kinds(command) for one in fields(part)}
         if flag_names(unknown[:1]) & others:
             raise UserError(
                 f"{unknown[0].split('=')[0]} belongs to attacks on {kind.other}s: leave it out, or "
@@ -153,6 +161,9 @@ def read(command: str, argv: list[str]) -> AttackTask:
     return task
 
 
-def _task_of(kind: Modality) -> type[AttackTask]:
-    module, _, name = _TASKS[kind].partition(":")
+def _task_of(kind: Modality, command: str) -> type[AttackTask]:
+    if command == "augment" and kind == "image":
+        raise UserError("augment writes texts; images are augmented while they are trained on.")
+    place = "nlp_adv.cli.augment:Augmentation" if command == "augment" else _TASKS[kind]
+    module, _, name = place.partition(":")
     return cast(type[AttackTask], getattr(import_module(module), name))

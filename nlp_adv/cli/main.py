@@ -18,6 +18,7 @@ COMMANDS = {
         "attack the words and characters of labelled texts, or images",
     ),
     "evaluate": ("nlp_adv.cli.evaluate", "attack words and embeddings, and check for masking"),
+    "augment": ("nlp_adv.cli.augment", "attack training texts and write what fools as rows"),
     "compare": ("nlp_adv.cli.compare", "train and evaluate the methods of a recipe"),
     "report": ("nlp_adv.cli.report_command", "make one report of finished evaluations"),
     "sweep": ("nlp_adv.cli.sweep", "search adversarial and training hyperparameters together"),

@@ -1,0 +1,99 @@
+"""`nlp-adv augment`: attack labelled texts and write what was found as a training file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nlp_adv.cli import attack
+from nlp_adv.cli.arguments import flag
+from nlp_adv.cli.attack import Attacked
+from nlp_adv.cli.text_attack import TextAttack, chosen_protocol
+from nlp_adv.cli.text_attack_arguments import TextAttackArguments, TextVictimArguments
+from nlp_adv.cli.victim import load_texts
+from nlp_adv.errors import UserError
+from nlp_adv.folders import write_whole
+from nlp_adv.robustness.augmentation import augmented_rows
+
+FILE = "augmented.jsonl"
+
+
+@dataclass
+class AugmentVictimArguments(TextVictimArguments):
+    """The attacked model and the texts."""
+
+    train_file: str | None = flag(
+        "Training texts with labels, which are attacked: csv, tsv, json, jsonl, their .gz, parquet."
+    )
+    test_file: str | None = flag("Nothing here: what is trained on is attacked.")
+    split: str | None = flag("Of a data set with several: train by default.")
+
+
+@dataclass
+class AugmentArguments:
+    """What is written."""
+
+    keep: Literal["fooled", "changed"] = flag(
+        "fooled: texts that changed a right answer; changed: the last try at the others too.",
+        "fooled",
+    )
+    originals: bool = flag("With the rows that were there.", True)
+
+
+class Augmentation(TextAttack):
+    """An attack on the texts of --train_file, or of the training split."""
+
+    data_usage = "--train_file FILE"
+
+    def __init__(self, command: str, parsed: Sequence[Any]) -> None:
+        victim, given, self._wanted = parsed
+        if victim.test_file:
+            raise UserError("What is trained on is attacked: name it as --train_file.")
+        if given.shard:
+            raise UserError("--shard would write a part of the rows; run augment without it.")
+        if given.target:
+            raise UserError("--target leads texts to one class; leave it out to train on all.")
+        victim.test_file, victim.train_file = victim.train_file, None
+        victim.split = victim.split or "train"
+        if not (victim.test_file or victim.dataset_name or victim.task_name):
+            raise UserError("Name the texts: one of --train_file, --dataset_name and --task_name.")
+        super().__init__(command, (victim, given))
+
+    @classmethod
+    def kinds(cls, command: str) -> tuple[type, ...]:
+        """Those of `attack`, and what is written."""
+        return (AugmentVictimArguments, TextAttackArguments, AugmentArguments)
+
+    @classmethod
+    def elsewhere(cls) -> str:
+        """Images are augmented while they are trained on."""
+        return ""
+
+    def run(self, command: str, **more: Any) -> Attacked:
+        """Attack, and write the rows beside the records."""
+        done = super().run(command, **more)
+        rows = augmented_rows(
+            load_texts(self.victim)[0],
+            done.found.records,
+            keep=self._wanted.keep,
+            originals=self._wanted.originals,
+            text_columns=tuple(self.victim.text_columns),
+            label_column=self.victim.label_column,
+            part=chosen_protocol(self.attack.protocol).part,
+        )
+        path = Path(self.attack.output_dir) / FILE
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        added = sum(bool(row["added_by"]) for row in rows)
+        said = (
+            f"{path} has {len(rows)} rows, {added} of them adversarial: train on it with "
+            f"--train_file. An edit can change what a text means, and its label stays; read some."
+        )
+        return done._replace(notes=[*done.notes, said])
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    attack.run("augment", argv)
