@@ -45,6 +45,7 @@ from nlp_adv import (
     Memory,
     Noise,
     RDrop,
+    SomeRows,
     text_objective,
 )
 from nlp_adv.methods import Method, floor_cost
@@ -54,7 +55,8 @@ STEPS = 3
 BLOCKS = 6
 LEGEND = """Forward and backward passes only, CPU seconds of all threads (wall clock on a GPU),
 each divided by the clean step of its own round. Passes: full ones, ones for ∇δ alone, ones through
-the first of the six blocks alone, and forward ones without gradient, as the tests count them.
+the first of the six blocks alone, and forward ones without gradient, as the tests count them; where
+half of the rows are attacked, the ones for ∇δ alone run on these.
 Floor: the least the method can cost, in clean steps; adding one pass's gradient to another's, which
 it leaves out, is in the accumulated clean steps. Naive versions: full backwards in the inner steps,
 or the embedding matrix perturbed, as snippets in circulation do. Peak memory: resident, of a
@@ -69,8 +71,10 @@ def methods() -> dict[str, Method]:
         "fgm (clean + adv)": FGM(ball),
         "fgm (adv only)": FGM(ball, clean_weight=0.0),
         "fgm_matrix": FGMMatrix(1.0),
+        "fgm, half of the rows": SomeRows(FGM(ball), 0.5),
         "pgd-3 (adv only)": PGD(ball, 0.1, STEPS, random_start=False),
         "pgd-3 (clean + adv)": PGD(ball, 0.1, STEPS, random_start=False, clean_weight=0.5),
+        "pgd-3, half of the rows": SomeRows(PGD(ball, 0.1, STEPS, False, clean_weight=0.5), 0.5),
         "freelb-3": FreeLB(ball, 0.1, STEPS, init_magnitude=0.1),
         "freelb-1, reuse": FreeLB(ball, 0.1, 1, reuse=True),
         "freeat (a replay)": FreeAT(ball, 0.3, replays=3),

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from nlp_adv.methods import FGMMatrix, Method, Scaled, describe
+from nlp_adv.methods import FGMMatrix, Method, describe, unit_of
 from nlp_adv.perturbation import Ball, ModelObjective, Unit, unit_length
 from nlp_adv.perturbation.units import token_share
 from nlp_adv.sites.objective import objective
@@ -57,7 +57,7 @@ def radius_in_words(
 
 
 def _of_ball(method: Method, ball: Ball, objective: ModelObjective) -> str:
-    unit: Unit = method.unit if isinstance(method, Scaled) else "absolute"
+    unit: Unit = unit_of(method)
     norm = describe(method)["norm"]
     # In the unit in which ε is a share: the root-mean-square embedding norm, in every norm.
     whole = _median(unit_length(objective, ball, "relative"))

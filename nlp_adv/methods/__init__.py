@@ -1,5 +1,6 @@
 """Training methods: one file each, and the registry behind `--adv NAME`."""
 
+from nlp_adv.methods.around import Around, bare
 from nlp_adv.methods.awp import AWP
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
@@ -21,10 +22,11 @@ from nlp_adv.methods.registry import (
     own_settings,
     register,
 )
-from nlp_adv.methods.scaled import Scaled, bare
+from nlp_adv.methods.scaled import Scaled, unit_of
 from nlp_adv.methods.schedule import Schedule
 from nlp_adv.methods.scheduled import Every, Linear
 from nlp_adv.methods.smart import SMART
+from nlp_adv.methods.some_rows import SomeRows
 from nlp_adv.methods.start_when import StartWhen
 from nlp_adv.methods.tavat import TAVAT
 from nlp_adv.methods.trades import TRADES
@@ -43,6 +45,7 @@ __all__ = [
     "TRADES",
     "VAT",
     "YOPO",
+    "Around",
     "BallMethod",
     "Every",
     "FGMMatrix",
@@ -56,6 +59,7 @@ __all__ = [
     "RDrop",
     "Scaled",
     "Schedule",
+    "SomeRows",
     "StartWhen",
     "StepReport",
     "WarmUp",
@@ -67,4 +71,5 @@ __all__ = [
     "floor_cost",
     "own_settings",
     "register",
+    "unit_of",
 ]

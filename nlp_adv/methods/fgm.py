@@ -34,6 +34,7 @@ class FGM:
     clean_weight: float = 0.5
 
     name: ClassVar[str] = "fgm"
+    mixes_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_weight(self.clean_weight)

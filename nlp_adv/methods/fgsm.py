@@ -37,6 +37,7 @@ class FGSM:
     clean_weight: float = 0.5
 
     name: ClassVar[str] = "fgsm"
+    mixes_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_nonnegative("step_size", self.step_size)

@@ -28,14 +28,18 @@ class Method(Protocol):
     """A training method; its fields are its configuration.
 
     A method may also declare `forward_passes`, without any gradient, and `prefix_passes`, through
-    the first block alone; what it does not declare is 0. One that asks the objective for a
-    `divergence` declares `compares_outputs = True`: a Trainer's `compute_loss` is then asked for
-    the outputs that it compares. `whole_weights = True` says that it reads or moves weight matrices
-    as a whole, and `reads_table = True` that it keeps a row for each word of the embedding matrix;
-    training in shards refuses what it cannot give them. `idle` says in a sentence why its settings
-    leave ordinary training, where they do; the command line refuses them. `check_model(model)`
-    raises ValueError where its settings name what a model does not have; a Trainer asks before it
-    trains.
+    the first block alone; what it does not declare is 0. `inner_share` is the share of the rows
+    that passes for ∇δ run on, 1 where it is not declared. `mixes_rows = True` says that without the
+    clean loss of its field `clean_weight` a method makes one full pass, at a δ that `gradient`
+    alone has found, so that it can attack some rows of a batch (`SomeRows`).
+
+    One that asks the objective for a `divergence` declares `compares_outputs = True`: a Trainer's
+    `compute_loss` is then asked for the outputs that it compares. `whole_weights = True` says that
+    it reads or moves weight matrices as a whole, and `reads_table = True` that it keeps a row for
+    each word of the embedding matrix; training in shards refuses what it cannot give them. `idle`
+    says in a sentence why its settings leave ordinary training, where they do; the command line
+    refuses them. `check_model(model)` raises ValueError where its settings name what a model does
+    not have; a Trainer asks before it trains.
     """
 
     @property
@@ -153,13 +157,14 @@ def _set(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
 def floor_cost(method: Method, blocks: int | None = None) -> float:
     """The least a step can cost, in clean steps: one forward and two halves of a backward each.
 
-    A full pass is 1; a pass for ∇δ alone skips the weight gradients, a third of the work; a forward
-    pass alone is a third; a pass through the first of so many blocks is its share of ⅔, and is not
-    counted where their number is not given.
+    A full pass is 1; a pass for ∇δ alone skips the weight gradients, a third of the work, and costs
+    the share of the rows that it runs on; a forward pass alone is a third; a pass through the first
+    of so many blocks is its share of ⅔, and is not counted where their number is not given.
     """
     forward_passes = getattr(method, "forward_passes", 0)
     prefix_passes = getattr(method, "prefix_passes", 0) / blocks if blocks else 0
-    return method.passes + 2 / 3 * (method.inner_passes + prefix_passes) + forward_passes / 3
+    inner_passes = method.inner_passes * getattr(method, "inner_share", 1)
+    return method.passes + 2 / 3 * (inner_passes + prefix_passes) + forward_passes / 3
 
 
 def check_weight(clean_weight: float) -> None:

@@ -33,6 +33,7 @@ class Noise:
     clean_weight: float = 0.0
 
     name: ClassVar[str] = "noise"
+    mixes_rows: ClassVar[bool] = True
     inner_passes: ClassVar[int] = 0
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ class PGD:
     clean_weight: float = 0.0
 
     name: ClassVar[str] = "pgd"
+    mixes_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_steps(self.steps, at_least=0)

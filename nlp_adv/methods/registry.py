@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, cast, get_type_hints
 
 from torch import Tensor
 
+from nlp_adv.methods.around import bare, found_around
 from nlp_adv.methods.awp import AWP
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
@@ -19,8 +20,9 @@ from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.rdrop import RDrop
-from nlp_adv.methods.scaled import Scaled, bare
+from nlp_adv.methods.scaled import Scaled, unit_of
 from nlp_adv.methods.smart import SMART
+from nlp_adv.methods.some_rows import SomeRows, check_share
 from nlp_adv.methods.tavat import TAVAT
 from nlp_adv.methods.trades import TRADES
 from nlp_adv.methods.vat import VAT
@@ -130,6 +132,7 @@ def build(
     norm: str | None = None,
     per: str | None = None,
     unit: Unit | None = None,
+    share: float | None = None,
     modality: Modality = "text",
     **settings: Any,
 ) -> Method:
@@ -142,6 +145,8 @@ def build(
         norm: "l2", "linf" or "l1".
         per: "example" or "token".
         unit: of ε and of the other lengths; only together with `epsilon`.
+        share: of the rows that are attacked, for methods that `SomeRows` takes; clean_weight is
+            1 − share where it is not given.
         modality: whose preset: "image" has ε = 8/255 in L∞, on pixels.
         settings: the method's own fields; None leaves the preset's value.
 
@@ -154,11 +159,12 @@ def build(
         meant = f", did you mean {close[0]}" if close else ""
         raise ValueError(f"Unknown method {name!r}{meant}; choose from {', '.join(known)}.")
     preset = _image_preset(known[name]) if modality == "image" else known[name].preset()
-    own_unit = preset.unit if isinstance(preset, Scaled) else "absolute"
+    own_unit = unit_of(preset)
     method = bare(preset)
     given = {key: value for key, value in settings.items() if value is not None}
     about_ball = {"epsilon": epsilon, "norm": norm, "per": per, "unit": unit}
     if not hasattr(method, "ball"):
+        about_ball |= {"share": share}
         given |= {key: value for key, value in about_ball.items() if value is not None}
         _refuse_unknown(method, given)
         return cast(Method, replace(method, **given))
@@ -167,10 +173,14 @@ def build(
     )  # `describe` writes an infinite one as text
     if epsilon is None and unit not in (None, own_unit):
         raise ValueError(f"unit={unit!r} needs an epsilon: the preset's is {own_unit}.")
+    if share is not None and getattr(method, "mixes_rows", False):
+        check_share(share)
+        given = {"clean_weight": 1 - share} | given
     _refuse_unknown(method, given)
     if epsilon is not None:
         given = _kept_shares(method, epsilon) | given
     method = replace(method, ball=_ball(method.ball, epsilon, norm, per), **given)
+    method = method if share is None else SomeRows(method, share)
     unit = unit or own_unit
     return cast(Method, method) if unit == "absolute" else Scaled(method, unit=unit)
 
@@ -225,13 +235,14 @@ def check_attacks(method: Method) -> None:
 
 def describe(method: Method) -> dict[str, Any]:
     """The method and its numbers, flat, as `build` takes them; JSON can hold it."""
-    unit = method.unit if isinstance(method, Scaled) else "absolute"
-    inner = bare(method)
+    inner, scaled, some = bare(method), found_around(method, Scaled), found_around(method, SomeRows)
     flat: dict[str, Any] = {"method": inner.name}
     if hasattr(inner, "ball"):
-        flat |= {"norm": _norm_name(inner.ball), "unit": unit}
-    if isinstance(method, Scaled) and method.factor != 1:
-        flat["factor"] = method.factor
+        flat |= {"norm": _norm_name(inner.ball), "unit": unit_of(method)}
+    if scaled is not None and scaled.factor != 1:
+        flat["factor"] = scaled.factor
+    if some is not None:
+        flat["share"] = some.share
     for key, value in _settings(inner).items():
         flat |= _settings(value) if key == "ball" else {key: value}
     return {key: _plain(value) for key, value in flat.items()}

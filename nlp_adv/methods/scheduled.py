@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Real
 from typing import Any, cast, get_type_hints
 
+from nlp_adv.methods.around import bare, with_bare
 from nlp_adv.methods.method import Method, check_steps
 from nlp_adv.methods.none import NoAttack
-from nlp_adv.methods.scaled import Scaled, bare
 from nlp_adv.methods.schedule import Schedule
 from nlp_adv.methods.wrapped import Wrapped
 
@@ -142,8 +142,7 @@ class Linear(Wrapped):
             values[name] = int(value + 0.5) if _is_whole(method, name) else value
         if "epsilon" in values and hasattr(inner, "ball"):
             values["ball"] = replace(inner.ball, epsilon=values.pop("epsilon"))
-        inner = replace(inner, **values)
-        return cast(Method, replace(method, method=inner) if isinstance(method, Scaled) else inner)
+        return with_bare(method, replace(inner, **values))
 
 
 def _is_whole(method: Method, name: str) -> bool:

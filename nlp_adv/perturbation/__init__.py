@@ -10,6 +10,7 @@ from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
 from nlp_adv.perturbation.objective import Objective, Output
 from nlp_adv.perturbation.output_kinds import kind_of
+from nlp_adv.perturbation.rows_objective import RowedObjective, RowsObjective
 from nlp_adv.perturbation.running import (
     ForwardFn,
     NoSync,
@@ -40,6 +41,8 @@ __all__ = [
     "Outputs",
     "Pass",
     "Per",
+    "RowedObjective",
+    "RowsObjective",
     "ScaledObjective",
     "Segments",
     "SplitPass",

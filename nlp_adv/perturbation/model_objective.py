@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from nlp_adv.perturbation.full_pass import WENT_NOWHERE, SplitPass, full_pass, g
 from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.objective import Output
+from nlp_adv.perturbation.rows_objective import RowsObjective
 from nlp_adv.perturbation.slices import Segments, slice_rows
 
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
@@ -63,6 +65,7 @@ class ModelObjective:
         segments: which of several modules, calls and packed texts each token of δ belongs to; each
             has a ball and a unit.
         texts: the examples that `counted` is of, where a row holds several.
+        run_rows: indices of rows → `run` of the batch that has these rows alone.
     """
 
     run: Callable[[Tensor | None], Output]
@@ -88,6 +91,7 @@ class ModelObjective:
     high: Tensor | None = None
     segments: Segments | None = None
     texts: Segments | None = None
+    run_rows: Callable[[Tensor], Callable[[Tensor | None], Output]] | None = None
 
     unit: float = field(default=1.0, init=False)
     """How long a δ of 1 is: this objective's lengths are absolute."""
@@ -101,6 +105,7 @@ class ModelObjective:
         seed = int(torch.empty((), dtype=torch.int64).random_()) if self.seed is None else self.seed
         self.generator = torch.Generator(self.x.device).manual_seed(seed)
         self._frozen_dropout = FrozenDropout(self.x.device, self.generators)
+        self._whole: ModelObjective | None = None  # of which these are some rows
         self._forwards = 0
         self._finite_before = torch.ones((), dtype=torch.bool, device=self.x.device)
         self.nonfinite = torch.zeros((), dtype=torch.bool, device=self.x.device)
@@ -228,6 +233,25 @@ class ModelObjective:
             for parameter, before in zip(parameters, kept, strict=True):
                 parameter.grad = before
 
+    def rows(self, kept: Tensor, *, enters: bool = True) -> RowsObjective:
+        """The same minibatch as a function of some rows' δ.
+
+        Args:
+            kept: (m,), the indices of the rows.
+            enters: see `RowsObjective`.
+
+        Raises:
+            StepError: the batch cannot be cut into rows.
+        """
+        if self.run_rows is None:
+            raise StepError("This method runs on some rows, which this objective does not cut out.")
+        cut = copy(self)  # the same dropout masks, generator and memory
+        cut.run, cut.run_rows, cut._whole = self.run_rows(kept), None, self
+        for name in ("x", "mask", "low", "high", "segments", "counted", "texts", "labels", "ids"):
+            value = getattr(self, name)
+            setattr(cut, name, None if value is None else value[kept])
+        return RowsObjective(self, cut, kept, enters)
+
     def example_names(self) -> list[str]:
         """A name for each example that stays the same from epoch to epoch: what it consists of."""
         if self.names is not None:
@@ -299,4 +323,5 @@ class ModelObjective:
 
     def note(self, value: Tensor) -> None:
         """Remember an inf or nan; on the device, without waiting for it."""
-        self.nonfinite = self.nonfinite | ~torch.isfinite(value.detach()).all()
+        whole = self._whole or self
+        whole.nonfinite = whole.nonfinite | ~torch.isfinite(value.detach()).all()

@@ -72,6 +72,11 @@ class ScaledObjective:
             return bounded
         return WithinBox(bounded.ball, bounded.low / self.scale, bounded.high / self.scale)
 
+    def rows(self, kept: Tensor, *, enters: bool = True) -> "ScaledObjective":
+        """The objective's, in the same unit."""
+        scale = self.scale[kept] if isinstance(self.scale, Tensor) else self.scale
+        return ScaledObjective(self._more.rows(kept, enters=enters), scale)
+
     # What only some methods ask for, where the objective has it:
 
     @property

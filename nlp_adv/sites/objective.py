@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -122,6 +123,7 @@ def objective(
         low=entry.low,
         high=entry.high,
         segments=entry.segments,
+        run_rows=lambda kept: partial(entry.certain_rows(kept).run, model),
     )
 
 

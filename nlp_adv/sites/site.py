@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import FirstBlock, ForwardFn, Output, Segments, model_forward
+from nlp_adv.sites.cutting import batch_of, refuse_uncertain, rows_in, some_of
 
 ADV_MASK = "adv_mask"
 """The key of a batch that holds the user's own token mask; no model ever sees it."""
@@ -203,29 +204,28 @@ class Entry:
         Raises:
             UserError: the rows of δ are not those of the batch, as in multiple choice.
         """
-        size = _rows_of(self.batch)
+        size = rows_in(self.batch)
         if any(len(x) != size for x in (self.x, *(part.x for part in self.parts))):
             raise UserError(
                 f"The batch has {size} examples and δ has {len(self.x)} rows, so that single "
                 f"examples cannot be taken out of it (multiple choice has a row for each choice)."
             )
-
-        def of(value: Any) -> Any:
-            if isinstance(value, Segments):
-                return value[kept]
-            if isinstance(value, Tensor):
-                return value[kept.to(value.device)] if value.ndim and len(value) == size else value
-            if isinstance(value, list | tuple) and len(value) == size:
-                places = kept.nonzero().flatten() if kept.dtype == torch.bool else kept
-                return type(value)(value[place] for place in places.tolist())
-            return value
-
         own = ["x", "mask", "content", "real", "free", "tokens", "texts", "low", "high", "ids"]
-        changed = {name: of(getattr(self, name)) for name in [*own, "segments"]}
+        changed = {name: some_of(getattr(self, name), kept, size) for name in [*own, "segments"]}
         changed["parts"] = tuple(
-            replace(part, x=of(part.x), ids=of(part.ids)) for part in self.parts
+            replace(part, x=some_of(part.x, kept, size), ids=some_of(part.ids, kept, size))
+            for part in self.parts
         )
-        return replace(self, batch={key: of(value) for key, value in self.batch.items()}, **changed)
+        return replace(self, batch=batch_of(self.batch, kept, size), **changed)
+
+    def certain_rows(self, kept: Tensor) -> Entry:
+        """The same, of a batch of which it is certain what belongs to which row.
+
+        Raises:
+            UserError: it is not.
+        """
+        refuse_uncertain(self.batch, rows_in(self.batch))
+        return self.rows(kept)
 
 
 def _hashed(content: bytes) -> str:
@@ -235,14 +235,6 @@ def _hashed(content: bytes) -> str:
 def _bytes(content: Tensor) -> list[bytes]:
     rows = content.detach().contiguous().cpu().flatten(1)
     return [row.view(torch.uint8).numpy().tobytes() for row in rows]
-
-
-def _rows_of(batch: Mapping[str, Any]) -> int:
-    for key in ("input_ids", "pixel_values", "labels"):
-        value = batch.get(key)
-        if isinstance(value, Tensor) and value.ndim:
-            return len(value)
-    return next(len(v) for v in batch.values() if isinstance(v, Tensor) and v.ndim)
 
 
 def own_mask(batch: Mapping[str, Any], mask: Tensor | None) -> Tensor | None:

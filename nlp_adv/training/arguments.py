@@ -21,7 +21,7 @@ from nlp_adv.methods import (
 from nlp_adv.training.beginning import schedule_of
 from nlp_adv.training.inputs import module_site
 
-_BALL_FLAGS = ("epsilon", "norm", "per", "unit")
+_SHARED_FLAGS = ("epsilon", "norm", "per", "unit", "share")  # of all methods
 
 
 def _flag(text: str, default: Any = None) -> Any:
@@ -112,6 +112,10 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         "relative (ε as a share of the embedding norm). The last two grow with a text's length: "
         "one token may get all of δ, √tokens·ε of its own norm at a relative L2 ε."
     )
+    adv_share: float | None = _flag(
+        "Attack this share of each batch's rows and train on the others clean, in one pass: fgm, "
+        "fgsm, pgd and noise with a clean_weight of 1 − share, for 1 + ⅔·steps·share."
+    )
     adv_start_step: float = _flag(
         "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0.0
     )
@@ -188,10 +192,10 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         Raises:
             UserError: see the class.
         """
-        ball = {key: getattr(self, f"adv_{key}") for key in _BALL_FLAGS}
+        shared = {key: getattr(self, f"adv_{key}") for key in _SHARED_FLAGS}
         own = {key.removeprefix("adv_"): getattr(self, key) for key in _METHOD_FLAGS}
         try:
-            method = build(self.adv, modality=modality, **ball, **own)
+            method = build(self.adv, modality=modality, **shared, **own)
             check_attacks(method)
             if self.adv_exclude_special_tokens and self.adv != "none":
                 _check_moves_tokens(method)

@@ -24,6 +24,7 @@ from nlp_adv.methods import (
     Noise,
     RDrop,
     Scaled,
+    SomeRows,
     bare,
 )
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
@@ -36,7 +37,7 @@ class Case:
     Args:
         id: its name in the test's id.
         method: a configuration; lengths are absolute, word vectors have a norm of about 1.
-        couples_examples: one norm covers the batch, so contract 3 cannot hold.
+        couples_examples: one norm or one draw covers the batch, so contract 3 cannot hold.
         text_only: it perturbs the embedding matrix, or each token.
         finds_maximum: with enough steps, `report.adversarial` is the maximum over the ball.
         finds_divergence: the same of `report.divergence`, at one of the ends of the ball.
@@ -84,6 +85,11 @@ def comparing(id: str, method: Method, **exceptions) -> Case:
     return Case(id, method, leaf=False, **exceptions)
 
 
+def some_rows(id: str, method: Method) -> Case:
+    """Two of the three rows are attacked; passes for ∇δ have dropout masks of their own."""
+    return Case(id, SomeRows(method, 2 / 3), couples_examples=True)
+
+
 l2, linf, l1, tokens = L2Ball(0.8), LInfBall(0.1), L1Ball(0.8), L2Ball(0.3, "token")
 
 ABSOLUTE = [
@@ -99,6 +105,8 @@ ABSOLUTE = [
     Case("pgd-clean", PGD(l1, 0.4, 3, clean_weight=0.5), finds_maximum=True),
     Case("pgd-zero", PGD(linf, 0.05, 3, random_start=False), finds_maximum=True),
     Case("pgd-zero-clean", PGD(l2, 0.4, 3, False, clean_weight=0.5), finds_maximum=True),
+    some_rows("fgm-rows", FGM(l2, clean_weight=1 / 3)),
+    some_rows("pgd-rows", PGD(linf, 0.05, 3, clean_weight=1 / 3)),
     Case("freelb", FreeLB(l2, step_size=0.4, steps=3, init_magnitude=0.5)),
     Case("freelb-zero", FreeLB(l2, step_size=0.5, steps=3)),
     Case("freelb-clean", FreeLB(linf, 0.05, 2, init_magnitude=0.5, clean_weight=0.25)),
@@ -137,13 +145,13 @@ METHODS_UNDER_TEST = ABSOLUTE + RELATIVE
 # What runs by default: one setting of each method and the options that are code of their own, on
 # words; what differs at a layer, at two modules or on pixels, on a few.
 MAIN = [case.id for case in ABSOLUTE if "-" not in case.id]
-MAIN += ["fgm-matrix", "pgd-clean", "freelb-reuse", "trades-token", "freelb-relative"]
+MAIN += ["fgm-matrix", "pgd-rows", "pgd-clean", "freelb-reuse", "trades-token", "freelb-relative"]
 ELSEWHERE = {
     "bert-layer": ("pgd", "yopo"),
     "bert-two": ("freelb", "freelb-relative"),
-    "bert-pairs": ("pgd", "freelb", "trades"),
+    "bert-pairs": ("pgd", "freelb", "trades", "fgm-rows"),
     "gpt2": ("trades",),
-    "pixels": ("pgd", "freelb", "trades", "awp", "freelb-relative"),
+    "pixels": ("pgd", "freelb", "trades", "awp", "pgd-rows", "freelb-relative"),
 }
 
 

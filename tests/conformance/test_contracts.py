@@ -29,10 +29,12 @@ from nlp_adv.methods import (
     bare,
     floor_cost,
 )
+from nlp_adv.methods.around import with_bare
 from nlp_adv.perturbation import (
     FirstBlock,
     L2Ball,
     ModelObjective,
+    RowsObjective,
     divergence,
     full_pass,
     unit_length,
@@ -80,6 +82,17 @@ class Spy:
     def weight_gradient(self, delta, weights):
         return self.objective.weight_gradient(self._see(delta), weights)
 
+    def rows(self, kept, **options):
+        found = self.objective.rows(kept, **options)
+        gradient = found.cut.gradient
+
+        def seen(delta, loss_fn=None):
+            self._see(torch.zeros_like(self.mask).index_copy(0, kept, delta))
+            return gradient(delta, loss_fn)
+
+        found.cut.gradient = seen
+        return RowsObjective(self, found.cut, kept, found.enters)
+
 
 def all_passes(method) -> int:
     """Whatever runs the model, or its first block."""
@@ -89,8 +102,8 @@ def all_passes(method) -> int:
 
 def with_epsilon(method, epsilon: float):
     """The method with another radius and everything else as it is."""
-    if isinstance(method, Scaled):
-        return replace(method, method=with_epsilon(method.method, epsilon))
+    if method is not bare(method):
+        return with_bare(method, with_epsilon(bare(method), epsilon))
     if hasattr(method, "gamma"):  # the radius of the other attack
         method = replace(method, gamma=epsilon)
     if hasattr(method, "ball"):
@@ -275,6 +288,21 @@ def test_3_a_method_that_says_so_does_couple_its_examples(case, target):
         assert_mean_over_examples(case, target, trimmed=True)
 
 
+@each_target
+def test_3_the_gradient_of_some_rows_is_that_in_the_whole_batch(target):
+    """A batch cut to two of its three rows, while the other one stays at x."""
+    run = target.objective(target.model(), target.batch())
+    delta = 0.1 * torch.randn(run.mask.shape, dtype=run.mask.dtype) * run.mask
+    kept = torch.tensor([0, 2])
+    grad = run.rows(kept).gradient(delta[kept])
+    whole = run.gradient(torch.zeros_like(delta).index_copy(0, kept, delta[kept]))[kept]
+    assert grad.abs().max() > 1e-3
+    factor = 2 / 3
+    if target.batch()["labels"].ndim == 2:  # a mean over tokens, of which rows have unlike many
+        factor = whole.norm() / grad.norm()
+    torch.testing.assert_close(factor * grad, whole, rtol=1e-6, atol=target.atol)
+
+
 # --- 5. one dropout mask a step
 
 CHECKPOINTING = {"none": None, "reentrant": True, "non-reentrant": False}
@@ -384,7 +412,7 @@ def test_6_the_work_is_that_of_the_declared_passes(case, target):
     assert 0 < inner < 0.72 * full
     method = case.method
     got = flops(lambda: method.step(target.objective(model, batch)))
-    want = method.passes * full + method.inner_passes * inner
+    want = method.passes * full + method.inner_passes * inner * getattr(method, "inner_share", 1)
     if getattr(method, "forward_passes", 0):
         with torch.no_grad():
             want += method.forward_passes * flops(objective.forward)
@@ -511,8 +539,8 @@ def test_7_the_random_stream_is_as_before_when_the_backward_fails(method, target
 
 def with_many_steps(method):
     """Enough full-length steps to arrive from any start."""
-    if isinstance(method, Scaled):
-        return replace(method, method=with_many_steps(method.method))
+    if method is not bare(method):
+        return with_bare(method, with_many_steps(bare(method)))
     if hasattr(method, "step_size") and hasattr(method, "steps"):
         return replace(method, steps=60, step_size=method.ball.epsilon)
     return method
@@ -565,7 +593,8 @@ BROKEN = 1  # the example whose δ-gradient is not finite
 
 @each_method(
     targets=[TARGETS[0], TARGETS[-1]],
-    such_that=lambda case: case.moves_delta and "awp-weights" not in case.id,
+    # Of some rows: tests/methods/test_some_rows.py.
+    such_that=lambda case: case.moves_delta and case.id != "awp-weights" and "rows" not in case.id,
 )
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 def test_9_a_nonfinite_gradient_leaves_delta_unchanged_and_is_counted(case, target, poison):

@@ -271,3 +271,15 @@ def add(model: nn.Module, times: float, difference: dict[str, Tensor]) -> None:
         for name, weight in model.named_parameters():
             if name in difference:
                 weight.add_(times * difference[name])
+
+
+def mixed_batch(model: nn.Module, batch: Batch, *, rows: list[int], start: Tensor, **attack):
+    """Kurakin et al., ICLR 2017, Algorithm 1: these rows are replaced by adversarial ones."""
+    some = {name: value[rows] for name, value in batch.items()}
+    found = pgd_attack(model, some, start=start, **attack)
+    delta = torch.zeros_like(look_up(model, batch)).detach()
+    for place, row in enumerate(rows):
+        delta[row] = found[place]
+    loss = loss_at(model, batch, delta)
+    loss.backward()
+    return loss.detach()

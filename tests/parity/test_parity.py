@@ -9,7 +9,7 @@ from agreement import SEED, SHAPE, assert_parity, full_batch, token_mask, unifor
 from models import batch, tiny
 from torch import Tensor
 
-from nlp_adv.methods import AWP, FGM, FGSM, PGD, YOPO, FGMMatrix, FreeLB, Noise, Scaled
+from nlp_adv.methods import AWP, FGM, FGSM, PGD, YOPO, FGMMatrix, FreeLB, Noise, Scaled, SomeRows
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 from nlp_adv.sites.objective import text_objective
 
@@ -265,3 +265,27 @@ def test_the_loops_are_not_blind():
     ):
         with pytest.raises(AssertionError):
             assert_parity(wrong, reference.pgd, **settings)
+
+
+# --- some rows of the batch
+
+ROWS = [0, 2]  # what `SomeRows` draws of three at this share and seed
+
+
+@pytest.mark.parametrize("random_start", [True, False], ids=["random", "zero"])
+@pytest.mark.parametrize(
+    ("norm", "ball", "alpha"),
+    [("l2", L2Ball(0.8), 0.4), ("linf", LInfBall(0.1), 0.05)],
+    ids=["l2", "linf"],
+)
+def test_some_rows_are_a_mixed_batch(norm, ball, alpha, random_start):
+    start = torch.zeros(SHAPE, dtype=torch.float64)[ROWS]
+    if random_start:
+        start = ball.sample(token_mask()[ROWS], torch.Generator().manual_seed(SEED))
+    method = SomeRows(PGD(ball, alpha, 3, random_start, clean_weight=1 / 3), 2 / 3)
+    settings = {"norm": norm, "epsilon": ball.epsilon, "alpha": alpha, "steps": 3}
+    assert_parity(method, reference.mixed_batch, rows=ROWS, start=start, **settings)
+    for rows in ([0, 1], [1, 2], [0, 1, 2]):
+        others = start[[0] * len(rows)]
+        with pytest.raises(AssertionError):
+            assert_parity(method, reference.mixed_batch, rows=rows, start=others, **settings)

@@ -28,6 +28,7 @@ from nlp_adv.methods import (
     Noise,
     RDrop,
     Scaled,
+    SomeRows,
 )
 from nlp_adv.perturbation import L2Ball, LInfBall
 
@@ -45,11 +46,13 @@ METHODS = {
     "fgsm": FGSM(LInfBall(0.1), step_size=0.1),
     "fgm": FGM(l2),
     "fgm-tokens": FGM(L2Ball(0.3, "token")),
+    "fgm-rows": SomeRows(FGM(l2), 0.5),
     "fgm_matrix": FGMMatrix(0.5),
     "pgd": PGD(l2, step_size=0.2, steps=3, random_start=False),
     "pgd-clean": PGD(l2, step_size=0.2, steps=3, random_start=False, clean_weight=0.5),
     "pgd-random": PGD(l2, step_size=0.2, steps=2),
     "pgd-random-clean": PGD(l2, step_size=0.2, steps=2, clean_weight=0.5),
+    "pgd-rows": SomeRows(PGD(l2, 0.2, steps=2, clean_weight=0.25), 0.75),
     "freelb": FreeLB(l2, step_size=0.2, steps=3),
     "freelb-random": FreeLB(l2, step_size=0.2, steps=3, init_magnitude=0.4),
     "freelb-clean": FreeLB(l2, step_size=0.2, steps=3, clean_weight=0.25),
