@@ -7,6 +7,7 @@ from nlp_adv.methods.fgm_matrix import FGMMatrix
 from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
+from nlp_adv.methods.inner_passes import InnerPasses
 from nlp_adv.methods.method import BallMethod, Method, StepReport, floor_cost
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
@@ -51,6 +52,7 @@ __all__ = [
     "FGMMatrix",
     "FreeAT",
     "FreeLB",
+    "InnerPasses",
     "Linear",
     "Method",
     "Modality",

@@ -15,6 +15,7 @@ from nlp_adv.methods.fgm_matrix import FGMMatrix
 from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
+from nlp_adv.methods.inner_passes import InnerPasses
 from nlp_adv.methods.method import Method
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
@@ -133,6 +134,8 @@ def build(
     per: str | None = None,
     unit: Unit | None = None,
     share: float | None = None,
+    inner_precision: Literal["bf16"] | None = None,
+    inner_dropout: bool | None = None,
     modality: Modality = "text",
     **settings: Any,
 ) -> Method:
@@ -147,6 +150,7 @@ def build(
         unit: of ε and of the other lengths; only together with `epsilon`.
         share: of the rows that are attacked, for methods that `SomeRows` takes; clean_weight is
             1 − share where it is not given.
+        inner_precision, inner_dropout: of passes for δ alone, see `InnerPasses`.
         modality: whose preset: "image" has ε = 8/255 in L∞, on pixels.
         settings: the method's own fields; None leaves the preset's value.
 
@@ -164,7 +168,8 @@ def build(
     given = {key: value for key, value in settings.items() if value is not None}
     about_ball = {"epsilon": epsilon, "norm": norm, "per": per, "unit": unit}
     if not hasattr(method, "ball"):
-        about_ball |= {"share": share}
+        about_ball |= {"share": share, "inner_precision": inner_precision}
+        about_ball |= {"inner_dropout": None if inner_dropout is not False else False}
         given |= {key: value for key, value in about_ball.items() if value is not None}
         _refuse_unknown(method, given)
         return cast(Method, replace(method, **given))
@@ -181,6 +186,8 @@ def build(
         given = _kept_shares(method, epsilon) | given
     method = replace(method, ball=_ball(method.ball, epsilon, norm, per), **given)
     method = method if share is None else SomeRows(method, share)
+    if inner_precision is not None or inner_dropout is False:
+        method = InnerPasses(method, inner_precision, inner_dropout is not False)
     unit = unit or own_unit
     return cast(Method, method) if unit == "absolute" else Scaled(method, unit=unit)
 
@@ -236,6 +243,7 @@ def check_attacks(method: Method) -> None:
 def describe(method: Method) -> dict[str, Any]:
     """The method and its numbers, flat, as `build` takes them; JSON can hold it."""
     inner, scaled, some = bare(method), found_around(method, Scaled), found_around(method, SomeRows)
+    inner_passes = found_around(method, InnerPasses)
     flat: dict[str, Any] = {"method": inner.name}
     if hasattr(inner, "ball"):
         flat |= {"norm": _norm_name(inner.ball), "unit": unit_of(method)}
@@ -243,6 +251,10 @@ def describe(method: Method) -> dict[str, Any]:
         flat["factor"] = scaled.factor
     if some is not None:
         flat["share"] = some.share
+    if inner_passes is not None:
+        precise, dropout = inner_passes.precision is None, inner_passes.dropout
+        flat |= {} if precise else {"inner_precision": inner_passes.precision}
+        flat |= {} if dropout else {"inner_dropout": dropout}
     for key, value in _settings(inner).items():
         flat |= _settings(value) if key == "ball" else {key: value}
     return {key: _plain(value) for key, value in flat.items()}

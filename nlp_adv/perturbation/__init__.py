@@ -6,11 +6,17 @@ from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_exam
 from nlp_adv.perturbation.first_block import FirstBlock, blocks_after, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout, random_sources
 from nlp_adv.perturbation.full_pass import Pass, SplitPass, full_pass
+from nlp_adv.perturbation.inner_objective import (
+    InnerObjective,
+    InnerVerbs,
+    RowedObjective,
+    RowsObjective,
+)
+from nlp_adv.perturbation.inner_pass import without_dropout
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
 from nlp_adv.perturbation.objective import Objective, Output
 from nlp_adv.perturbation.output_kinds import kind_of
-from nlp_adv.perturbation.rows_objective import RowedObjective, RowsObjective
 from nlp_adv.perturbation.running import (
     ForwardFn,
     NoSync,
@@ -29,6 +35,8 @@ __all__ = [
     "FirstBlock",
     "ForwardFn",
     "FrozenDropout",
+    "InnerObjective",
+    "InnerVerbs",
     "L1Ball",
     "L2Ball",
     "LInfBall",
@@ -63,4 +71,5 @@ __all__ = [
     "random_sources",
     "unit_length",
     "unwrapped",
+    "without_dropout",
 ]

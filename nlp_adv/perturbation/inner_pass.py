@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nlp_adv.perturbation.evaluating import evaluating
+
 
 @contextmanager
 def inner_pass(model: nn.Module) -> Iterator[None]:
@@ -56,3 +58,16 @@ def still_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time of a block, but for BatchNorm, which has its batch's statistics.
+
+    Attention has its dropout by the mode of its own module, so that no list of modules would do.
+    """
+    norms = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.training]
+    with evaluating(model):
+        for norm in norms:
+            norm.training = True
+        yield

@@ -17,10 +17,10 @@ from nlp_adv.perturbation.divergences import Outputs, divergence, fitted, mean_o
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
 from nlp_adv.perturbation.full_pass import WENT_NOWHERE, SplitPass, full_pass, grad_of
+from nlp_adv.perturbation.inner_objective import InnerObjective, RowsObjective
 from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.objective import Output
-from nlp_adv.perturbation.rows_objective import RowsObjective
 from nlp_adv.perturbation.slices import Segments, slice_rows
 
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
@@ -246,11 +246,26 @@ class ModelObjective:
         if self.run_rows is None:
             raise StepError("This method runs on some rows, which this objective does not cut out.")
         cut = copy(self)  # the same dropout masks, generator and memory
-        cut.run, cut.run_rows, cut._whole = self.run_rows(kept), None, self
+        cut.run, cut.run_rows, cut._whole = self.run_rows(kept), None, self._whole or self
         for name in ("x", "mask", "low", "high", "segments", "counted", "texts", "labels", "ids"):
             value = getattr(self, name)
             setattr(cut, name, None if value is None else value[kept])
         return RowsObjective(self, cut, kept, enters)
+
+    def inner_within(self, context: Callable[[], AbstractContextManager[Any]]) -> InnerObjective:
+        """The same minibatch, the forward halves of passes for ∇δ alone within a context."""
+
+        def within(run: Callable[[Tensor | None], Output]) -> Callable[[Tensor | None], Output]:
+            def run_within(delta: Tensor | None) -> Output:
+                with context():
+                    return run(delta)
+
+            return run_within
+
+        inner, rows = copy(self), self.run_rows
+        inner.run, inner._whole = within(self.run), self._whole or self
+        inner.run_rows = None if rows is None else lambda kept: within(rows(kept))
+        return InnerObjective(self, inner)
 
     def example_names(self) -> list[str]:
         """A name for each example that stays the same from epoch to epoch: what it consists of."""

@@ -1,8 +1,9 @@
 """The change of the unit of length."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,10 @@ class ScaledObjective:
         """The objective's, in the same unit."""
         scale = self.scale[kept] if isinstance(self.scale, Tensor) else self.scale
         return ScaledObjective(self._more.rows(kept, enters=enters), scale)
+
+    def inner_within(self, context: Callable[[], AbstractContextManager[Any]]) -> "ScaledObjective":
+        """The objective's, in the same unit."""
+        return ScaledObjective(self._more.inner_within(context), self.scale)
 
     # What only some methods ask for, where the objective has it:
 

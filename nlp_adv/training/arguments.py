@@ -21,7 +21,8 @@ from nlp_adv.methods import (
 from nlp_adv.training.beginning import schedule_of
 from nlp_adv.training.inputs import module_site
 
-_SHARED_FLAGS = ("epsilon", "norm", "per", "unit", "share")  # of all methods
+# Those of no one method.
+_SHARED_FLAGS = ("epsilon", "norm", "per", "unit", "share", "inner_precision", "inner_dropout")
 
 
 def _flag(text: str, default: Any = None) -> Any:
@@ -115,6 +116,13 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     adv_share: float | None = _flag(
         "Attack this share of each batch's rows and train on the others clean, in one pass: fgm, "
         "fgsm, pgd and noise with a clean_weight of 1 − share, for 1 + ⅔·steps·share."
+    )
+    adv_inner_precision: Literal["bf16"] | None = _flag(
+        "Run the passes for δ alone under autocast to bfloat16, in a run in float32."
+    )
+    adv_inner_dropout: bool = _flag(
+        "Whether the passes for δ alone have the step's dropout mask; false runs them without.",
+        True,
     )
     adv_start_step: float = _flag(
         "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0.0

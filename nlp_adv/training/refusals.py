@@ -4,7 +4,8 @@ import warnings
 from typing import Any
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Method, bare
+from nlp_adv.methods import InnerPasses, Method, bare
+from nlp_adv.methods.around import found_around
 from nlp_adv.training.exchange import sharding
 
 
@@ -22,6 +23,12 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
         raise UserError(
             f"{method.name} runs the first block alone and uncompiled, and a compiled model draws "
             f"other dropout masks; leave --torch_compile off."
+        )
+    inner = found_around(method, InnerPasses)
+    if inner is not None and inner.precision and (args.bf16 or args.fp16):
+        raise UserError(
+            f"All passes of this run are in {'bf16' if args.bf16 else 'fp16'} already, so that "
+            f"--adv_inner_precision would change nothing; leave it off."
         )
     if getattr(args, "ddp_static_graph", False):
         raise UserError("ddp_static_graph allows one pass a step; leave it off.")

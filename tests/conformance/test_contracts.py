@@ -84,14 +84,14 @@ class Spy:
 
     def rows(self, kept, **options):
         found = self.objective.rows(kept, **options)
-        gradient = found.cut.gradient
+        gradient = found.inner.gradient
 
         def seen(delta, loss_fn=None):
             self._see(torch.zeros_like(self.mask).index_copy(0, kept, delta))
             return gradient(delta, loss_fn)
 
-        found.cut.gradient = seen
-        return RowsObjective(self, found.cut, kept, found.enters)
+        found.inner.gradient = seen
+        return RowsObjective(self, found.inner, kept, found.enters)
 
 
 def all_passes(method) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from models import tiny
 from tiny_training import METHODS as RUNS
-from tiny_training import assert_one_sentence, build, hooks
+from tiny_training import assert_one_sentence, build, hooks, trained
 from torch import nn
 from transformers import TrainingArguments, ViTConfig, ViTForImageClassification
 from transformers.training_args import OptimizerNames
@@ -270,3 +270,11 @@ def test_an_attack_that_would_begin_after_the_run(tmp_path):
 def test_special_tokens_without_a_tokenizer(tmp_path):
     text = refused(build(tmp_path, adv_exclude_special_tokens=True, **FLAGS))
     assert "processing_class" in text
+
+
+def test_cheaper_passes_of_a_run_in_bfloat16_are_refused(tmp_path):
+    flags = {"adv": "pgd", "adv_inner_precision": "bf16", "adv_inner_dropout": False}
+    run = trained(tmp_path / "a", model=tiny("bert").float(), adv_share=0.5, **flags)
+    assert run.state.global_step == 2
+    with pytest.raises(UserError, match="bf16 already, so that --adv_inner_precision"):
+        build(tmp_path / "b", model=tiny("bert").float(), bf16=True, **flags).train()
