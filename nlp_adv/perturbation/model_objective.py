@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,7 @@ class ModelObjective:
         self.generator = torch.Generator(self.x.device).manual_seed(seed)
         self._frozen_dropout = FrozenDropout(self.x.device, self.generators)
         self._whole: ModelObjective | None = None  # of which these are some rows
+        self._no_label: bool | None = None
         self._forwards = 0
         self._finite_before = torch.ones((), dtype=torch.bool, device=self.x.device)
         self.nonfinite = torch.zeros((), dtype=torch.bool, device=self.x.device)
@@ -247,6 +248,7 @@ class ModelObjective:
             raise StepError("This method runs on some rows, which this objective does not cut out.")
         cut = copy(self)  # the same dropout masks, generator and memory
         cut.run, cut.run_rows, cut._whole = self.run_rows(kept), None, self._whole or self
+        cut._no_label = None
         for name in ("x", "mask", "low", "high", "segments", "counted", "texts", "labels", "ids"):
             value = getattr(self, name)
             setattr(cut, name, None if value is None else value[kept])
@@ -301,10 +303,11 @@ class ModelObjective:
 
     def _has_no_label(self) -> bool:
         """Waits for the device, once a step: the mean of no losses is nan."""
-        labels = self.labels
-        if not isinstance(labels, Tensor) or labels.is_floating_point():
-            return False
-        return not bool((labels != -100).any())
+        if self._no_label is None:
+            labels = self.labels
+            whole = isinstance(labels, Tensor) and not labels.is_floating_point()
+            self._no_label = whole and not bool((cast(Tensor, labels) != -100).any())
+        return self._no_label
 
     def _largest_gradient(self) -> Tensor:
         """The largest |∂L/∂θ| that has been accumulated, inf or nan where one is."""
