@@ -39,8 +39,8 @@ class InnerPasses(Around):
     bfloat16 an accelerator may draw other masks.
 
     Cost: in floating-point operations the method's. On a CPU with a BERT of six layers a pass for
-    ∇δ took ⅔ of an ordinary step, 0.42 in bfloat16, where the gradients' cosine was .9999, and 0.58
-    without dropout.
+    ∇δ took 0.70 of an ordinary step, and 0.60 without dropout; bfloat16 pays where the hardware has
+    it, and took ten steps where it has not.
     """
 
     precision: Literal["bf16"] | None = None
