@@ -21,6 +21,7 @@ from nlp_adv.perturbation import (
     model_forward,
     unwrapped,
 )
+from nlp_adv.sites.compiled import alike, is_compiled, lengths_may_vary
 from nlp_adv.sites.look import Kind, look
 from nlp_adv.sites.parts import (
     content_of,
@@ -144,9 +145,12 @@ class ModuleSite:
     def run(self, entry: Entry, model: nn.Module, delta: Tensor | None) -> Output:
         """See `Entry.run`."""
         inputs, taps = copied(entry.batch), self.taps(model)
-        shares = iter(self._shares(entry, delta))
+        compiled = is_compiled(model)
+        shares = iter(self._shares(entry, alike(delta, entry.mask) if compiled else delta))
         try:
             with ExitStack() as stack:
+                if compiled:
+                    stack.enter_context(lengths_may_vary())
                 # Without δ the same hooks, hence the same compiled graph, as with it.
                 stack.enter_context(self.installed(model))
                 for tap, calls in zip(taps, entry.calls, strict=True):

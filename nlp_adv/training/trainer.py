@@ -20,6 +20,7 @@ from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
 from nlp_adv.training.masks import MaskMixin
 from nlp_adv.training.passes import StockPasses, loss_scale
+from nlp_adv.training.recompiles import RecompileAlarm
 from nlp_adv.training.records import (
     ConstantPredictionAlarm,
     StepLog,
@@ -97,6 +98,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
     def _reset(self) -> None:
         self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
+        self._recompiles = RecompileAlarm()
         self._beginning = Beginning(self)
         self._memory = Memory()
         self._micro_batch = (-1, 0)
@@ -136,6 +138,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             with self._steps.of_a_run():
                 output = super().train(*args, **kwargs)
             self._alarm.check()
+            self._recompiles.check()
             self._steps.alarm.check(self.state.global_step)
             self._steps.alarm.check_weights()
             self._beginning.check_end(self._schedule)
@@ -199,6 +202,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             for key, value in averages.items():
                 logs[key] = self.accelerator.reduce(value, "mean").item()
             self._alarm.check()
+            self._recompiles.check()
             if not self._warned_of_resolution and "delta_relative" in logs:
                 self._warned_of_resolution = warn_if_below_resolution(
                     logs["delta_relative"], self._embedding_dtype
