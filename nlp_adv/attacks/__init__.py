@@ -5,6 +5,7 @@ result = FGSM(8 / 255)(Pixels(model, mean, std), x, y)
 """
 
 from nlp_adv.attacks.apgd import APGD
+from nlp_adv.attacks.apgd_t import APGDT
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.bisection import Bisection
 from nlp_adv.attacks.carlini_wagner import CarliniWagner
@@ -20,6 +21,7 @@ from nlp_adv.attacks.result import AttackResult, summary_table
 
 __all__ = [
     "APGD",
+    "APGDT",
     "FGM",
     "FGSM",
     "PGD",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
-from nlp_adv.attacks.losses import LOSSES, Loss, check_loss
+from nlp_adv.attacks.losses import LOSSES, Loss, RowLoss, check_loss
 from nlp_adv.attacks.region import Region, check_ball, finite_rows, norm_name, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows, Standing
@@ -87,7 +87,7 @@ class APGD(Attack):
 
     def run(self, rows: Rows) -> AttackResult:
         """The attack on examples, in a quiet model; no step on images waits for the device."""
-        trace, standing = Trace(rows, LOSSES[self.loss]), Standing(rows)
+        trace, standing = Trace(rows, self._climbed(rows)), Standing(rows)
         region, marks = region_of(rows, self.ball, self.unit), checkpoints(self.steps)
         start = region.start(self.seed) if self.random_start else rows.clean
         here, logits = self._look(rows, start)
@@ -120,9 +120,13 @@ class APGD(Attack):
             trace.looked(standing.index)  # at the last point
         return trace.result(self.name, standing.end(found.at))
 
+    def _climbed(self, rows: Rows) -> RowLoss:
+        """What is climbed by these examples."""
+        return LOSSES[self.loss]
+
     def _look(self, rows: Rows, at: Tensor, *, last: bool = False) -> tuple[_Point, Tensor]:
         """What the model says there, and its logits; at the last point without a gradient."""
-        loss = LOSSES[self.loss]
+        loss = self._climbed(rows)
         if last:
             with torch.no_grad():
                 logits = rows.logits(at)

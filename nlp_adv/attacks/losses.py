@@ -57,9 +57,31 @@ def dlr(logits: Tensor, labels: Tensor, towards: bool = False) -> Tensor:
             f"The dlr loss compares {needed} classes and the model has {logits.shape[1]}; use "
             f'loss="margin".'
         )
+    return margin(logits, labels, towards) / _spread(logits, needed)
+
+
+def led(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+    """From the right classes to one wrong class each, in units of the logits' own spread.
+
+        (z_t − z_y) / (z_π1 − ½(z_π3 + z_π4)),   of fewer than 4 classes  z_t − z_y
+
+    It is Croce and Hein's eq. (7), of an attack that is told the right class y and the wrong class
+    t that it is to try.
+
+    Args:
+        logits: (B, C).
+        labels: y, (B,).
+        goals: t, (B,).
+    """
+    gap = logits.gather(1, goals[:, None]) - logits.gather(1, labels[:, None])
+    return gap.squeeze(1) / (_spread(logits, 4) if logits.shape[1] >= 4 else 1)
+
+
+def _spread(logits: Tensor, classes: int) -> Tensor:
+    """z_π1 less z_π3, or of 4 classes less ½(z_π3 + z_π4)."""
     ordered = logits.sort(dim=1, descending=True).values
-    spread = ordered[:, 0] - (ordered[:, 2:4].mean(1) if towards else ordered[:, 2])
-    return margin(logits, labels, towards) / spread.clamp_min(torch.finfo(logits.dtype).tiny)
+    spread = ordered[:, 0] - ordered[:, 2:classes].mean(1)
+    return spread.clamp_min(torch.finfo(logits.dtype).tiny)
 
 
 LOSSES: dict[str, RowLoss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

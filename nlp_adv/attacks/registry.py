@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nlp_adv.attacks.apgd import APGD
+from nlp_adv.attacks.apgd_t import APGDT
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.bisection import Bisection
 from nlp_adv.attacks.carlini_wagner import CarliniWagner
@@ -106,6 +107,9 @@ ATTACKS: dict[str, Callable[[Settings], Attack]] = {
     "pgd": lambda s: s.pgd(),
     "mi-fgsm": lambda s: s.pgd(random_start=False, momentum=1.0),
     "apgd": _apgd,
+    "apgd-t": lambda s: APGDT(
+        s.ball, s.steps, random_start=s.restarts > 1, seed=s.seed, unit=s.unit
+    ),
     "noise": lambda s: Noise(s.ball, seed=s.seed, unit=s.unit),
     "deepfool": _deepfool,
     "cw": lambda s: CarliniWagner(s.cw_steps, s.cw_step_size, s.cw_search_steps),

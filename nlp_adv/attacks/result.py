@@ -27,7 +27,8 @@ class AttackResult:
         clean_confidences, confidences: (B,), the probability of that answer.
         label_confidences: (B,), the probability of the label on adv.
         losses: (S+1, B), the attack's own loss at every point that it took a gradient at, and at
-            last at adv; nan where an example was left in peace.
+            last at adv; nan where an example was left in peace. Of an attack that takes no
+            gradient, or consists of other attacks, it is the loss at x, and at adv.
         norms_along: (S+1, B), ‖δ‖₂ beside them.
         first_steps: (B,), ‖Δx‖∞ of the attack's first step.
         gradient_passes: (B,), gradients taken of an example.

@@ -69,6 +69,16 @@ class Trace:
         self._losses.append(self._line(losses, at))
         self._norms.append(self._line(_length(point - self._rows.clean[at]), at))
 
+    def begin(self) -> None:
+        """The loss without attack, of an attack that takes no gradient there itself.
+
+        Cost: as `clean_logits`.
+        """
+        rows = self._rows
+        losses = self._loss(self.clean_logits(), rows.y, rows.towards)
+        self._losses.append(losses.detach())
+        self._norms.append(_length(torch.zeros_like(rows.clean)))
+
     def looked(self, places: Tensor | None = None) -> None:
         """One forward pass of examples, all without places."""
         self._forwards[self._at(places)] += 1

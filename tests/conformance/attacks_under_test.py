@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nlp_adv.attacks import (
     APGD,
+    APGDT,
     FGM,
     FGSM,
     PGD,
@@ -42,6 +43,8 @@ ATTACKS: dict[str, Attack] = {
     "mi-fgsm": PGD(linf, 0.3, 4, random_start=False, momentum=1.0),
     "apgd-linf": APGD(linf, 6, "margin"),
     "apgd-l2": APGD(l2, 6, random_start=True),
+    "apgd-t-linf": APGDT(linf, 6),
+    "apgd-t-l2": APGDT(l2, 6, random_start=True),
     "deepfool-l2": DeepFool(steps=6),
     "deepfool-linf": DeepFool("linf", steps=6),
     "cw": CarliniWagner(steps=20, search_steps=2, initial_constant=1.0, step_size=0.2),
@@ -180,8 +183,8 @@ TARGETS = [
 
 # What runs by default: every attack on pixels, some of each kind at the other sites.
 ELSEWHERE = {
-    "embeddings": ("fgm-l1", "pgd-l2", "apgd-linf", "deepfool-l2", "cw", "noise-linf"),
-    "layer": ("pgd-linf", "adam-l2", "bisection"),
+    "embeddings": ("fgm-l1", "pgd-l2", "apgd-linf", "apgd-t-l2", "deepfool-l2", "cw", "noise-linf"),
+    "layer": ("pgd-linf", "apgd-t-linf", "adam-l2", "bisection"),
 }
 
 
