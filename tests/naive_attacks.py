@@ -219,3 +219,114 @@ def optimizer_attack(model, x, y, optimizer, lr, steps, epsilon=None, **options)
                 adv.copy_(x + project_l2(adv - x, epsilon))
             adv.clamp_(0, 1)
     return adv.detach()
+
+
+def led(logits, y, goal):
+    """The targeted dlr of a wrong class, by an attack that knows the right one."""
+    first, _, third, fourth = sorted(logits[0], reverse=True)[:4]
+    return (logits[0, goal] - logits[0, int(y)]) / (first - (third + fourth) / 2)
+
+
+def apgd_t(model, x, y, epsilon, steps, norm, classes):
+    """The likeliest wrong classes in turn; where none fools, the least probable right class."""
+    order = [int(k) for k in model(x)[0].argsort(descending=True) if int(k) != int(y)]
+    ends = [x]
+    for goal in order[:classes]:
+        ends.append(
+            apgd(model, x, y, epsilon, steps, norm, lambda logits, y, g=goal: led(logits, y, g))
+        )
+        if int(model(ends[-1]).argmax()) != int(y):
+            return ends[-1]
+    return min(ends, key=lambda end: float(model(end).detach().softmax(1)[0, int(y)]))
+
+
+def square(model, x, y, epsilon, queries, norm, stream, share=0.8):
+    """Algorithms 1 to 3; the stream gives the random numbers, in the order of the package."""
+
+    def uniform(count):
+        return torch.rand(count, generator=stream, dtype=torch.float64).tolist()
+
+    def sign(number):
+        return -1.0 if number < 0.5 else 1.0
+
+    def mound(rows, columns):
+        found = torch.zeros(rows, columns, dtype=torch.float64)
+        for i in range(rows):
+            for j in range(columns):
+                far = max(abs(i - rows // 2), abs(j - columns // 2))
+                for k in range(far, max(rows // 2, columns // 2) + 1):
+                    found[i, j] += 1 / (k + 1) ** 2
+        return found / found.norm() if rows else found
+
+    def profile(side):
+        half = side // 2
+        found = torch.cat([mound(half, side), -mound(side - half, side)])
+        return found / found.norm()
+
+    _, c, h, w = x.shape
+    delta = torch.zeros_like(x)
+    if norm == "linf":
+        numbers = uniform(c * w)
+        for i in range(c):
+            for j in range(w):
+                delta[0, i, :, j] = epsilon * sign(numbers[i * w + j])
+    else:
+        side = min(h, w) // 5
+        down, across = h // side, w // side
+        numbers = torch.tensor(uniform((c + 1) * down * across)).view(c + 1, down, across)
+        top, left = (h - side * down) // 2, (w - side * across) // 2
+        for r in range(down):
+            for s in range(across):
+                tile = profile(side).T if numbers[c, r, s] < 0.5 else profile(side)
+                a, b = top + r * side, left + s * side
+                for i in range(c):
+                    delta[0, i, a : a + side, b : b + side] = tile * sign(numbers[i, r, s])
+        delta = epsilon * delta / delta.norm()
+    best, value = None, -math.inf
+    for query in range(queries + 1):
+        if query == 0:
+            candidate = (x + delta).clamp(0, 1)
+        else:
+            p = share
+            for mark in (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000):
+                p /= 2 if (query - 1) / queries * 10000 > mark else 1
+            side = max(1, round(math.sqrt(p * h * w)))
+            if norm == "l2":
+                side = max(3, side if side % 2 else side + 1)
+            side = min(side, h, w)
+            numbers = uniform(5 + c)
+            one, two = (
+                (
+                    int(numbers[k] * (h - side + 1)),
+                    int(numbers[k + 1] * (w - side + 1)),
+                )
+                for k in (0, 2)
+            )
+            first = (slice(one[0], one[0] + side), slice(one[1], one[1] + side))
+            second = (slice(two[0], two[0] + side), slice(two[1], two[1] + side))
+            delta = best - x
+            if norm == "linf":
+                for i in range(c):
+                    delta[0, i][first] += 2 * epsilon * sign(numbers[5 + i])
+                candidate = (x + delta.clamp(-epsilon, epsilon)).clamp(0, 1)
+            else:
+                unused = max(epsilon**2 - float(delta.norm()) ** 2, 0.0)
+                for i in range(c):
+                    there = torch.zeros(h, w, dtype=torch.bool)
+                    there[first] = there[second] = True
+                    mass = math.sqrt(float(delta[0, i][there].norm()) ** 2 + unused / c)
+                    shape = profile(side).T if numbers[4] < 0.5 else profile(side)
+                    old = delta[0, i][first]
+                    new = sign(numbers[5 + i]) * shape
+                    if old.norm() > 0:
+                        new = new + old / old.norm()
+                    delta[0, i][second] = 0
+                    delta[0, i][first] = mass * new / new.norm()
+                candidate = (x + delta).clamp(0, 1)
+        with torch.no_grad():
+            logits = model(candidate)
+        if int(logits.argmax()) != int(y):
+            return candidate
+        if float(margin(logits, y)) > value:
+            best, value = candidate, float(margin(logits, y))
+    return best

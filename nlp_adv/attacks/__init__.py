@@ -7,6 +7,7 @@ result = FGSM(8 / 255)(Pixels(model, mean, std), x, y)
 from nlp_adv.attacks.apgd import APGD
 from nlp_adv.attacks.apgd_t import APGDT
 from nlp_adv.attacks.attack import Attack
+from nlp_adv.attacks.auto import AutoAttack
 from nlp_adv.attacks.bisection import Bisection
 from nlp_adv.attacks.carlini_wagner import CarliniWagner
 from nlp_adv.attacks.comparison import Comparison, compare
@@ -18,6 +19,7 @@ from nlp_adv.attacks.noise import Noise
 from nlp_adv.attacks.optimizer import OptimizerAttack
 from nlp_adv.attacks.pgd import PGD
 from nlp_adv.attacks.result import AttackResult, summary_table
+from nlp_adv.attacks.square import Square
 
 __all__ = [
     "APGD",
@@ -27,6 +29,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "AutoAttack",
     "Bisection",
     "CarliniWagner",
     "Comparison",
@@ -35,6 +38,7 @@ __all__ = [
     "Measured",
     "Noise",
     "OptimizerAttack",
+    "Square",
     "compare",
     "ladder",
     "summary_table",

@@ -91,6 +91,14 @@ class Region(ABC):
         """A step in the attack's unit, as the point measures it."""
         return step_size * self.unit
 
+    def streams(self, seed: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
+        """Random numbers of each example's own, which begin with its content and the seed."""
+        found = []
+        for content in self.examples.view.contents():
+            digest = hashlib.blake2b(content, digest_size=7, salt=str(seed).encode()[:16]).digest()
+            found.append(torch.Generator(device).manual_seed(int.from_bytes(digest, "big")))
+        return found
+
     def _check_finite(self) -> None:
         if not torch.isfinite(torch.as_tensor(self.ball.epsilon)).all():
             raise UserError("A random start needs a finite radius; use random_start=False.")
@@ -98,13 +106,10 @@ class Region(ABC):
     def _drawn(self, seed: int) -> Tensor:
         """A δ uniform in the unit ball for each example, drawn from what it consists of."""
         unit = with_epsilon(self.ball, 1.0)
-        drawn = []
-        rows = zip(self.examples.view.contents(), self.examples.mask, strict=True)
-        for place, (content, mask) in enumerate(rows):
-            digest = hashlib.blake2b(content, digest_size=7, salt=str(seed).encode()[:16]).digest()
-            generator = torch.Generator(mask.device).manual_seed(int.from_bytes(digest, "big"))
+        drawn, masks = [], self.examples.mask
+        for place, generator in enumerate(self.streams(seed, masks.device)):
             own = rows_of(unit, torch.tensor([place]))
-            drawn.append(self._sample(own, mask, generator))
+            drawn.append(self._sample(own, masks[place], generator))
         return torch.cat(drawn)
 
     def _sample(self, unit: Ball, mask: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nlp_adv.attacks.apgd import APGD
 from nlp_adv.attacks.apgd_t import APGDT
 from nlp_adv.attacks.attack import Attack
+from nlp_adv.attacks.auto import AutoAttack
 from nlp_adv.attacks.bisection import Bisection
 from nlp_adv.attacks.carlini_wagner import CarliniWagner
 from nlp_adv.attacks.deepfool import DeepFool
@@ -16,6 +17,7 @@ from nlp_adv.attacks.losses import Loss
 from nlp_adv.attacks.noise import Noise
 from nlp_adv.attacks.pgd import PGD
 from nlp_adv.attacks.region import norm_name
+from nlp_adv.attacks.square import Square
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, Unit
 
@@ -32,6 +34,7 @@ class Settings:
         shorten: whether PGD's steps shorten.
         loss: what is climbed.
         restarts: starts; with more than one, APGD begins at random.
+        queries: of Square, alone and in AutoAttack.
         seed: of whatever is random.
         targeted: whether a class is to be reached.
         cw_steps, cw_step_size, cw_search_steps: of Carlini and Wagner's attack.
@@ -44,6 +47,7 @@ class Settings:
     shorten: bool = False
     loss: Loss = "cross_entropy"
     restarts: int = 1
+    queries: int = 5000
     seed: int = 0
     targeted: bool = False
     cw_steps: int = 200
@@ -111,6 +115,8 @@ ATTACKS: dict[str, Callable[[Settings], Attack]] = {
         s.ball, s.steps, random_start=s.restarts > 1, seed=s.seed, unit=s.unit
     ),
     "noise": lambda s: Noise(s.ball, seed=s.seed, unit=s.unit),
+    "square": lambda s: Square(s.ball, s.queries, seed=s.seed, unit=s.unit),
+    "auto": lambda s: AutoAttack(s.ball, s.steps, queries=s.queries, seed=s.seed, unit=s.unit),
     "deepfool": _deepfool,
     "cw": lambda s: CarliniWagner(s.cw_steps, s.cw_step_size, s.cw_search_steps),
     "smallest-pgd": lambda s: Bisection(s.pgd(random_start=False)),

@@ -90,11 +90,13 @@ class EmbeddingArguments:
     embedding_attacks: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd and noise at the "
-            "same radii; deepfool, cw and smallest-pgd, which look for each text's robust radius, "
-            "the smallest δ that changes its answer."
+            "help": "Further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd, apgd-t, square, "
+            "auto (the last three in turn) and noise at the same radii; deepfool, cw and "
+            "smallest-pgd, which look for each text's robust radius, the smallest δ that changes "
+            "its answer."
         },
     )
+    embedding_queries: int = flag("Forward passes of square, alone and in auto.", 1000)
     embedding_site: str | None = flag(
         "Where these attacks add δ instead of the word embeddings: layer:NAME (the output of any "
         "module, such as layer:bert.encoder.layer.3), embedding:NAME, or several with commas."
@@ -153,6 +155,7 @@ class EmbeddingArguments:
             shorten=True,
             loss="margin",
             restarts=self.embedding_restarts,
+            queries=self.embedding_queries,
         )
         for name in dict.fromkeys(self.embedding_attacks):
             attack = build_attack(name, settings)

@@ -21,11 +21,13 @@ from nlp_adv.attacks import (
     PGD,
     Attack,
     AttackResult,
+    AutoAttack,
     Bisection,
     CarliniWagner,
     DeepFool,
     Noise,
     OptimizerAttack,
+    Square,
 )
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 from nlp_adv.sites import EmbeddingSite, LayerSite
@@ -51,8 +53,13 @@ ATTACKS: dict[str, Attack] = {
     "adam-l2": OptimizerAttack(torch.optim.Adam, 0.1, 5, ball=l2),
     "noise-l2": Noise(l2, draws=4),
     "noise-linf": Noise(linf, draws=4),
+    "square-linf": Square(linf, 40),
+    "square-l2": Square(l2, 40),
+    "auto-linf": AutoAttack(linf, 4, 2, 4),
+    "auto-l2": AutoAttack(l2, 4, 2, 4),
     "bisection": Bisection(PGD(l2, 2.0, 3, random_start=False, loss="margin", shorten=True), 3),
 }
+BLACK_BOX = [name for name in ATTACKS if "noise" in name or "square" in name]
 CLIMBING = [name for name in ATTACKS if "noise" not in name]
 TARGETED = [name for name in ATTACKS if "deepfool" not in name]
 ORDER = {"LInfBall": torch.inf, "L2Ball": 2, "L1Ball": 1}
@@ -183,8 +190,17 @@ TARGETS = [
 
 # What runs by default: every attack on pixels, some of each kind at the other sites.
 ELSEWHERE = {
-    "embeddings": ("fgm-l1", "pgd-l2", "apgd-linf", "apgd-t-l2", "deepfool-l2", "cw", "noise-linf"),
-    "layer": ("pgd-linf", "apgd-t-linf", "adam-l2", "bisection"),
+    "embeddings": (
+        "fgm-l1",
+        "pgd-l2",
+        "apgd-linf",
+        "apgd-t-l2",
+        "deepfool-l2",
+        "cw",
+        "noise-linf",
+        "square-l2",
+    ),
+    "layer": ("pgd-linf", "apgd-t-linf", "adam-l2", "bisection", "square-linf", "auto-linf"),
 }
 
 

@@ -1,0 +1,86 @@
+"""AutoAttack: three attacks without settings, each on what those before it left.
+
+Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks", ICML 2020, https://arxiv.org/abs/2003.01690, section 6. An example is
+robust where it withstands all of
+
+    APGD on the cross entropy,  APGD-T,  Square
+
+in this order. The first two follow gradients of different losses; the last asks for none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nlp_adv.attacks.apgd import APGD
+from nlp_adv.attacks.apgd_t import APGDT
+from nlp_adv.attacks.attack import Attack
+from nlp_adv.attacks.in_turn import in_turn
+from nlp_adv.attacks.region import norm_name
+from nlp_adv.attacks.result import AttackResult
+from nlp_adv.attacks.rows import Rows
+from nlp_adv.attacks.square import Square
+from nlp_adv.perturbation import Ball, Unit
+
+
+@dataclass(frozen=True)
+class AutoAttack(Attack):
+    """APGD, APGD-T and Square, each on the examples that still stand.
+
+        AutoAttack(LInfBall(8 / 255))(Pixels(model, mean, std), x, y)
+        AutoAttack(L2Ball(0.05), unit="relative")(model, batch)
+
+    What speaks against a number of the authors' (a model that answers at random, probabilities
+    instead of logits, gradients of 0, a search without gradients that finds more) is checked by
+    `masking_checks`, for every attack. On a model that cannot be differentiated the attacks that
+    need gradients are left out, with a warning, and Square remains.
+
+    Args:
+        ball: `LInfBall` or `L2Ball`, its radius in the unit, one or one an example.
+        steps: K of both APGDs.
+        classes: that APGD-T tries.
+        queries: of Square.
+        seed: of random starts and of Square's search.
+        unit: of the radius; see `PGD`.
+
+    Deviations: without FAB, whose place is before Square. Random starts are uniform in the ball. Attacks on embeddings
+    and layers are those attacks' own, see `Square`. A target is tried by all, APGD-T knowing one
+    class then. An example that nothing fools ends where the model is least sure of the right class.
+
+    Cost: of an example that nothing fools K·(1 + `classes`) gradients, as many forward passes as
+    that and `queries` more, and some twenty to say what came of it.
+    """
+
+    ball: Ball
+    steps: int = 100
+    classes: int = 9
+    queries: int = 5000
+    seed: int = 0
+    unit: Unit = "absolute"
+
+    def __post_init__(self) -> None:
+        assert self.attacks  # each refuses what it has no use for
+
+    @property
+    def name(self) -> str:
+        """auto-linf or auto-l2."""
+        return f"auto-{norm_name(self.ball)}"
+
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        """In their order."""
+        unit, seed = self.unit, self.seed
+        return (
+            APGD(self.ball, self.steps, random_start=True, seed=seed, unit=unit),
+            APGDT(self.ball, self.steps, self.classes, random_start=True, seed=seed, unit=unit),
+            Square(self.ball, self.queries, seed=seed, unit=unit),
+        )
+
+    def run(self, rows: Rows) -> AttackResult:
+        """The attack on examples, in a quiet model."""
+        return in_turn(self.name, rows, self._in_order, blind=True)
+
+    def _in_order(self, rows: Rows) -> Iterator[Attack]:
+        return iter(self.attacks)
