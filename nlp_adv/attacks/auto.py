@@ -32,9 +32,8 @@ class AutoAttack(Attack):
         AutoAttack(LInfBall(8 / 255))(Pixels(model, mean, std), x, y)
         AutoAttack(L2Ball(0.05), unit="relative")(model, batch)
 
-    What speaks against a number of the authors' (a model that answers at random, probabilities
-    instead of logits, gradients of 0, a search without gradients that finds more) is checked by
-    `masking_checks`, for every attack. On a model that cannot be differentiated the attacks that
+    The authors' warnings (a model that answers at random, probabilities instead of logits, gradients
+    of 0) are among `masking_checks`, which look for noise that fools more than gradients do. On a model that cannot be differentiated the attacks that
     need gradients are left out, with a warning, and Square remains.
 
     Args:
@@ -45,9 +44,9 @@ class AutoAttack(Attack):
         seed: of random starts and of Square's search.
         unit: of the radius; see `PGD`.
 
-    Deviations: without FAB, whose place is before Square. Random starts are uniform in the ball. Attacks on embeddings
-    and layers are those attacks' own, see `Square`. A target is tried by all, APGD-T knowing one
-    class then. An example that nothing fools ends where the model is least sure of the right class.
+    Deviations: without FAB, whose place is before Square. Random starts are
+    uniform in the ball. A target is tried by all, and is the only class of APGD-T then. An example
+    that nothing fools ends where the model is least sure of the right class.
 
     Cost: of an example that nothing fools K·(1 + `classes`) gradients, as many forward passes as
     that and `queries` more, and some twenty to say what came of it.

@@ -124,13 +124,14 @@ class Squares(Windows):
         signs = self._signs(numbers[:, 5:]).view(b, c, 1, 1)
         down, across = self._places(side, numbers[:, :2])
         inside, beside = (
-            _within(side, *self._places(side, numbers[:, place : place + 2])) for place in (0, 2)
+            _within(side, *self._places(side, numbers[:, at : at + 2])) for at in (0, 2)
         )
         profile = torch.ones(side, side) if flat else _profile(side)
         profile = profile.to(signs)
         down, across = (one.clamp(0, side - 1) for one in (down, across))
-        laid = [one[down[:, :, None], across[:, None, :]] for one in (profile.T, profile)]
-        shape = torch.where(numbers[:, 4].view(-1, 1, 1) < 0.5, *laid)[:, None]
+        place = (down[:, :, None], across[:, None, :])
+        lying, upright = profile.T[place], profile[place]
+        shape = torch.where(numbers[:, 4].view(-1, 1, 1) < 0.5, lying, upright)[:, None]
         return Proposal(
             self._point(inside),
             self._point(signs * torch.where(inside, shape, 0.0)),
@@ -220,8 +221,9 @@ def _within(side: int, down: Tensor, across: Tensor) -> Tensor:
 def _profile(side: int) -> Tensor:
     """η: a mound and a pit beside it, ‖η‖ = 1, (side, side)."""
     upper = side // 2
-    whole = torch.cat([_mound(upper, side), -_mound(side - upper, side)])
-    return whole / whole.norm()
+    whole: Tensor = torch.cat([_mound(upper, side), -_mound(side - upper, side)])
+    whole /= whole.norm()
+    return whole
 
 
 def _mound(rows: int, columns: int) -> Tensor:
@@ -232,5 +234,6 @@ def _mound(rows: int, columns: int) -> Tensor:
     terms = 1 / torch.arange(1, reach + 1, dtype=torch.float64) ** 2
     tails = terms.flip(0).cumsum(0).flip(0)
     down, across = ((torch.arange(n) - n // 2).abs() for n in (rows, columns))
-    mound = tails[torch.maximum(down[:, None], across[None, :])]
-    return mound / mound.norm()
+    mound: Tensor = tails[torch.maximum(down[:, None], across[None, :])]
+    mound /= mound.norm()
+    return mound
