@@ -113,7 +113,7 @@ class Square(Attack):
     def _share(self, query: int) -> float:
         """p at a query, the first being 1."""
         done = (query - 1) / self.queries
-        return self.share * 0.5 ** float(sum(done > mark for mark in _HALVED))
+        return self.share / (1 << sum(done > mark for mark in _HALVED))
 
 
 def _flat(region: Region) -> bool:
