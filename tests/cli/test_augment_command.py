@@ -26,7 +26,8 @@ def test_what_fooled_is_added_and_trained_on(reader, files, work):
     added = rows[len(there) :]
     assert added
     assert f"{len(rows)} rows, {len(added)} of them adversarial" in run.out
-    records = {record.found.adversarial: record for record in read_records(work / "out" / "records.jsonl")}
+    file = work / "out" / "records.jsonl"
+    records = {record.found.adversarial: record for record in read_records(file)}
     for row in added:
         record = records[row["text"]]
         assert (record.outcome, row["added_by"]) == ("fooled", "deepwordbug")
