@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import BRIEF, SPLITS, call
 from datasets import Dataset
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification, DataCollatorWithPadding
 
 from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.methods import METHODS, build
@@ -30,7 +30,7 @@ def parts(files):
 
 def said(parts, method, *, special: bool = False, embedding: str | None = None) -> str | None:
     training = SimpleNamespace(adv_exclude_special_tokens=special, adv_embedding=embedding)
-    return radius_in_words(method, *parts, training)
+    return radius_in_words(method, *parts, training, DataCollatorWithPadding(parts[1]))
 
 
 def norms(parts, order: float, *, special: bool = False) -> list[float]:
