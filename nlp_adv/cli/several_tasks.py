@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -37,6 +38,7 @@ from nlp_adv.data.several import (
 )
 from nlp_adv.data.text import TextData
 from nlp_adv.errors import UserError
+from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.training.several import (
     Scores,
     compute_several,
@@ -252,6 +254,27 @@ class CausalTask(SeveralTask):
     def tokenized(cls, data: TextData, tokenizer: Any, length: int) -> dict[str, Dataset]:
         """With the tokens themselves for labels."""
         return tokenized_words(data, tokenizer, length)
+
+    def check_fits(self, model: PreTrainedModel, arguments: TrainArguments) -> None:
+        """Beside what every text needs: no answer of the model sees the token it is about.
+
+        An encoder loads as a language model as well, and reads the next token off its input.
+        """
+        super().check_fits(model, arguments)
+        ids = next((ids for ids in self.splits["train"]["input_ids"] if len(ids) > 1), None)
+        if ids is None:
+            raise UserError("No training text has two tokens, so that there is none to predict.")
+        other = [*ids[:-1], 0 if ids[-1] else 1]
+        rows = [{"input_ids": ids}, {"input_ids": other}]
+        batch = self.processor.pad(rows, return_tensors="pt").to(model.device)
+        with evaluating(model), torch.no_grad():
+            first, second = model(**batch).logits[:, :-1].float()
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-3):
+            raise UserError(
+                f"{type(model).__name__} sees the tokens that it is to predict (its answers change "
+                f"with later ones), so that its perplexity would mean nothing; give a model that "
+                f"reads from left to right, such as GPT-2."
+            )
 
     def labels(self, split: str) -> list[Any]:
         """None; as many as there are rows."""

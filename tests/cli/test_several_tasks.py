@@ -212,6 +212,14 @@ class TestRefusals:
         run = typed(command, model_name_or_path="labels", **texts)
         refused(run, "yes or no", "--task multi-label", command=command)
 
+    def test_an_encoder_is_no_language_model(self, tasks, files, work):
+        """It loads as one, and reads the next token off its input."""
+        given = {**tasks["causal-lm"], "model_name_or_path": files["model_name_or_path"]}
+        run = call(**given, **BRIEF, output_dir="out")
+        assert run.code == 2
+        assert "sees the tokens that it is to predict" in run.err.splitlines()[-1]
+        assert not (work / "out" / "config.json").exists()
+
     def test_there_is_no_demo(self, work):
         refused(call(task="causal-lm"), "The demo classifies sentences")
 
