@@ -94,6 +94,14 @@ class ReportArguments:
     compare_plain: bool = flag(
         "Train without attack from the same initialisation as well, for the table.", False
     )
+    keep_at: list[float] = field(
+        default_factory=list,
+        metadata={
+            "help": "Keep the model as it is after these shares of the training too, such as 0.25 "
+            "0.5, in OUTPUT_DIR/at-SHARE: less trained models, to compare others with at equal "
+            "clean accuracy."
+        },
+    )
     overwrite_output_dir: bool = flag("Write over another run in --output_dir.", False)
 
     zero_is_unwatched: ClassVar[bool] = False
@@ -103,6 +111,8 @@ class ReportArguments:
         watched = [] if self.watch_epsilon is None else [self.watch_epsilon]
         if self.zero_is_unwatched and watched == [0]:
             watched = []
+        if wrong := [share for share in self.keep_at if not 0 < share < 1]:
+            raise UserError(f"--keep_at takes shares between 0 and 1, not {wrong[0]:g}.")
         check_radii("attack_epsilons", self.attack_epsilons)
         check_radii("watch_epsilon", watched)
         try:

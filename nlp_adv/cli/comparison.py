@@ -84,8 +84,10 @@ def _check(cells: Sequence[Cell]) -> None:
     trained: set[Path] = set()
     tasks: dict[str, Task] = {}
     for cell in cells:
-        if cell.control and not cell.trained and cell.model not in trained:
+        if cell.control and not cell.trained and cell.run not in trained:
             raise _without_model(cell, cell.control)
+        if cell.trained and not cell.model.exists():
+            raise _without_state(cell)
         try:
             if not cell.control and not cell.trained:
                 _check_training(parse(cell.train_flags), tasks)
@@ -93,7 +95,7 @@ def _check(cells: Sequence[Cell]) -> None:
                 evaluate.check(cell.attack_flags)
         except UserError as error:
             raise UserError(f"Nothing was run, since {cell.title} cannot be: {error}") from error
-        trained.add(cell.model)
+        trained.add(cell.run)
 
 
 def _check_training(arguments: TrainArguments, tasks: dict[str, Task]) -> None:
@@ -110,13 +112,15 @@ def _run(cell: Cell) -> bool:
     """Train and evaluate what is missing; False if another process is at it."""
     baseline, control = cell.baseline, cell.control
     try:
-        with alone_in(cell.model.parent):
+        with alone_in(cell.run.parent):
             if not cell.trained and control:
                 raise _without_model(cell, control)
             if not cell.trained:
-                shutil.rmtree(cell.model, ignore_errors=True)  # begun and not finished
+                shutil.rmtree(cell.run, ignore_errors=True)  # begun and not finished
                 _say(cell, "train", cell.train_flags)
                 train.main(cell.train_flags)
+            if not cell.model.exists():
+                raise _without_state(cell)
             if not cell.evaluated:
                 _say(cell, "evaluate", cell.attack_flags)
                 transfer = load(baseline.folder).records if baseline else ()
@@ -131,6 +135,13 @@ def _without_model(cell: Cell, control: Control) -> UserError:
     return UserError(f"{cell.title} needs the model of {control.of}: run that method first.")
 
 
+def _without_state(cell: Cell) -> UserError:
+    return UserError(
+        f"{cell.title} needs {cell.model}, which its training did not keep: it was run without "
+        f"this control, or for fewer steps. Remove {cell.run} to train it again."
+    )
+
+
 def _say(cell: Cell, command: str, flags: list[str]) -> None:
     print(f"\n=== {cell.title}\n{command_line(command, flags)}", file=sys.stderr, flush=True)
 
@@ -142,7 +153,10 @@ def _report(recipe: Recipe, folder: Path, command: str) -> None:
         if cell.evaluated:
             evaluation = load(cell.folder)
             evaluations.append(evaluation)
-            results.append(ModelResult.of(evaluation, cell.method, cell.seed, cell.training))
+            result = ModelResult.of(
+                evaluation, cell.method, cell.seed, cell.training, plain=cell.plain
+            )
+            results.append(result)
     if not results:
         raise UserError(f"{folder} holds no finished cell yet; run the recipe first.")
     report = one_report(

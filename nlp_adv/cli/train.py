@@ -25,6 +25,7 @@ from nlp_adv.folders import write_whole
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.beginning import check_logs, unknown_metric
 from nlp_adv.training.callbacks import RobustnessCallback
+from nlp_adv.training.on_the_way import KeptOnTheWay
 from nlp_adv.training.records import run_description
 from nlp_adv.training.refusals import check_model
 from nlp_adv.training.trainer import AdversarialTrainer
@@ -145,6 +146,8 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     if report.watch_epsilon and arguments.trains:
         evaluator = task.evaluator(report, training)
         trainer.add_callback(RobustnessCallback(trainer, evaluator))
+    if report.keep_at and arguments.trains:
+        trainer.add_callback(KeptOnTheWay(trainer, report.keep_at))
     seconds = None
     if arguments.trains:
         announce(training, schedule.method)

@@ -10,6 +10,7 @@ from typing import Any
 
 from nlp_adv.experiments.recipe import Control, Recipe
 from nlp_adv.robustness.saved import HEADER
+from nlp_adv.training.on_the_way import folder_at
 from nlp_adv.training.records import REPORT_NAME
 
 # What a training's report holds beside how the model was trained.
@@ -30,14 +31,14 @@ class Cell:
         recipe: to which it belongs.
         method, seed: of the training.
         folder: of the cell.
-        model: of its weights: another cell's for a control.
+        run: of the training that made its model: another cell's for a control.
     """
 
     recipe: Recipe
     method: str
     seed: int
     folder: Path
-    model: Path
+    run: Path
 
     @property
     def title(self) -> str:
@@ -51,9 +52,21 @@ class Cell:
         return own if isinstance(own, Control) else None
 
     @property
+    def model(self) -> Path:
+        """The folder of its weights: the run's last, or those on the way there."""
+        at = None if self.control is None else self.control.at
+        return self.run if at is None else folder_at(self.run, at)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its model was trained without perturbation, and answers as it was trained to."""
+        sharpened = self.control is not None and self.control.logits_times != 1
+        return self.training["method"] == "none" and not sharpened
+
+    @property
     def trained(self) -> bool:
-        """Whether the weights are there, whole: the report is written last."""
-        return (self.model / REPORT_NAME).exists()
+        """Whether the run is there, whole: the report is written last."""
+        return (self.run / REPORT_NAME).exists()
 
     @property
     def evaluated(self) -> bool:
@@ -67,8 +80,10 @@ class Cell:
     @property
     def training(self) -> dict[str, Any]:
         """How the cell's model was trained, as its run wrote it down."""
-        content = json.loads((self.model / REPORT_NAME).read_text(encoding="utf-8"))
-        return {key: value for key, value in content["runs"][-1].items() if key not in _MEASURED}
+        content = json.loads((self.run / REPORT_NAME).read_text(encoding="utf-8"))
+        own = {} if self.control is None else {k: v for k, v in vars(self.control).items() if v}
+        run = content["runs"][-1]
+        return {key: value for key, value in run.items() if key not in _MEASURED} | own
 
     @property
     def baseline(self) -> Cell | None:
@@ -80,7 +95,7 @@ class Cell:
     @property
     def train_flags(self) -> list[str]:
         """The command line after `nlp-adv train`."""
-        return self.recipe.train_flags(self.method, self.seed, self.model)
+        return self.recipe.train_flags(self.method, self.seed, self.run)
 
     @property
     def attack_flags(self) -> list[str]:
@@ -99,5 +114,5 @@ def cells_of(
         for name in methods or recipe.methods:
             own = recipe.methods[name]
             source = own.of if isinstance(own, Control) else name
-            model = folder / f"{source}-seed{seed}" / "model"
-            yield Cell(recipe, name, seed, folder / f"{name}-seed{seed}", model)
+            run = folder / f"{source}-seed{seed}" / "model"
+            yield Cell(recipe, name, seed, folder / f"{name}-seed{seed}", run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Container, Mapping, Sequence
@@ -18,20 +19,33 @@ _OF_THE_DATA = ("dataset_name", "dataset_config_name", "task_name", "text_column
 _OF_ANY_DATA = ("max_seq_length", "token", "trust_remote_code")
 INHERITED = (*_OF_THE_DATA, "test_file", *_OF_ANY_DATA)
 # Where a cell is read and written: a recipe's own value would be another cell's, or outside.
-_PLACES = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
+_PLACES = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "keep_at")
 
 
 @dataclass(frozen=True)
 class Control:
-    """A model that is not trained: another one's, its logits multiplied.
+    """A model that is not trained for itself: another one's, less trained or made sharper.
 
     Args:
         of: the method whose models are taken.
-        logits_times: the factor.
+        logits_times: what their logits are multiplied by.
+        at: the share of their training after which they are taken; None at its end.
+
+    Raises:
+        ValueError: it would be the other model itself, or a number is none of these.
     """
 
     of: str
-    logits_times: float
+    logits_times: float = 1.0
+    at: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < float(self.logits_times) < math.inf:
+            raise ValueError(f"logits_times must be above 0 and finite, not {self.logits_times}")
+        if self.at is None and self.logits_times == 1:
+            raise ValueError(f"a control of {self.of} needs logits_times or at")
+        if self.at is not None and not 0 < float(self.at) < 1:
+            raise ValueError(f"at is a share between 0 and 1, not {self.at}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,13 @@ class Recipe:
         own = self.methods[method]
         assert not isinstance(own, Control)
         places = {"seed": seed, "output_dir": str(folder), "overwrite_output_dir": True}
-        return as_flags({**self.train, **own, **places})
+        kept = {"keep_at": self.kept_of(method)} if self.kept_of(method) else {}
+        return as_flags({**self.train, **own, **kept, **places})
+
+    def kept_of(self, method: str) -> list[float]:
+        """The shares of a method's training whose models are controls."""
+        controls = [one for one in self.methods.values() if isinstance(one, Control)]
+        return sorted({one.at for one in controls if one.of == method and one.at is not None})
 
     def attack_flags(self, model: Path, folder: Path) -> list[str]:
         """The command line after `nlp-adv evaluate`."""
@@ -145,7 +165,7 @@ def _flags(settings: Any, section: str) -> dict[str, Any]:
 
 def _method(own: Any, name: Any) -> Mapping[str, Any] | Control:
     section = f"the method {name}"
-    if isinstance(own, dict) and "logits_times" in own:
+    if isinstance(own, dict) and "of" in own:
         return Control(**own)
     return _flags(own, section)
 

@@ -37,6 +37,8 @@ class ModelResult:
         curves: of attacks on embeddings.
         description: how it was trained.
         within: the ball in which a success counts against the accuracy; any without.
+        plain: it was trained without perturbation, and helps to draw the curve of plain training,
+            beside which the others are shown.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelResult:
     curves: Sequence[Curve] = ()
     description: Mapping[str, Any] = field(default_factory=dict)
     within: Ball | None = None
+    plain: bool = False
 
     @property
     def of_images(self) -> bool:
@@ -76,6 +79,8 @@ class ModelResult:
         name: str,
         seed: int | None = None,
         description: Mapping[str, Any] | None = None,
+        *,
+        plain: bool = False,
     ) -> ModelResult:
         """As a report shows an evaluation.
 
@@ -84,6 +89,7 @@ class ModelResult:
             name: of the method that trained the model.
             seed: of its training.
             description: of its training.
+            plain: it was trained without perturbation.
         """
         copied = ("records", "checks", "cost", "curves", "within")
         clean = evaluation.clean_on_all
@@ -92,6 +98,7 @@ class ModelResult:
             seed=seed,
             clean=None if clean is None else Share(*clean),
             description=description or {},
+            plain=plain,
             **{field: getattr(evaluation, field) for field in copied},
         )
 

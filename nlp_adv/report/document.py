@@ -13,6 +13,7 @@ from nlp_adv.report.cells import Table, facts
 from nlp_adv.report.charts import Chart, chart_table, radius_table, robust_radii
 from nlp_adv.report.content import Exhibit, Report
 from nlp_adv.report.drawn import inline
+from nlp_adv.report.matched import Matched, matched_table
 from nlp_adv.report.numbers import Numbers
 from nlp_adv.report.sentences import said
 
@@ -60,7 +61,11 @@ def table(content: Table, look: str = "", folded: str = "") -> list[Part]:
 
 
 def sections_of(
-    report: Report, numbers: Numbers, charts: Mapping[str, Sequence[Chart]], exhibit: Exhibit | None
+    report: Report,
+    numbers: Numbers,
+    charts: Mapping[str, Sequence[Chart]],
+    exhibit: Exhibit | None,
+    equal: Sequence[Matched] = (),
 ) -> list[Section]:
     """All of a report below its verdict.
 
@@ -68,6 +73,7 @@ def sections_of(
         report, numbers: what is shown.
         charts: by the name of the file that they stand in.
         exhibit: of single examples.
+        equal: the methods beside the curve of plain training.
     """
     band = said("band", several_seeds=numbers.several_seeds)
     settings = "Settings" if report.of_images else "Protocol"
@@ -80,6 +86,12 @@ def sections_of(
     protocol = [Part("text", said("hash", report=report)), *table(facts(report.protocol), "facts")]
     found = [
         Section("accuracy", "Accuracy", "Accuracy, in percent", _accuracy(report, numbers)),
+        Section(
+            "equal",
+            "At equal clean accuracy",
+            "At equal clean accuracy",
+            _equal(report, equal, charts),
+        ),
         Section("checks", "Checks", "Checks", _checks(report)),
         Section("epsilon", "ε", "Accuracy and the size of the perturbation", epsilon),
         Section("radii", "Robust radii", "Robust radii", radii),
@@ -112,6 +124,16 @@ def _accuracy(report: Report, numbers: Numbers) -> list[Part]:
         *table(layout.attack_table(report, numbers)),
         Part("quiet", said("attacks", of_images=report.of_images)),
     ]
+
+
+def _equal(
+    report: Report, equal: Sequence[Matched], charts: Mapping[str, Sequence[Chart]]
+) -> list[Part]:
+    if not equal:
+        return []
+    words = said("equal", noun=report.noun, plain=equal[0].plain)
+    shown = _figures(charts, "equal_accuracy.svg", words)
+    return [*shown, *table(matched_table(report, equal))]
 
 
 def _checks(report: Report) -> list[Part]:

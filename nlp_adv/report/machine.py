@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from nlp_adv.report.charts import robust_radii
 from nlp_adv.report.content import ModelResult, Report
+from nlp_adv.report.matched import Matched
 from nlp_adv.report.numbers import CLEAN, WORST, Numbers, Score, right_answers, share
 from nlp_adv.robustness.answers import Answers
 from nlp_adv.robustness.statistics import Share
@@ -60,7 +61,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: "" if plain(value) is None else value for name, value in cells.items()}
 
 
-def json_text(report: Report, numbers: Numbers) -> str:
+def json_text(report: Report, numbers: Numbers, equal: Sequence[Matched] = ()) -> str:
     """All numbers, with what they were measured by; nan and infinities are null."""
     content = {
         "title": report.title,
@@ -81,6 +82,7 @@ def json_text(report: Report, numbers: Numbers) -> str:
             }
             for method in numbers.methods
         ],
+        "equal_clean_accuracy": [_equal(one) for one in equal],
         "models": [_model(model, numbers) for model in report.models],
         "robust_radii": [
             {"attack": one.attack, "method": one.method, "norm": one.norm}
@@ -92,6 +94,16 @@ def json_text(report: Report, numbers: Numbers) -> str:
         "environment": report.environment,
     }
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _equal(one: Matched) -> dict[str, Any]:
+    """Gains over plain training at equal clean accuracy; null of what draws its curve."""
+    gains = {name: None if name in one.plain else one.gain(name) for name in one.outcomes}
+    told = {
+        name: None if found is None else {"gain": found[0], "seeds": found[1]}
+        for name, found in gains.items()
+    }
+    return {"measure": one.measure, "plain": one.plain, "methods": told}
 
 
 def _score(score: Score) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from nlp_adv.report.drawn import sheet
 from nlp_adv.report.exhibit_words import WordExhibit
 from nlp_adv.report.machine import csv_text, json_text
 from nlp_adv.report.markdown import markdown
+from nlp_adv.report.matched import matched, matched_charts
 from nlp_adv.report.numbers import numbers_of
 from nlp_adv.report.page import page
 
@@ -34,7 +35,9 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
         UserError: there is nothing to report, or the folder cannot be written.
     """
     numbers = numbers_of(report)
+    equal = matched(report, numbers)
     charts = {
+        "equal_accuracy.svg": matched_charts(equal),
         "epsilon_curve.svg": epsilon_charts(report),
         "query_budget.svg": query_charts(report, numbers.attacks),
         "robust_radii.svg": radius_charts(robust_radii(report, numbers.attacks)),
@@ -43,12 +46,12 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     if exhibit is None and not report.of_images:
         exhibit = WordExhibit(numbers.attacks)
     pictures = exhibit.files(report) if exhibit else {}
-    sections = sections_of(report, numbers, charts, exhibit)
+    sections = sections_of(report, numbers, charts, exhibit, equal)
     texts = {
         "report.html": page(report, numbers, sections),
         "report.md": markdown(report, numbers, sections),
         "report.csv": csv_text(report, numbers),
-        "report.json": json_text(report, numbers),
+        "report.json": json_text(report, numbers, equal),
         **{name: sheet(some) for name, some in charts.items() if some},
     }
     target = Path(folder)

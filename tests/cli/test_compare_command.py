@@ -76,6 +76,39 @@ def test_every_cell_is_run_once_and_reported(recipe, work, capsys, monkeypatch):
     assert compare(capsys, recipe, "--output_dir", "out").code == 0
 
 
+def test_less_trained_models_draw_the_curve_of_plain_training(recipe, work, capsys):
+    content = yaml.safe_load(recipe.read_text())
+    del content["published"]
+    content["methods"] = {
+        "none": {"adv": "none"},
+        "none at 0.5": {"of": "none", "at": 0.5},
+        "fgm": {"adv": "fgm"},
+        "sharpened": {"of": "none", "logits_times": 30},
+    }
+    without = {**content, "methods": {k: v for k, v in content["methods"].items() if k != "fgm"}}
+    del without["methods"]["none at 0.5"]
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    one = ("--output_dir", "out", "--seeds", "0")
+    assert compare(capsys, recipe, *one).code == 0
+    found = json.loads((work / "out" / "report.json").read_text(encoding="utf-8"))
+    for measure in found["equal_clean_accuracy"]:
+        # One whose logits were multiplied is no plain model: an attack may see it otherwise.
+        assert measure["plain"] == ["none", "none at 0.5"]
+        assert {name for name, gain in measure["methods"].items() if gain} == {"fgm", "sharpened"}
+    hashes = {load(work / "out" / f"{name}-seed0").model for name in content["methods"]}
+    assert len(hashes) == 3  # the sharpened one is the plain one
+    described = {one["name"]: one["description"] for one in found["models"]}
+    assert described["none at 0.5"]["at"] == 0.5
+    assert "at" not in described["none"]
+    # A training that did not keep its states cannot give them afterwards.
+    recipe.write_text(yaml.safe_dump(without, sort_keys=False))
+    assert compare(capsys, recipe, "--output_dir", "bare", "--seeds", "0").code == 0
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    refused_last(
+        compare(capsys, recipe, "--output_dir", "bare", "--seeds", "0"), "at-0.5", "Remove"
+    )
+
+
 def test_a_cell_that_was_begun_is_finished(recipe, work, capsys, monkeypatch):
     one = ("--output_dir", "out", "--methods", "none", "--seeds", "0")
     assert compare(capsys, recipe, *one).code == 0
@@ -120,6 +153,10 @@ def test_flags_win_over_the_recipe(recipe, files):
         ({"methods": {}}, "no method"),
         ({"seeds": ["x"]}, "not in order"),
         ({"methods": {"sharp": {"of": "nobody", "logits_times": 3}}}, "nobody"),
+        ({"methods": {"none": {}, "same": {"of": "none"}}}, "needs logits_times or at"),
+        ({"methods": {"none": {}, "late": {"of": "none", "at": 1}}}, "between 0 and 1"),
+        ({"methods": {"none": {}, "half": {"of": "none", "at": "half"}}}, "not in order"),
+        ({"methods": {"none": {"keep_at": [0.5]}}}, "keep_at"),
         ({"speed": 1}, "may hold"),
         ({"published": [{"method": "fgm"}]}, "not in order"),
     ],
