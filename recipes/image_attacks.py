@@ -41,7 +41,8 @@ from torch import Tensor
 import nlp_adv
 from nlp_adv.cli.loading import LoadedClassifier, load_classifier
 from nlp_adv.cli.main import main as nlp_adv_command
-from nlp_adv.data.images import Images, load_images
+from nlp_adv.data.image_sources import load_images
+from nlp_adv.data.images import Images
 from nlp_adv.errors import UserError
 from nlp_adv.sites.normalisation import logits_of, parse_epsilon
 

@@ -26,7 +26,7 @@ from nlp_adv.cli.image_attack_arguments import (
 )
 from nlp_adv.cli.image_run import AttackedImages
 from nlp_adv.cli.loading import LoadedClassifier, load_classifier, to_device
-from nlp_adv.data.images import load_images
+from nlp_adv.data.image_sources import load_images
 from nlp_adv.errors import UserError
 from nlp_adv.report.exhibit_pictures import PictureExhibit
 from nlp_adv.robustness.image_evaluation import evaluate_images

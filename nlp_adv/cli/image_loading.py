@@ -17,7 +17,8 @@ from transformers import (
 
 from nlp_adv.cli.loading import PROCESSOR, load, load_classifier_of, say_new_head
 from nlp_adv.data.image_demo import demo_images, small_resnet
-from nlp_adv.data.images import Images, check_grey, held_out, load_images, of_known_classes
+from nlp_adv.data.image_sources import load_images
+from nlp_adv.data.images import Images, check_grey, held_out, of_known_classes
 from nlp_adv.data.labels import in_classes_of
 from nlp_adv.errors import UserError
 from nlp_adv.sites.normalisation import processor_statistics

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from nlp_adv.cli.flags import values_of
-from nlp_adv.data.images import holds_images
+from nlp_adv.data.image_sources import holds_images
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Modality
 

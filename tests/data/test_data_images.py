@@ -10,7 +10,7 @@ from PIL import Image as Picture
 from transformers import ViTImageProcessor
 
 from nlp_adv import UserError
-from nlp_adv.data.images import load_images
+from nlp_adv.data.image_sources import load_images
 
 
 def idx(values: numpy.ndarray) -> bytes:
