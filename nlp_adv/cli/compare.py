@@ -28,6 +28,9 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--methods", nargs="+", help="of the recipe; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, help="all of the recipe by default")
     parser.add_argument("--report_only", action="store_true", help="of the cells that are there")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check everything, say what it will take, and stop"
+    )
     options, rest = parser.parse_known_args(argv)
     overrides = by_name(rest)
     for word in overrides.pop(""):

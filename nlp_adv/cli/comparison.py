@@ -12,6 +12,7 @@ from typing import Any
 
 from nlp_adv.cli import evaluate, train
 from nlp_adv.cli.arguments import TrainArguments, parse
+from nlp_adv.cli.dry_run import dry_run
 from nlp_adv.cli.evaluations import one_report, summary_table
 from nlp_adv.cli.flags import command_line
 from nlp_adv.cli.task import Task, load_task
@@ -54,6 +55,10 @@ def compare(options: argparse.Namespace, overrides: dict[str, Any], command: str
     except ValueError as error:
         raise UserError(f"--seeds: {error}.") from error
     cells = list(cells_of(recipe, folder, options.methods, seeds))
+    if options.dry_run:
+        _check([cell for cell in cells if not cell.evaluated])
+        print(dry_run(cells))
+        return
     elsewhere = []
     if not options.report_only:
         _check([cell for cell in cells if not cell.evaluated])

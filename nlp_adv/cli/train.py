@@ -103,16 +103,20 @@ def check_length(task: Task, training: AdversarialTrainingArguments) -> None:
     Raises:
         UserError: not so.
     """
-    rows_a_batch = int(training.train_batch_size) * training.world_size
-    batches = math.ceil(len(task.splits["train"]) / rows_a_batch)
-    updates = math.ceil(batches / training.gradient_accumulation_steps)
-    steps = training.max_steps
-    if steps <= 0:
-        steps = math.ceil(updates * training.num_train_epochs)
     try:
-        training.adversarial_schedule(task.modality).over(steps, updates)
+        training.adversarial_schedule(task.modality).over(*steps_of(task, training))
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def steps_of(task: Task, training: AdversarialTrainingArguments) -> tuple[int, int]:
+    """The optimizer steps of a run, and of one epoch."""
+    rows_a_batch = int(training.train_batch_size) * training.world_size
+    batches = math.ceil(len(task.splits["train"]) / rows_a_batch)
+    epoch = math.ceil(batches / training.gradient_accumulation_steps)
+    if training.max_steps > 0:
+        return training.max_steps, epoch
+    return math.ceil(epoch * training.num_train_epochs), epoch
 
 
 def check_beginning(

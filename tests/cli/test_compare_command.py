@@ -191,3 +191,40 @@ def test_the_recipes_are_in_order(name):
         if not isinstance(own, Control):
             parse_training(read.train_flags(method, 0, Path("out")))
     parse_attack("evaluate", read.attack_flags(Path("model"), Path("out")))
+
+
+def test_a_dry_run_says_what_it_takes_and_runs_nothing(recipe, work, capsys):
+    content = yaml.safe_load(recipe.read_text())
+    content["train"] |= {"max_steps": 10, "adv_start_step": 0.3}
+    content["methods"] = {
+        "none": {"adv": "none"},
+        "none at 0.5": {"of": "none", "at": 0.5},
+        "fgm": {"adv": "fgm"},
+        "pgd": {"adv": "pgd", "adv_steps": 4},
+    }
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    run = compare(capsys, recipe, "--output_dir", "out", "--dry_run")
+    assert run.code == 0, run
+    assert not (work / "out").exists()
+    lines = {line.split("  ")[0].strip(): line.split() for line in run.out.splitlines()}
+    # 3 of 10 steps are ordinary ones; fgm costs 2, pgd 2 + ⅔·3 = 4.
+    assert lines["none"][1:] == ["2", "2", "10", "1.00", "20"]
+    assert lines["fgm"][1:] == ["2", "2", "10", "1.70", "34"]
+    assert lines["pgd"][1:] == ["2", "2", "10", "3.10", "62"]
+    assert "none's" in run.out
+    assert "passes of 116 plain steps" in run.out
+    assert "8 cells; how long one takes is known when one is finished" in run.out
+    # Of what is there nothing is counted, and its evaluation says how long the others take.
+    some = ("--methods", "none", "--seeds", "0")
+    assert compare(capsys, recipe, "--output_dir", "out", *some).code == 0
+    run = compare(capsys, recipe, "--output_dir", "out", "--dry_run")
+    assert "passes of 106 plain steps" in run.out
+    assert "by the mean of 1 finished" in run.out
+    run = compare(capsys, recipe, "--output_dir", "out", "--dry_run", *some)
+    assert "all runs are finished" in run.out
+    assert "all cells are finished" in run.out
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(recipe, capsys):
+    run = compare(capsys, recipe, "--dry_run", "--attacks", "textfooler")
+    refused_last(run, "Nothing was run", "neighbours")
