@@ -58,10 +58,10 @@ def dry_run(cells: Sequence[Cell]) -> str:
         rows.append([method, *shown])
     words = ["Training: all runs are finished."]
     if each:
-        shown = " or ".join(f"{one:.3g}" for one in each.values())
+        taken = " or ".join(f"{one:.3g}" for one in each.values())
         words = [
             f"Training: passes of {whole:,.0f} plain steps, {_hours(seconds)} on this machine at "
-            f"{shown} s a plain step; scoring, saving and what methods cost besides come on top."
+            f"{taken} s a plain step; scoring, saving and what methods cost besides come on top."
         ]
     return "\n".join([table(rows), "", *words, _evaluation(cells)])
 
@@ -110,7 +110,7 @@ def _seconds_a_step(arguments: TrainArguments, task: Task, each: dict[str, float
 def _quietly() -> Iterator[None]:
     """Without what a Trainer says of runs: this is none."""
     before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
