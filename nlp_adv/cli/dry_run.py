@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from logging import ERROR
 from typing import Any
 
 from transformers import TrainerCallback
@@ -110,7 +111,7 @@ def _seconds_a_step(arguments: TrainArguments, task: Task, each: dict[str, float
 def _quietly() -> Iterator[None]:
     """Without what a Trainer says of runs: this is none."""
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(ERROR)
     try:
         yield
     finally:
