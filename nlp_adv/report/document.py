@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from nlp_adv.report.cells import Table, facts
 from nlp_adv.report.charts import Chart, chart_table, radius_table, robust_radii
 from nlp_adv.report.content import Exhibit, Report
 from nlp_adv.report.drawn import inline
-from nlp_adv.report.matched import Matched, matched_table
+from nlp_adv.report.matched import Matched, matched_table, points_table
 from nlp_adv.report.numbers import Numbers
 from nlp_adv.report.sentences import said
 
@@ -105,11 +105,16 @@ def sections_of(
     return [section for section in found if section.parts]
 
 
-def _figures(charts: Mapping[str, Sequence[Chart]], name: str, words: str) -> list[Part]:
+def _figures(
+    charts: Mapping[str, Sequence[Chart]],
+    name: str,
+    words: str,
+    in_numbers: Callable[[Chart], Table] = chart_table,
+) -> list[Part]:
     """The charts of one file below what is to be said of them; nothing without charts."""
     first = 100 * list(charts).index(name)  # names inside an element are the page's alone
     drawn = [
-        (Markup(inline(chart, number)), chart_table(chart))
+        (Markup(inline(chart, number)), in_numbers(chart))
         for number, chart in enumerate(charts[name], first)
     ]
     return [Part("text", words), Part("figures", drawn, files=(name,))] if drawn else []
@@ -132,7 +137,7 @@ def _equal(
     if not equal:
         return []
     words = said("equal", noun=report.noun, plain=equal[0].plain)
-    shown = _figures(charts, "equal_accuracy.svg", words)
+    shown = _figures(charts, "equal_accuracy.svg", words, points_table)
     return [*shown, *table(matched_table(report, equal))]
 
 

@@ -121,16 +121,31 @@ def matched_charts(found: Sequence[Matched]) -> list[Chart]:
             title=one.measure,
             x_label="clean accuracy, % of the attacked examples",
             lines=[_curve(one), *(_point(name, one) for name in one.outcomes)],
+            y_label="accuracy under attack, %",
         )
         for one in found
     ]
 
 
+def points_table(chart: Chart) -> Table:
+    """A row a method: where it is in the chart."""
+    points = [(line.name, line.points[0]) for line in chart.lines if line.name != CURVE]
+    rows = [(name, f"{at.x:.1f}", f"{at.value:.1f}") for name, at in points]
+    return Table.of((chart.title, "clean accuracy, %", chart.y_label), *rows)
+
+
 def _curve(one: Matched) -> Line:
-    """Through the corners of each plain method's mean over seeds, and of constant answers."""
+    """H, of each plain method's mean over seeds and of constant answers.
+
+    On the left of its first corner it is level: whoever may be less accurate need not be less
+    robust.
+    """
     means = [_mean(list(one.outcomes[name].values())) for name in one.plain]
-    corners = hull([*means, *one.constant])
-    return Line(CURVE, [_mark(corner) for corner in corners])
+    corners = [_mark(corner) for corner in hull([*means, *one.constant])]
+    everyone = [_mean(list(seeds.values())).clean_accuracy for seeds in one.outcomes.values()]
+    left = 100 * min(everyone)
+    level = [Mark(left, corners[0].value)] if left < corners[0].x else []
+    return Line(CURVE, [*level, *corners])
 
 
 def _point(name: str, one: Matched) -> Line:
