@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nlp_adv.cli.arguments import ModelArguments, flag
 from nlp_adv.errors import UserError
+from nlp_adv.report.hub import is_hub_name
 
 
 @dataclass
@@ -18,7 +19,18 @@ class VictimArguments(ModelArguments):
     dataset_name: str | None = flag("A name on the Hub, a saved data set, or a folder of files.")
     dataset_config_name: str | None = flag("Configuration of a data set on the Hub.")
     split: str | None = flag("Of a data set with several: test where it has labels, by default.")
+    hub_dataset_id: str | None = flag(
+        "OWNER/NAME of the data on the Hub, to write .eval_results/nlp_adv.yaml for a model's page "
+        "there; a --dataset_name on the Hub is its own."
+    )
     device: str | None = flag("Where the model runs: cuda, cpu, …; an accelerator if there is one.")
+
+    def __post_init__(self) -> None:
+        if self.hub_dataset_id is not None and not is_hub_name(self.hub_dataset_id):
+            raise UserError(
+                f"--hub_dataset_id is OWNER/NAME, such as stanfordnlp/sst2, not "
+                f"{self.hub_dataset_id!r}."
+            )
 
 
 @dataclass

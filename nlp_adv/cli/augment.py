@@ -56,6 +56,8 @@ class Augmentation(TextAttack):
             raise UserError("--shard would write a part of the rows; run augment without it.")
         if given.target:
             raise UserError("--target leads texts to one class; leave it out to train on all.")
+        if victim.hub_dataset_id:
+            raise UserError("--hub_dataset_id is for attack and evaluate, which measure something.")
         victim.test_file, victim.train_file = victim.train_file, None
         victim.split = victim.split or "train"
         if not (victim.test_file or victim.dataset_name or victim.task_name):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nlp_adv.cli.tables import table
 from nlp_adv.errors import UserError
-from nlp_adv.folders import alone_in
+from nlp_adv.folders import alone_in, write_whole
 from nlp_adv.report import ModelResult, PublishedValue, Report, write_report
 from nlp_adv.report.cells import interval, norm, percent
 from nlp_adv.report.content import Exhibit
+from nlp_adv.report.hub import FILE, eval_results, is_hub_name
+from nlp_adv.report.leaderboard import leaderboard
 from nlp_adv.report.numbers import WORST, right_answers, share, value_of
 from nlp_adv.report.unlike import share_of_a_token
 from nlp_adv.robustness.answers import Answers
@@ -20,12 +24,21 @@ from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.joined import joined
 from nlp_adv.robustness.saved import load, save
 from nlp_adv.robustness.statistics import Share
+from nlp_adv.training.records import CONFIG_NAME
 
 
 def report(options: argparse.Namespace, command: str) -> None:
     """Put finished evaluations, or shards of one, into one report."""
     evaluations = [load(Path(folder)) for folder in options.folders]
     names = names_of(evaluations, options.folders)
+    if options.leaderboard:
+        if options.shards:
+            raise UserError("--leaderboard is of whole evaluations: join the shards of each first.")
+        page = leaderboard(dict(zip(names, evaluations, strict=True)), options.title)
+        with alone_in(options.output_dir):
+            write_whole(Path(options.output_dir) / "leaderboard.md", page)
+        print(f"The leaderboard is {Path(options.output_dir) / 'leaderboard.md'}.")
+        return
     if options.shards:
         evaluations = [joined(evaluations)]
         names = [evaluations[0].name or "model"]
@@ -44,9 +57,21 @@ def saved_report(
     *,
     title: str = "Robustness",
     exhibit: Exhibit | None = None,
+    dataset_id: str | None = None,
 ) -> tuple[Path, str]:
-    """Save an evaluation of one model and write its report: the page, and its table."""
+    """Save an evaluation of one model and write its report: the page, and its table.
+
+    Args:
+        evaluation, folder: what is saved, and where.
+        command: as it was typed.
+        title, exhibit: of the report.
+        dataset_id: of the data on the Hub, for whose model pages the results are written as well.
+    """
     save(Path(folder), evaluation)
+    if dataset_id is not None:
+        path = Path(folder) / FILE
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, eval_results(evaluation, dataset_id))
     result = ModelResult.of(evaluation, evaluation.name or "model")
     found = one_report([evaluation], [result], title=title, commands=[command], exhibit=exhibit)
     return Path(write_report(found, folder)[0]), summary_table([result])
@@ -129,6 +154,22 @@ def names_of(evaluations: Sequence[Evaluation], folders: Sequence[str]) -> list[
         f"{name} in {folder}" if known.count(name) > 1 else name
         for name, folder in zip(known, folders, strict=True)
     ]
+
+
+def hub_name(dataset_name: str | None) -> str | None:
+    """What a data set is called on the Hub, OWNER/NAME; None of what is on this machine."""
+    name = dataset_name or ""
+    return name if is_hub_name(name) and not Path(name).exists() else None
+
+
+def training_of(path_or_name: str) -> dict[str, Any]:
+    """How a saved model was trained, as its folder says; empty where it does not."""
+    path = Path(path_or_name) / CONFIG_NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not ours, or damaged: nobody knows then
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def model_name(path_or_name: str) -> str:

@@ -17,7 +17,7 @@ from nlp_adv.cli.attack_arguments import (
     class_number,
     shown_name,
 )
-from nlp_adv.cli.evaluations import model_name, saved_report
+from nlp_adv.cli.evaluations import hub_name, model_name, saved_report, training_of
 from nlp_adv.cli.image_attack_arguments import (
     ImageAttackArguments,
     ImageVictimArguments,
@@ -94,6 +94,7 @@ class ImageAttack(AttackTask):
             details=_settings(victim, arguments, self._attacks),
             name=model_name(name),
             texts=found.examples,
+            training=training_of(name),
         )
         page, summary = saved_report(
             found,
@@ -101,6 +102,7 @@ class ImageAttack(AttackTask):
             command,
             title="Image attacks",
             exhibit=PictureExhibit(drawn) if drawn else None,
+            dataset_id=victim.hub_dataset_id or hub_name(victim.dataset_name),
         )
         return Attacked(found, summary, found.checks, found.notes, page)
 

@@ -14,6 +14,11 @@ def main(argv: list[str]) -> None:
         help="of nlp-adv attack or evaluate; the first one's model is the baseline",
     )
     parser.add_argument("--shards", action="store_true", help="the folders are shards of one run")
+    parser.add_argument(
+        "--leaderboard",
+        action="store_true",
+        help="write leaderboard.md: a table for each data set and protocol, a row a model",
+    )
     parser.add_argument("--title", default="Robustness")
     parser.add_argument("--output_dir", required=True)
     options = parser.parse_args(argv)

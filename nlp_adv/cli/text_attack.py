@@ -15,7 +15,7 @@ from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.cli.arguments import check_counts
 from nlp_adv.cli.attack import Attacked, AttackTask
 from nlp_adv.cli.attack_arguments import class_number
-from nlp_adv.cli.evaluations import model_name, saved_report
+from nlp_adv.cli.evaluations import hub_name, model_name, saved_report, training_of
 from nlp_adv.cli.text_attack_arguments import (
     EmbeddingArguments,
     TextAttackArguments,
@@ -123,8 +123,10 @@ class TextAttack(AttackTask):
                 output_dir=attack.output_dir,
                 name=name,
             )
-        found = replace(found, name=model_name(victim.model_name_or_path))
-        page, summary = saved_report(found, attack.output_dir, command)
+        named = victim.model_name_or_path
+        found = replace(found, name=model_name(named), training=training_of(named))
+        hub = victim.hub_dataset_id or hub_name(victim.dataset_name)
+        page, summary = saved_report(found, attack.output_dir, command, dataset_id=hub)
         return Attacked(found, summary, found.checks, found.notes, page)
 
 

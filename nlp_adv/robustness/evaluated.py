@@ -45,6 +45,7 @@ class Evaluation:
         name: of the model; "" where nobody named it.
         shard: which part of the examples these records are of, such as "2/8"; None for all.
         texts: how many all of them are.
+        training: how the model was trained, as the file beside it says; empty where none does.
     """
 
     hashes: Mapping[str, str]
@@ -69,6 +70,7 @@ class Evaluation:
     name: str = ""
     shard: str | None = None
     texts: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, title: str) -> list[Record]:
         """The records of one attack at one radius, by its title."""

@@ -30,7 +30,7 @@ _BALLS: dict[str, type[L2Ball] | type[LInfBall] | type[L1Ball]] = {
     "l1": L1Ball,
 }
 _ONE_BY_ONE = ("clean_on_all", "within", "checks", "curves")
-_AS_THEY_ARE = ("cost", "notes", "details", "environment", "name", "shard", "texts")
+_AS_THEY_ARE = ("cost", "notes", "details", "environment", "name", "shard", "texts", "training")
 
 
 def identity(evaluation: Evaluation) -> dict[str, Any]:
