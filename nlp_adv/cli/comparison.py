@@ -165,7 +165,12 @@ def _report(recipe: Recipe, folder: Path, command: str) -> None:
     if not results:
         raise UserError(f"{folder} holds no finished cell yet; run the recipe first.")
     report = one_report(
-        evaluations, results, title=recipe.title, commands=[command], published=recipe.published
+        evaluations,
+        results,
+        title=recipe.title,
+        commands=[command],
+        published=recipe.published,
+        primary=recipe.primary,
     )
     with alone_in(folder):
         written = write_report(report, folder)

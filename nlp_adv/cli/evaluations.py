@@ -84,6 +84,7 @@ def one_report(
     title: str,
     commands: Sequence[str] = (),
     published: Sequence[PublishedValue] = (),
+    primary: Sequence[tuple[str, str]] = (),
     exhibit: Exhibit | None = None,
 ) -> Report:
     """Several models in one table.
@@ -103,6 +104,7 @@ def one_report(
         seed=first.seed,
         models=results,
         published=published,
+        primary=primary,
         commands=commands,
         environment=first.environment,
         notes=list(dict.fromkeys(note for one in evaluations for note in one.notes)),

@@ -59,6 +59,8 @@ class Recipe:
         methods: name → its own flags of `nlp-adv train`, or a control; the first is the baseline.
         seeds: of the training.
         published: numbers of the literature to stand beside ours.
+        primary: method and attack of the comparisons that the recipe is run for; all others are
+            looks at the data.
     """
 
     title: str
@@ -67,6 +69,7 @@ class Recipe:
     methods: Mapping[str, Mapping[str, Any] | Control]
     seeds: tuple[int, ...]
     published: tuple[PublishedValue, ...] = field(default=())
+    primary: tuple[tuple[str, str], ...] = ()
 
     def train_flags(self, method: str, seed: int, folder: Path) -> list[str]:
         """The command line after `nlp-adv train`."""
@@ -106,17 +109,18 @@ def read_recipe(
         UserError: the file cannot be read or lacks something.
     """
     content = read_yaml(path, "recipe")
-    known = {"title", "train", "attack", "methods", "seeds", "published"}
+    known = {"title", "train", "attack", "methods", "seeds", "published", "primary"}
     if not isinstance(content, dict) or not {"title", "methods", "seeds"} <= set(content) <= known:
         raise UserError(
-            f"The recipe {path} must hold title, methods and seeds, and may hold train, attack and "
-            f"published."
+            f"The recipe {path} must hold title, methods and seeds, and may hold train, attack, "
+            f"published and primary."
         )
     try:
         train, attack = (_flags(content.get(name) or {}, name) for name in ("train", "attack"))
         methods = {name: _method(own or {}, name) for name, own in content["methods"].items()}
         _check_trust(train, attack, *methods.values())
         published = tuple(PublishedValue(**one) for one in content.get("published") or ())
+        primary = _primary(content.get("primary") or [], list(methods))
         seeds = _seeds(content["seeds"])
         _check_names(methods)
     except (TypeError, ValueError, AttributeError) as error:
@@ -136,7 +140,7 @@ def read_recipe(
     for name, own in methods.items():
         if isinstance(own, Control) and not isinstance(methods.get(own.of), Mapping):
             raise UserError(f"{path}: the control {name} is of {own.of!r}, which is not trained.")
-    return Recipe(content["title"], train, attack, methods, seeds, published)
+    return Recipe(content["title"], train, attack, methods, seeds, published, primary)
 
 
 def _check_trust(*sections: Any) -> None:
@@ -168,6 +172,21 @@ def _method(own: Any, name: Any) -> Mapping[str, Any] | Control:
     if isinstance(own, dict) and "of" in own:
         return Control(**own)
     return _flags(own, section)
+
+
+def _primary(given: Any, methods: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    if not all(isinstance(one, dict) and set(one) == {"method", "attack"} for one in given):
+        raise ValueError("a primary comparison has a method and an attack")
+    pairs = tuple((str(one["method"]), str(one["attack"])) for one in given)
+    for place, (method, attack) in enumerate(pairs):
+        if method not in methods[1:]:
+            raise ValueError(
+                f"the primary comparison of {method!r} needs a method of the recipe other than its "
+                f"first, with which all are compared"
+            )
+        if (method, attack) in pairs[:place]:
+            raise ValueError(f"the primary comparison of {method} under {attack} is there twice")
+    return pairs
 
 
 def _check_names(methods: Mapping[Any, Any]) -> None:

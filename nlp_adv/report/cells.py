@@ -77,6 +77,11 @@ def interval(low: float, high: float) -> str:
     return f"[{percent(low)}, {percent(high)}]"
 
 
+def p_value(p: float) -> str:
+    """Three digits."""
+    return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
+
+
 def points(found: Interval) -> str:
     """A difference and its interval in points, with their signs."""
     value, low, high = (signed(100 * x) for x in (found.difference, found.low, found.high))

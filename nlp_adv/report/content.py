@@ -156,6 +156,8 @@ class Report:
         seed: by which they were drawn.
         models: in the order to show; the first one's method is the baseline.
         published: values to compare with.
+        primary: (method, attack) of the comparisons that were named before the run: p-values and
+            marks are of these alone. Without any they are of all.
         commands: that make these numbers again.
         environment: name → version or kind of what it ran on.
         labels: names of the classes, in order; without them, classes are shown as numbers.
@@ -171,6 +173,7 @@ class Report:
     seed: int | None = None
     models: Sequence[ModelResult]
     published: Sequence[PublishedValue] = ()
+    primary: Sequence[tuple[str, str]] = ()
     commands: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     labels: Sequence[str] = ()

@@ -136,7 +136,7 @@ def _equal(
 ) -> list[Part]:
     if not equal:
         return []
-    words = said("equal", noun=report.noun, plain=equal[0].plain)
+    words = said("equal", noun=report.noun, plain=equal[0].plain, primary=bool(report.primary))
     shown = _figures(charts, "equal_accuracy.svg", words, points_table)
     return [*shown, *table(matched_table(report, equal))]
 

@@ -15,6 +15,7 @@ from nlp_adv.report.cells import (
     interval,
     norm,
     number,
+    p_value,
     percent,
     signed,
     spread,
@@ -81,7 +82,7 @@ def _score(score: Score | None, measure: str) -> Cell:
     if score.difference is not None:
         notes.append(difference(score))
     if score.p_holm is not None:
-        notes.append("p < 0.001" if score.p_holm < 0.0005 else f"p = {score.p_holm:.3f}")
+        notes.append(p_value(score.p_holm))
     return Cell(spread(score.over_seeds, percent), tuple(notes))
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nlp_adv.report.cells import MISSING, Cell, Table, points
+from nlp_adv.report.cells import MISSING, Cell, Table, p_value, points
 from nlp_adv.report.charts import Chart, Line, Mark
 from nlp_adv.report.content import ModelResult, Report
-from nlp_adv.report.numbers import CLEAN, MARKED_FROM, Numbers, right_answers
+from nlp_adv.report.numbers import CLEAN, LEVEL, MARKED_FROM, Numbers, is_tested, right_answers
 from nlp_adv.robustness.matched import Outcome, constant_answers, gain_at_equal_accuracy, hull
+from nlp_adv.robustness.paired import holm
 from nlp_adv.robustness.seeds import Interval
 
 CURVE = "plain training"
@@ -96,22 +97,33 @@ def _labels(model: ModelResult, ids: Sequence[int]) -> list[int]:
 
 def matched_table(report: Report, found: Sequence[Matched]) -> Table:
     """A row a method, a column a measure: its gain at equal clean accuracy."""
+    gains = {
+        (name, one.measure): gain
+        for one in found
+        for name in one.outcomes
+        if name not in one.plain and (gain := one.gain(name)) is not None
+    }
+    p = holm({key: gain.p for key, (gain, _) in gains.items() if is_tested(report, *key)})
     rows: list[tuple[Cell | str, ...]] = []
     for name in report.methods():
-        cells = [_gain(one.gain(name), plain=name in one.plain) for one in found]
+        cells = [
+            Cell("a point of the curve")
+            if name in one.plain
+            else _gain(gains.get((name, one.measure)), p.get((name, one.measure)))
+            for one in found
+        ]
         rows.append((name, *cells))
     return Table.of(("method", *(one.measure for one in found)), *rows)
 
 
-def _gain(gain: tuple[Interval, int] | None, *, plain: bool) -> Cell:
-    if plain:
-        return Cell("a point of the curve")
+def _gain(gain: tuple[Interval, int] | None, p: float | None) -> Cell:
     if gain is None:
         return Cell(MISSING, ("no plain model of its seeds",))
     value, seeds = gain
-    told = seeds >= MARKED_FROM and not value.low <= 0 <= value.high
+    told = seeds >= MARKED_FROM and p is not None and p < LEVEL
     mark = "" if not told else "▲ " if value.difference > 0 else "▼ "
-    return Cell(mark + points(value), (f"{seeds} seed{'s' * (seeds > 1)}",))
+    notes = [f"{seeds} seed{'s' * (seeds > 1)}", *([] if p is None else [p_value(p)])]
+    return Cell(mark + points(value), tuple(notes))
 
 
 def matched_charts(found: Sequence[Matched]) -> list[Chart]:

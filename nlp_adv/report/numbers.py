@@ -49,7 +49,8 @@ class Score:
         difference: to the baseline, on the texts that both have; None for the baseline itself.
         seeds: the fewer of the seeds on its two sides.
         p: of the difference: exact McNemar where both have one seed, otherwise the interval's.
-        p_holm: the same after Holm's correction over all p-values of the table.
+        p_holm: the same after Holm's correction over the primary comparisons, or over all of the
+            table where none were named; None of the others.
     """
 
     shares: tuple[Share, ...]
@@ -162,7 +163,8 @@ def numbers_of(report: Report) -> Numbers:
         for (name, measure), seeds in right.items()
         if all(seeds)
     }
-    adjusted = holm({key: score.p for key, score in scores.items() if score.p is not None})
+    tested = {key: score.p for key, score in scores.items() if score.p is not None}
+    adjusted = holm({key: p for key, p in tested.items() if is_tested(report, *key)})
     scores |= {key: replace(scores[key], p_holm=p) for key, p in adjusted.items()}
     return Numbers(
         methods=tuple(
@@ -178,6 +180,11 @@ def numbers_of(report: Report) -> Numbers:
         measures=measures,
         together=together,
     )
+
+
+def is_tested(report: Report, method: str, measure: str) -> bool:
+    """Whether a comparison with the baseline is one of those that p-values and marks are of."""
+    return not report.primary or (method, measure) in report.primary
 
 
 def right_answers(model: ModelResult, measure: str, together: Sequence[str]) -> Right:

@@ -107,6 +107,9 @@ def legend(report: Report, numbers: Numbers) -> str:
         within=within,
         some_alone=any(len(method.models) == 1 for method in numbers.methods),
         one_each=any(score.seeds == 1 for score in scores),
+        measured=lambda name, measure: any(
+            method.name == name and measure in method.scores for method in numbers.methods
+        ),
     )
 
 

@@ -79,6 +79,7 @@ def test_every_cell_is_run_once_and_reported(recipe, work, capsys, monkeypatch):
 def test_less_trained_models_draw_the_curve_of_plain_training(recipe, work, capsys):
     content = yaml.safe_load(recipe.read_text())
     del content["published"]
+    content["primary"] = [{"method": "fgm", "attack": "deepwordbug"}]
     content["methods"] = {
         "none": {"adv": "none"},
         "none at 0.5": {"of": "none", "at": 0.5},
@@ -86,7 +87,7 @@ def test_less_trained_models_draw_the_curve_of_plain_training(recipe, work, caps
         "sharpened": {"of": "none", "logits_times": 30},
     }
     without = {**content, "methods": {k: v for k, v in content["methods"].items() if k != "fgm"}}
-    del without["methods"]["none at 0.5"]
+    del without["methods"]["none at 0.5"], without["primary"]
     recipe.write_text(yaml.safe_dump(content, sort_keys=False))
     one = ("--output_dir", "out", "--seeds", "0")
     assert compare(capsys, recipe, *one).code == 0
@@ -95,6 +96,13 @@ def test_less_trained_models_draw_the_curve_of_plain_training(recipe, work, caps
         # One whose logits were multiplied is no plain model: an attack may see it otherwise.
         assert measure["plain"] == ["none", "none at 0.5"]
         assert {name for name, gain in measure["methods"].items() if gain} == {"fgm", "sharpened"}
+    tested = {
+        (one["name"], measure)
+        for one in found["methods"]
+        for measure, score in one["accuracy"].items()
+        if score["p_holm"] is not None
+    }
+    assert tested == {("fgm", "deepwordbug")}
     hashes = {load(work / "out" / f"{name}-seed0").model for name in content["methods"]}
     assert len(hashes) == 3  # the sharpened one is the plain one
     described = {one["name"]: one["description"] for one in found["models"]}
@@ -157,6 +165,10 @@ def test_flags_win_over_the_recipe(recipe, files):
         ({"methods": {"none": {}, "late": {"of": "none", "at": 1}}}, "between 0 and 1"),
         ({"methods": {"none": {}, "half": {"of": "none", "at": "half"}}}, "not in order"),
         ({"methods": {"none": {"keep_at": [0.5]}}}, "keep_at"),
+        ({"primary": [{"method": "fgn", "attack": "deepwordbug"}]}, "fgn"),
+        ({"primary": [{"method": "none", "attack": "deepwordbug"}]}, "other than its first"),
+        ({"primary": [{"method": "fgm", "attack": "a"}] * 2}, "twice"),
+        ({"primary": [{"method": "fgm"}]}, "a method and an attack"),
         ({"speed": 1}, "may hold"),
         ({"published": [{"method": "fgm"}]}, "not in order"),
     ],
@@ -164,7 +176,7 @@ def test_flags_win_over_the_recipe(recipe, files):
 def test_a_recipe_that_is_not_in_order_is_refused(recipe, change, words):
     content = yaml.safe_load(recipe.read_text()) | change
     content = {key: value for key, value in content.items() if value is not None}
-    recipe.write_text(yaml.safe_dump(content))
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(UserError, match=words):
         read_recipe(recipe, {})
 

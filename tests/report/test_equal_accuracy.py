@@ -98,3 +98,25 @@ def test_a_seed_without_a_plain_model_is_not_compared(tmp_path):
     assert equal["methods"]["fgm"]["seeds"] == 1
     assert equal["methods"]["shy"] is None
     assert "no plain model of its seeds" in files["report.html"]
+
+
+def test_only_what_was_named_before_the_run_has_a_p(tmp_path):
+    """A correction over the comparisons that were named is not one over all that are shown."""
+    found = models()
+    whole = written(replace(sample(), models=found, published=()), tmp_path / "all")
+    primary = [("fgm", "textfooler"), ("shy", "unheard of")]
+    named = replace(sample(), models=found, published=(), primary=primary)
+    files = written(named, tmp_path / "named")
+    scores = {
+        key: {m["name"]: m["accuracy"] for m in json.loads(one["report.json"])["methods"]}
+        for key, one in (("all", whole), ("named", files))
+    }
+    assert scores["named"]["shy"]["textfooler"]["p_holm"] is None
+    assert scores["named"]["fgm"]["clean"]["p_holm"] is None
+    alone = scores["named"]["fgm"]["textfooler"]
+    assert alone["p_holm"] == alone["p"] <= scores["all"]["fgm"]["textfooler"]["p_holm"]
+    assert scores["all"]["shy"]["textfooler"]["p_holm"] is not None
+    text = files["report.md"]
+    assert "fgm under textfooler" in text
+    assert "shy under unheard of (not measured yet)" in " ".join(text.replace("\\", "").split())
+    assert "all comparisons of the table" in " ".join(whole["report.md"].split())
