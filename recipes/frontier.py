@@ -96,7 +96,7 @@ class Texts:
     """The rows of one data set, as a model takes them."""
 
     def __init__(self, folder: Path, tokenizer: Any, args: argparse.Namespace) -> None:
-        self.collate = DataCollatorWithPadding(tokenizer)
+        self.tokenizer, self.collate = tokenizer, DataCollatorWithPadding(tokenizer)
         self._encode = lambda row: {
             **tokenizer(row["text"], truncation=True, max_length=args.max_length),
             "labels": row["label"],
@@ -172,7 +172,9 @@ class OnTheWay(TrainerCallback):
                 self.seconds += time.process_time() - began
 
 
-def cell(point: str, seed: int, texts: Texts, args: argparse.Namespace) -> dict[str, Any]:
+def cell(
+    name: str, point: str, seed: int, texts: Texts, args: argparse.Namespace
+) -> dict[str, Any]:
     """Train and attack one model."""
     set_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -186,11 +188,14 @@ def cell(point: str, seed: int, texts: Texts, args: argparse.Namespace) -> dict[
             args=AdversarialTrainingArguments(**{**settings, **POINTS[point]}),
             train_dataset=texts.train(seed),
             data_collator=texts.collate,
+            processing_class=texts.tokenizer,
             callbacks=[watch] if point == "plain" else [],
         )
         began = time.process_time()
         trainer.train()
         seconds = time.process_time() - began - watch.seconds
+        if args.keep_models:
+            trainer.save_model(f"{args.keep_models}/{name}/{point}-seed{seed}")
     return {
         **measured(model, texts),
         "on_the_way": watch.found,
@@ -241,7 +246,7 @@ def make(name: str, point: str, seed: int, texts: Texts, args: argparse.Namespac
         with FileLock(_lock(args.cells, key), blocking=False):
             if key not in kept(args.cells, args)["cells"]:
                 print(key, flush=True)
-                found = cell(point, seed, texts, args)
+                found = cell(name, point, seed, texts, args)
                 keep(args.cells, name, texts.labels, key, found, args)
     except Timeout:
         print(f"{key}: another process is at it.", flush=True)
@@ -265,6 +270,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=500, help="test texts under attack")
     parser.add_argument("--max_length", type=int, default=48)
     parser.add_argument("--cells", type=Path, default=CELLS, help="where finished cells are kept")
+    parser.add_argument(
+        "--keep_models", help="a folder for the trained models; none are kept without"
+    )
     parser.add_argument("--use_cpu", action="store_true")
     parser.add_argument("--table_only", action="store_true")
     args = parser.parse_args()
