@@ -240,6 +240,63 @@ def apgd_t(model, x, y, epsilon, steps, norm, classes):
     return min(ends, key=lambda end: float(model(end).detach().softmax(1)[0, int(y)]))
 
 
+def to_plane(point, normal, value, norm):
+    """The shortest step in the box to f + ⟨w, step⟩ = 0; λ by bisection, in L1 pixel by pixel."""
+    w, z, needed = normal.flatten().tolist(), point.flatten().tolist(), abs(value)
+    signs = [-math.copysign(1, value) * (1 if one > 0 else -1 if one < 0 else 0) for one in w]
+    rooms = [1 - z[i] if signs[i] > 0 else z[i] for i in range(len(w))]
+    if norm == "l1":
+        lengths = [0.0] * len(w)
+        for i in sorted(range(len(w)), key=lambda i: -abs(w[i])):
+            if w[i] != 0 and needed > 0:
+                lengths[i] = min(rooms[i], needed / abs(w[i]))
+                needed -= abs(w[i]) * lengths[i]
+    else:
+        speeds = [1.0 if norm == "linf" else abs(one) for one in w]
+
+        def at(scale):
+            return [min(scale * v, r) for v, r in zip(speeds, rooms, strict=True)]
+
+        low, high = 0.0, 1e6
+        for _ in range(200):
+            middle = (low + high) / 2
+            short = sum(abs(a) * b for a, b in zip(w, at(middle), strict=True)) < needed
+            low, high = (middle, high) if short else (low, middle)
+        lengths = at(high)
+    step = [s * length for s, length in zip(signs, lengths, strict=True)]
+    return torch.tensor(step, dtype=point.dtype).view_as(point)
+
+
+def fab_t(model, x, y, epsilon, steps, norm, classes):
+    """Algorithm 1 towards the likeliest wrong classes in turn, and the shortest δ of all."""
+    order = {"linf": math.inf, "l2": 2, "l1": 1}[norm]
+
+    def length(delta):
+        return float(torch.linalg.vector_norm(delta, order))
+
+    goals = [int(k) for k in model(x)[0].argsort(descending=True) if int(k) != int(y)][:classes]
+    found, shortest = None, math.inf
+    for goal in goals:
+
+        def f(logits, _, goal=goal):
+            return logits[0, goal] - logits[0, int(y)]
+
+        adv = x.clone()
+        for _ in range(steps):
+            w, value = gradient(model, adv, y, f), float(f(model(adv).detach(), y))
+            d_adv = to_plane(adv, w, value, norm)
+            d_orig = to_plane(x, w, value + float((w * (x - adv)).sum()), norm)
+            alpha = min(length(d_adv) / (length(d_adv) + length(d_orig)), 0.1)
+            adv = (1 - alpha) * (adv + 1.05 * d_adv) + alpha * (x + 1.05 * d_orig)
+            adv = adv.clamp(0, 1)
+            if int(model(adv).argmax()) != int(y):
+                if length(adv - x) < shortest:
+                    found, shortest = adv, length(adv - x)
+                adv = x + 0.9 * (adv - x)
+    assert shortest <= epsilon
+    return found
+
+
 def square(model, x, y, epsilon, queries, norm, stream, share=0.8):
     """Algorithms 1 to 3; the stream gives the random numbers, in the order of the package."""
 

@@ -12,6 +12,7 @@ from nlp_adv.attacks.bisection import Bisection
 from nlp_adv.attacks.carlini_wagner import CarliniWagner
 from nlp_adv.attacks.comparison import Comparison, compare
 from nlp_adv.attacks.deepfool import DeepFool
+from nlp_adv.attacks.fab import FABT
 from nlp_adv.attacks.fgsm import FGM, FGSM
 from nlp_adv.attacks.ladder import Ladder, ladder
 from nlp_adv.attacks.measured import Measured
@@ -24,6 +25,7 @@ from nlp_adv.attacks.square import Square
 __all__ = [
     "APGD",
     "APGDT",
+    "FABT",
     "FGM",
     "FGSM",
     "PGD",

@@ -14,13 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nlp_adv.attacks.apgd import APGD
 from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.in_turn import in_turn
-from nlp_adv.attacks.losses import LOSSES, RowLoss, led
+from nlp_adv.attacks.losses import LOSSES, RowLoss, led, likeliest_others
 from nlp_adv.attacks.region import norm_name
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows
@@ -97,8 +96,7 @@ class _Led(APGD):
         assert rows.looked is not None
         if rows.towards:
             return LOSSES["dlr" if rows.looked.shape[1] >= 4 else "margin"]
-        wrong = rows.looked.scatter(1, rows.y[:, None], -torch.inf)
-        goals = wrong.argsort(dim=1, descending=True, stable=True)[:, self.rank]
+        goals = likeliest_others(rows.looked, rows.y)[:, self.rank]
 
         def loss(logits: Tensor, labels: Tensor, towards: bool) -> Tensor:
             return led(logits, labels, goals)

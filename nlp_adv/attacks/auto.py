@@ -1,12 +1,13 @@
-"""AutoAttack: three attacks without settings, each on what those before it left.
+"""AutoAttack: four attacks without settings, each on what those before it left.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks", ICML 2020, https://arxiv.org/abs/2003.01690, section 6. An example is
 robust where it withstands all of
 
-    APGD on the cross entropy,  APGD-T,  Square
+    APGD on the cross entropy,  APGD-T,  FAB-T,  Square
 
-in this order. The first two follow gradients of different losses; the last asks for none.
+in this order. The first two climb different losses in the ball, the third looks for the nearest
+boundary and knows no ball, and the last asks for no gradient.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from nlp_adv.attacks.apgd import APGD
 from nlp_adv.attacks.apgd_t import APGDT
 from nlp_adv.attacks.attack import Attack
+from nlp_adv.attacks.fab import FABT
 from nlp_adv.attacks.in_turn import in_turn
 from nlp_adv.attacks.region import norm_name
 from nlp_adv.attacks.result import AttackResult
@@ -27,7 +29,7 @@ from nlp_adv.perturbation import Ball, Unit
 
 @dataclass(frozen=True)
 class AutoAttack(Attack):
-    """APGD, APGD-T and Square, each on the examples that still stand.
+    """APGD, APGD-T, FAB-T and Square, each on the examples that still stand.
 
         AutoAttack(LInfBall(8 / 255))(Pixels(model, mean, std), x, y)
         AutoAttack(L2Ball(0.05), unit="relative")(model, batch)
@@ -39,18 +41,18 @@ class AutoAttack(Attack):
 
     Args:
         ball: `LInfBall` or `L2Ball`, its radius in the unit, one or one an example.
-        steps: K of both APGDs.
-        classes: that APGD-T tries.
+        steps: of each of the first three.
+        classes: that APGD-T and FAB-T try.
         queries: of Square.
         seed: of random starts and of Square's search.
         unit: of the radius; see `PGD`.
 
-    Deviations: without FAB, whose place is before Square. Random starts are
-    uniform in the ball. A target is tried by all, and is the only class of APGD-T then. An example
-    that nothing fools ends where the model is least sure of the right class.
+    Deviations: those of its members; random starts are uniform in the ball. A target is tried by
+    all, and is then the only class of APGD-T and FAB-T. An example that nothing fools ends where
+    the model is least sure of the right class.
 
-    Cost: of an example that nothing fools K·(1 + `classes`) gradients, as many forward passes as
-    that and `queries` more, and some twenty to say what came of it.
+    Cost: of an example that nothing fools K·(1 + 2·`classes`) gradients, K·(1 + 3·`classes`) +
+    `queries` forward passes, and some twenty to say what came of it: 1900 and 7800 as it stands.
     """
 
     ball: Ball
@@ -71,10 +73,11 @@ class AutoAttack(Attack):
     @property
     def attacks(self) -> tuple[Attack, ...]:
         """In their order."""
-        unit, seed = self.unit, self.seed
+        unit, seed, classes = self.unit, self.seed, self.classes
         return (
             APGD(self.ball, self.steps, random_start=True, seed=seed, unit=unit),
-            APGDT(self.ball, self.steps, self.classes, random_start=True, seed=seed, unit=unit),
+            APGDT(self.ball, self.steps, classes, random_start=True, seed=seed, unit=unit),
+            FABT(self.ball, self.steps, classes, until_fooled=True, seed=seed, unit=unit),
             Square(self.ball, self.queries, seed=seed, unit=unit),
         )
 

@@ -20,7 +20,7 @@ from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import LOSSES
 from nlp_adv.attacks.region import norm_name, region_of
 from nlp_adv.attacks.result import AttackResult
-from nlp_adv.attacks.rows import Rows
+from nlp_adv.attacks.rows import Rows, column
 from nlp_adv.attacks.trace import Trace
 
 
@@ -72,7 +72,8 @@ class Bisection(Attack):
             if not len(places):
                 break
             share = tried[places]
-            some = replace(rows.rows(places), stretch=_column(share, rows.clean))
+            stretch = column(share.to(rows.clean.dtype), rows.clean)
+            some = replace(rows.rows(places), stretch=stretch)
             result = attack.run(some)
             trace.ran(result, places)
             length = share * self._length(result, some)
@@ -94,11 +95,6 @@ class Bisection(Attack):
         region = region_of(some, self.attack.ball, self.attack.unit)
         share = region.ball.norm(result.delta) / region.ball.epsilon
         return share.flatten(1).amax(1).double().clamp_max(1.0)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """(b,) → (b, 1, …)."""
-    return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
 def _point(result: AttackResult, rows: Rows) -> Tensor:

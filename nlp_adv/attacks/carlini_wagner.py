@@ -22,7 +22,7 @@ from nlp_adv.attacks.attack import Attack
 from nlp_adv.attacks.losses import margin
 from nlp_adv.attacks.region import finite_rows, region_of
 from nlp_adv.attacks.result import AttackResult
-from nlp_adv.attacks.rows import Rows
+from nlp_adv.attacks.rows import Rows, column
 from nlp_adv.attacks.trace import Trace
 from nlp_adv.perturbation import L2Ball
 
@@ -111,7 +111,7 @@ class CarliniWagner(Attack):
             away, short = (at - live.clean) / region.scale, self.confidence - margins
             distances = away.square().flatten(1).sum(1)
             search.look(places, at, distances, self._reached(live, logits))
-            pull = _column(torch.where(short > 0, c, 0.0), w).to(w.dtype)
+            pull = column(torch.where(short > 0, c, 0.0), w).to(w.dtype)
             grad = (2 * away - pull * (grad * region.scale)) * slope
             if step > 1:  # x itself does not count: Adam's first steps may lead above, then below
                 lowest = torch.minimum(lowest, distances + c * short.clamp_min(0))
@@ -154,7 +154,7 @@ class _Search:
         kept: Tensor | slice = slice(None) if len(places) == len(self.point) else places
         closer = reached & (distances < self.distances[kept])
         self.distances[kept] = torch.where(closer, distances, self.distances[kept])
-        self.point[kept] = torch.where(_column(closer, at), at, self.point[kept])
+        self.point[kept] = torch.where(column(closer, at), at, self.point[kept])
         self.succeeded[kept] |= reached
 
     def narrow(self, places: Tensor) -> None:
@@ -167,8 +167,3 @@ class _Search:
         self.lower[places], self.upper[places] = lower, upper
         self.done[places] = (upper - lower < _NARROW * upper) | (lower >= _LARGEST)
         self.succeeded[places] = False
-
-
-def _column(rows: Tensor, like: Tensor) -> Tensor:
-    """(B,) → (B, 1, …)."""
-    return rows.view(-1, *[1] * (like.ndim - 1))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nlp_adv.attacks.attack import Attack
-from nlp_adv.attacks.losses import margin
+from nlp_adv.attacks.losses import likeliest_others, margin
 from nlp_adv.attacks.region import Region, finite_rows, region_of
 from nlp_adv.attacks.result import AttackResult
 from nlp_adv.attacks.rows import Rows, Standing
@@ -88,7 +88,7 @@ class DeepFool(Attack):
             )
         trace, standing = Trace(rows, margin), Standing(rows)
         region, at = region_of(rows, L2Ball(torch.inf)), rows.clean
-        others = self._others(trace.clean_logits(), rows.y)
+        others = likeliest_others(trace.clean_logits(), rows.y)[:, : self.classes - 1]
         total = torch.zeros_like(at)  # Σ r
         for _ in range(self.steps):
             places, (leaf, logits) = standing.index, standing.rows.watched(at)
@@ -107,11 +107,6 @@ class DeepFool(Attack):
             total = total + step
             at = region.moved((1 + self.overshoot) * total)
         return trace.result(self.name, standing.end(at))
-
-    def _others(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The likeliest classes but y, (B, k)."""
-        rest = logits.scatter(1, y[:, None], -torch.inf)
-        return rest.topk(min(self.classes, logits.shape[1]) - 1, dim=1).indices
 
     def _to_boundary(
         self, rows: Rows, region: Region, leaf: Tensor, logits: Tensor, others: Tensor

@@ -77,6 +77,13 @@ def led(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
     return gap.squeeze(1) / (_spread(logits, 4) if logits.shape[1] >= 4 else 1)
 
 
+def likeliest_others(logits: Tensor, labels: Tensor) -> Tensor:
+    """The classes but y, the likeliest first, (B, C − 1); equal ones in their order."""
+    rest = logits.scatter(1, labels[:, None], -torch.inf)
+    order = rest.argsort(dim=1, descending=True, stable=True)
+    return order[order != labels[:, None]].view(len(order), -1)
+
+
 def _spread(logits: Tensor, classes: int) -> Tensor:
     """z_π1 less z_π3, or of 4 classes less ½(z_π3 + z_π4)."""
     ordered = logits.sort(dim=1, descending=True).values

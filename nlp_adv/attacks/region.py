@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlp_adv.attacks.hyperplane import bounded_step, free_step
 from nlp_adv.attacks.rows import Rows
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball, L1Ball, LInfBall, Segments, Unit, WithinBox, unit_length
@@ -53,6 +54,16 @@ class Region(ABC):
     @abstractmethod
     def moved(self, delta: Tensor) -> Tensor:
         """The point δ away from the clean one, within the bounds to the last bit."""
+
+    @abstractmethod
+    def to_plane(self, point: Tensor, normal: Tensor, value: Tensor) -> Tensor:
+        """The shortest step, within the bounds, to where f + ⟨w, step⟩ = 0; see `hyperplane`.
+
+        Args:
+            point: from where, (b, …).
+            normal: w, (b, …), 0 where the point may not move.
+            value: f, (b, 1, …).
+        """
 
     @abstractmethod
     def start(self, seed: int) -> Tensor:
@@ -171,6 +182,11 @@ class PixelRegion(Region):
             point = _within(point, x, self.ball)
         return point
 
+    def to_plane(self, point: Tensor, normal: Tensor, value: Tensor) -> Tensor:
+        """No pixel leaves [0, 1]."""
+        room = torch.where(value * normal < 0, 1 - point, point)
+        return bounded_step(self.ball, normal, value, room)
+
     def start(self, seed: int) -> Tensor:
         """x + δ, δ uniform in the ball and clamped to the box."""
         self._check_finite()
@@ -246,6 +262,10 @@ class DeltaRegion(Region):
     def moved(self, delta: Tensor) -> Tensor:
         """δ, where it may move."""
         return self.examples.held(delta)
+
+    def to_plane(self, point: Tensor, normal: Tensor, value: Tensor) -> Tensor:
+        """Wherever it leads."""
+        return free_step(self.ball, self.unit, normal, value)
 
     def start(self, seed: int) -> Tensor:
         """δ uniform in the ball."""

@@ -12,6 +12,7 @@ from nlp_adv.attacks.auto import AutoAttack
 from nlp_adv.attacks.bisection import Bisection
 from nlp_adv.attacks.carlini_wagner import CarliniWagner
 from nlp_adv.attacks.deepfool import DeepFool
+from nlp_adv.attacks.fab import FABT
 from nlp_adv.attacks.fgsm import FGM, FGSM
 from nlp_adv.attacks.losses import Loss
 from nlp_adv.attacks.noise import Noise
@@ -114,6 +115,7 @@ ATTACKS: dict[str, Callable[[Settings], Attack]] = {
     "apgd-t": lambda s: APGDT(
         s.ball, s.steps, random_start=s.restarts > 1, seed=s.seed, unit=s.unit
     ),
+    "fab-t": lambda s: FABT(s.ball, s.steps, seed=s.seed, unit=s.unit),
     "noise": lambda s: Noise(s.ball, seed=s.seed, unit=s.unit),
     "square": lambda s: Square(s.ball, s.queries, seed=s.seed, unit=s.unit),
     "auto": lambda s: AutoAttack(s.ball, s.steps, queries=s.queries, seed=s.seed, unit=s.unit),

@@ -212,6 +212,11 @@ class Rows:
             return replace(self, looked=self.logits(self.clean))
 
 
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """One number an example, (b,) → (b, 1, …), to broadcast against points."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
 class Standing:
     """The examples that an attack still moves, and where the others have ended.
 

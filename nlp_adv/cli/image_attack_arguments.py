@@ -38,14 +38,16 @@ class ImageAttackArguments(AttackArguments):
         default_factory=lambda: ["fgsm", "pgd"],
         metadata={
             "help": "Any of fgsm, fgm (the same in other norms), bim, pgd, mi-fgsm, apgd, apgd-t, "
-            "square, auto (the last three in turn) and noise in a ball; deepfool, cw and "
+            "fab-t, square, auto (the last four in turn) and noise in a ball; deepfool, cw and "
             "smallest-pgd, which look for the smallest δ."
         },
     )
     epsilon: float | None = flag("Radius in pixels of [0, 1]; for L∞ 8/255 without.")
     norm: str = flag("Of the ball: linf, l2 or l1.", "linf")
     step_size: float | None = flag("α of bim, pgd and mi-fgsm, in pixels; 2.5·ε/steps without.")
-    steps: int = flag("Steps of bim, pgd, mi-fgsm and every apgd; 100 are usual in auto.", 20)
+    steps: int = flag(
+        "Steps of bim, pgd, mi-fgsm, apgd, apgd-t and fab-t; 100 are usual in auto.", 20
+    )
     loss: str = flag("What attacks in a ball climb: margin, cross_entropy or dlr.", "margin")
     restarts: int = flag("Starts of pgd and apgd, with seeds from --seed on.", 1)
     queries: int = flag("Forward passes of square, alone and in auto.", 5000)

@@ -90,8 +90,8 @@ class EmbeddingArguments:
     embedding_attacks: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd, apgd-t, square, "
-            "auto (the last three in turn) and noise at the same radii; deepfool, cw and "
+            "help": "Further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd, apgd-t, fab-t, "
+            "square, auto (the last four in turn) and noise at the same radii; deepfool, cw and "
             "smallest-pgd, which look for each text's robust radius, the smallest δ that changes "
             "its answer."
         },

@@ -1,4 +1,4 @@
-"""APGD-T, Square and the ensemble: their papers' loops, and what only they promise."""
+"""APGD-T, FAB-T, Square and the ensemble: their papers' loops, and what only they promise."""
 
 from functools import partial
 
@@ -8,8 +8,9 @@ import torch
 from small_images import digits, linear
 from torch import nn
 
-from nlp_adv.attacks import APGDT, AutoAttack, Square
+from nlp_adv.attacks import APGDT, FABT, AutoAttack, Square
 from nlp_adv.attacks.entering import pixel_rows
+from nlp_adv.attacks.hyperplane import bounded_step, free_step
 from nlp_adv.attacks.region import region_of
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 
@@ -36,6 +37,73 @@ def test_apgd_t_tries_a_class_on_what_the_others_left():
     assert (three.gradient_passes[one.success] == 12).all()
     assert (three.gradient_passes[~three.success] == 36).all()
     assert torch.equal(three.adv[one.success], one.adv[one.success])
+
+
+@pytest.mark.parametrize(
+    ("norm", "ball"),
+    [("linf", LInfBall(1.0)), ("l2", L2Ball(torch.inf)), ("l1", L1Ball(torch.inf))],
+)
+def test_fab_t_is_its_papers_loop(norm, ball):
+    """The shortest of all that fool, in a box that holds many of the pixels."""
+    model, x, y = digits(4)
+    loop = partial(naive.fab_t, epsilon=ball.epsilon, steps=12, norm=norm, classes=2)
+    result = FABT(ball, 12, classes=2)(model, x, y)
+    assert result.success.all()
+    assert (result.gradient_passes == 24).all()
+    torch.testing.assert_close(result.adv, one_by_one(loop, model, x, y), rtol=0, atol=1e-9)
+
+
+def test_fab_t_done_with_the_first_in_the_ball_fools_the_same():
+    """For less; and what it fools in a ball is what is nearer than its radius."""
+    model, x, y = digits(24)
+    ball = LInfBall(0.06)
+    shortest = FABT(LInfBall(1.0), 20, 3)(model, x, y)
+    nearer = shortest.norm(torch.inf) <= ball.epsilon
+    result = FABT(ball, 20, 3, until_fooled=True)(model, x, y)
+    assert 0 < nearer.sum() < len(x)
+    assert torch.equal(FABT(ball, 20, 3)(model, x, y).success, result.success)
+    assert result.success[nearer].all()
+    assert (result.gradient_passes[nearer] < 60).all()
+    assert (result.gradient_passes[~result.success] == 60).all()
+
+
+@pytest.mark.parametrize("ball", [LInfBall(1.0), L2Ball(1.0), L1Ball(1.0)])
+def test_a_bounded_step_is_the_shortest_to_the_plane(ball):
+    """It reaches the plane, keeps to its room, and no random other that reaches it is shorter."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(4, 6, generator=generator).double()
+    w[:, 0] = 0
+    value = torch.tensor([[0.3], [-0.5], [0.0], [50.0]]).double()
+    room = torch.rand(4, 6, generator=generator).double()
+    room[:, 1] = 0
+    step = bounded_step(ball, w, value, room)
+    assert (step.abs() <= room).all()
+    assert not step[:, :2].any()
+    reached = value + (w * step).sum(1, keepdim=True)
+    torch.testing.assert_close(reached[:3], torch.zeros_like(reached[:3]), rtol=0, atol=1e-12)
+    corner = -w.sign() * room  # all the room there is does not reach the last
+    assert torch.equal(step[3], corner[3])
+    assert reached[3] > 0
+    for _ in range(200):
+        other = room * (2 * torch.rand(4, 6, generator=generator).double() - 1)
+        gain = (w * other).sum(1, keepdim=True)
+        other = other * (-value / gain)  # reaches the plane, where it has room for it
+        allowed = (other.abs() <= room * (1 + 1e-12)).all(1)
+        assert (ball.norm(other) >= ball.norm(step) - 1e-12)[allowed].all()
+
+
+def test_without_bounds_each_token_has_a_share_of_the_step():
+    """The largest of the tokens' norms is what is short: all go equally far, in their units."""
+    w = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).double()
+    w[0, 2] = 0
+    value = torch.tensor([0.7, -2.0]).double().view(2, 1, 1)
+    unit = torch.tensor([[1.0, 2.0, 1.0], [3.0, 1.0, 1.0]]).double()[..., None]
+    step = free_step(L2Ball(1.0, per="token"), unit, w, value)
+    shares = step.norm(dim=2, keepdim=True) / unit
+    want = value.abs() / (unit * w.norm(dim=2, keepdim=True)).sum(1, keepdim=True)
+    want = torch.where(w.any(2, keepdim=True), want, 0.0)
+    torch.testing.assert_close(shares, want, rtol=0, atol=1e-12)
+    torch.testing.assert_close((w * step).sum((1, 2)), -value.flatten(), rtol=0, atol=1e-12)
 
 
 def test_of_two_classes_apgd_t_climbs_the_margin():
@@ -94,6 +162,8 @@ def test_square_needs_no_gradient_and_no_module():
     [
         (lambda: APGDT(L1Ball(1.0)), "in an L1 ball use PGD"),
         (lambda: APGDT(L2Ball(1.0), classes=0), "classes must be ≥ 1"),
+        (lambda: FABT(L2Ball(1.0), classes=0), "classes ≥ 1"),
+        (lambda: FABT(L2Ball(torch.inf), random_start=True), "needs a finite radius"),
         (lambda: Square(L1Ball(1.0)), "in an L1 ball use PGD"),
         (lambda: Square(L2Ball(torch.inf)), "needs a finite ε"),
         (lambda: Square(L2Ball(1.0), share=0.0), "share above 0"),
@@ -134,16 +204,27 @@ def test_the_ensemble_searches_where_there_is_no_gradient():
     assert (result.gradient_passes == 0).all()
 
 
+PEERS = {  # ours, and theirs by name
+    "APGDT": (partial(APGDT, steps=20, random_start=True), {"n_classes": 10, "steps": 20}),
+    "FAB": (
+        partial(FABT, steps=20, until_fooled=True),
+        {"n_classes": 10, "steps": 20, "multi_targeted": True},
+    ),
+}
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_verdicts_are_those_of_torchattacks(norm):
+@pytest.mark.parametrize("name", PEERS)
+def test_verdicts_are_those_of_torchattacks(name, norm):
     """Image by image, but for those that sit on the edge of what either finds."""
     peers = pytest.importorskip("torchattacks")
-    model, x, y = digits(60, torch.float32)
+    model, x, y = digits(30, torch.float32)
     ball = {"linf": LInfBall(0.06), "l2": L2Ball(0.4)}[norm]
-    ours = APGDT(ball, 20, random_start=True)(model, x, y).success
-    options = {"norm": {"linf": "Linf", "l2": "L2"}[norm], "eps": ball.epsilon, "steps": 20}
+    attack, options = PEERS[name]
+    ours = attack(ball)(model, x, y).success
+    norm = {"linf": "Linf", "l2": "L2"}[norm]
     with torch.random.fork_rng():
-        theirs = peers.APGDT(model, n_classes=10, **options)(x, y)
+        theirs = getattr(peers, name)(model, norm=norm, eps=ball.epsilon, **options)(x, y)
         with torch.no_grad():
             fooled = model(theirs).argmax(1) != y
     assert 0 < fooled.sum() < len(x)

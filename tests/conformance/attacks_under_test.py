@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nlp_adv.attacks import (
     APGD,
     APGDT,
+    FABT,
     FGM,
     FGSM,
     PGD,
@@ -51,6 +52,9 @@ ATTACKS: dict[str, Attack] = {
     "deepfool-linf": DeepFool("linf", steps=6),
     "cw": CarliniWagner(steps=20, search_steps=2, initial_constant=1.0, step_size=0.2),
     "adam-l2": OptimizerAttack(torch.optim.Adam, 0.1, 5, ball=l2),
+    "fab-t-linf": FABT(linf, 8, 2),
+    "fab-t-l2": FABT(l2, 8, 2, random_start=True, until_fooled=True),
+    "fab-t-l1": FABT(l1, 8, 2),
     "noise-l2": Noise(l2, draws=4),
     "noise-linf": Noise(linf, draws=4),
     "square-linf": Square(linf, 40),
@@ -196,11 +200,20 @@ ELSEWHERE = {
         "apgd-linf",
         "apgd-t-l2",
         "deepfool-l2",
+        "fab-t-l2",
         "cw",
         "noise-linf",
         "square-l2",
     ),
-    "layer": ("pgd-linf", "apgd-t-linf", "adam-l2", "bisection", "square-linf", "auto-linf"),
+    "layer": (
+        "pgd-linf",
+        "apgd-t-linf",
+        "fab-t-linf",
+        "adam-l2",
+        "bisection",
+        "square-linf",
+        "auto-linf",
+    ),
 }
 
 
