@@ -34,10 +34,10 @@ class AutoAttack(Attack):
         AutoAttack(LInfBall(8 / 255))(Pixels(model, mean, std), x, y)
         AutoAttack(L2Ball(0.05), unit="relative")(model, batch)
 
-    Of the authors' warnings, a model that answers at random, probabilities instead of logits and
-    gradients of 0 are among `masking_checks`, which also look for noise that fools more than
-    gradients do. On a model that cannot be differentiated the attacks that need gradients are left
-    out, with a warning, and Square remains.
+    What the authors warn of is among `masking_checks`: a model that answers at random or takes
+    gradients as it answers, probabilities instead of logits, gradients of 0, and a search without
+    gradients that fools more than they do. On a model that cannot be differentiated the attacks
+    that need gradients are left out, with a warning, and Square remains.
 
     Args:
         ball: `LInfBall` or `L2Ball`, its radius in the unit, one or one an example.

@@ -45,9 +45,7 @@ class ImageAttackArguments(AttackArguments):
     epsilon: float | None = flag("Radius in pixels of [0, 1]; for L∞ 8/255 without.")
     norm: str = flag("Of the ball: linf, l2 or l1.", "linf")
     step_size: float | None = flag("α of bim, pgd and mi-fgsm, in pixels; 2.5·ε/steps without.")
-    steps: int = flag(
-        "Steps of bim, pgd, mi-fgsm, apgd, apgd-t and fab-t; 100 are usual in auto.", 20
-    )
+    steps: int = flag("Steps of all but fgsm, fgm, square and cw; 100 are usual in auto.", 20)
     loss: str = flag("What attacks in a ball climb: margin, cross_entropy or dlr.", "margin")
     restarts: int = flag("Starts of pgd and apgd, with seeds from --seed on.", 1)
     queries: int = flag("Forward passes of square, alone and in auto.", 5000)

@@ -13,11 +13,13 @@ from dataclasses import replace
 import torch
 from tqdm.auto import tqdm
 
-from nlp_adv.attacks import FGM, PGD, Attack, Noise
+from nlp_adv.attacks import FGM, PGD, Attack, Noise, Square
 from nlp_adv.attacks.ladder import at_radius, ladder, radius_of
 from nlp_adv.attacks.measured import Measured
+from nlp_adv.attacks.region import norm_name
 from nlp_adv.attacks.subject import Batch, Subject, device_of
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.adaptive import GradientsWithin, check_adaptive
 from nlp_adv.robustness.answers import Answers, check_answers
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_alone import (
@@ -44,7 +46,7 @@ from nlp_adv.robustness.scaled_logits import softening_factor
 FACTORS = (0.01, 30.0)  # on logits: 30 lets a usual model pass for robust, 0.01 takes that back
 SOFT = 0.9  # mean confidence of calibrated logits: far from saturation, whatever the accuracy
 CREEPING = 2.5  # ε/K: steps so short that they stop close behind the border of an answer
-_RUNS = 15  # of `masking_checks`; one less where the logits need no calibration
+_RUNS = 16  # of `masking_checks`; one less where the logits need no calibration, and in L1
 
 
 def masking_checks(
@@ -54,6 +56,7 @@ def masking_checks(
     *,
     restarts: int = 3,
     draws: int = 10,
+    queries: int = 200,
     progress: str | None = None,
 ) -> list[Check]:
     """What may speak against the accuracies under PGD and its kin in one ball.
@@ -70,12 +73,13 @@ def masking_checks(
         attack: whose ball, step and number of steps are checked.
         restarts: starts of the run that is compared with one start, ≥ 2.
         draws: of random noise.
+        queries: of a random search that asks for no gradient, `Square`; there is none in L1.
         progress: the title of a progress bar; none is shown without.
 
     Raises:
         UserError: no data, a radius of 0, a single start, or no single-label classifier.
 
-    Cost: about 12 + restarts times the attack's own, and `draws` forward passes.
+    Cost: about 12 + restarts times the attack's own, and `queries` + `draws` forward passes.
     """
     data, epsilon = list(batches), radius_of(attack.ball)
     if not data or not 0 < epsilon < math.inf or restarts < 2:
@@ -111,16 +115,20 @@ def masking_checks(
         creeping = run(replace(climbing, step_size=short))
         doubled = run(replace(climbing, step_size=2 * attack.step_size))
         several = run(climbing, starts=restarts)
-        noise = run(Noise(attack.ball, draws, attack.seed, attack.unit))
+        with GradientsWithin() as within:  # of which noise asks for none
+            noise = run(Noise(attack.ball, draws, attack.seed, attack.unit))
         step = run(FGM(attack.ball, "margin", attack.unit))
-        compared = [softmax, at_half, halved, creeping, doubled, several, noise, step, at_large]
+        flat = norm_name(attack.ball) == "l1"  # where Square has no windows
+        search = [] if flat else [run(Square(attack.ball, queries, unit=attack.unit))]
+        simple = [step, noise, *search]
+        compared = [softmax, at_half, halved, creeping, doubled, several, *simple, at_large]
         repeatable = _repeatable(given, compared)
         if not repeatable.passed:
             bar.total = bar.n
-            return [repeatable, *blind]
+            return [repeatable, check_adaptive(within.taken), *blind]
         soft = softening_factor(given.logits, SOFT)
         factors = (*FACTORS, soft) if soft < 1 else FACTORS
-        bar.total -= (soft >= 1) * len(data)
+        bar.total -= ((soft >= 1) + flat) * len(data)
         said, labels = given.predictions.tolist(), given.labels.tolist()
         wrong = creeping.confidences[:, -1][creeping.fooled[:, -1]]
         right, survives = given.right, given.survives_8_bit[given.fooled[:, -1], -1]
@@ -128,6 +136,7 @@ def masking_checks(
             check_answers(Answers.of(said, labels)),
             check_probabilities(given.logits),
             repeatable,
+            check_adaptive(within.taken),
             check_large_radius(at_large),
             check_radii([at_half, given, at_large]),
             check_steps(halved, given, (fewer, attack.steps)),
@@ -135,6 +144,10 @@ def masking_checks(
             check_restarts(given, several, restarts),
             check_beats(given, step, "one step", "a single step"),
             check_beats(given, noise, "noise", f"the best of {draws} random directions"),
+            *(
+                check_beats(given, one, "black box", f"a random search of {queries} queries")
+                for one in search
+            ),
             check_cross_entropy(given, softmax),
             check_softmax_scale(softmax, {one: run(ascending, one) for one in factors}),
             check_margin_scale(given, {one: run(climbing, one) for one in FACTORS}),

@@ -25,9 +25,10 @@ ON_TEXT = embedding_pgd((1.0,), 8).attack
 ON_PIXELS = PGD(LInfBall(EPSILON), step_size=EPSILON / 5, steps=8)
 FACTOR = ON_TEXT.step_size  # of the step, in shares of ε
 TEXT_NAMES = [
-    "answers", "logits", "repeatable", "large radius", "radius", "steps", "step size", "restarts",
-    "one step", "noise", "cross entropy", "logit scale, softmax", "logit scale, margin",
-    "zero gradients, margin", "zero gradients, cross entropy", "confidence", "ascent",
+    "answers", "logits", "repeatable", "adaptive", "large radius", "radius", "steps", "step size",
+    "restarts", "one step", "noise", "black box", "cross entropy", "logit scale, softmax",
+    "logit scale, margin", "zero gradients, margin", "zero gradients, cross entropy", "confidence",
+    "ascent",
 ]  # fmt: skip
 SEES_NOTHING = {
     "cross entropy", "logit scale, softmax", "zero gradients, cross entropy", "confidence",
@@ -36,7 +37,10 @@ SEES_NOTHING = {
 
 def on_text(model, epsilon: float = 0.3, *, batches=None, norm="l2", unit="relative", **changes):
     """The checks by name; two batches of 40 opinions without others."""
-    ball, options = BALLS[norm](epsilon, "example"), {"draws": changes.pop("draws", 10)}
+    ball, options = (
+        BALLS[norm](epsilon, "example"),
+        {"draws": changes.pop("draws", 10), "queries": 20},
+    )
     if "progress" in changes:
         options["progress"] = changes.pop("progress")
     changes = {"step_size": FACTOR * epsilon, "ball": ball, "unit": unit, **changes}
@@ -44,14 +48,16 @@ def on_text(model, epsilon: float = 0.3, *, batches=None, norm="l2", unit="relat
     return {one.name: one for one in masking_checks(Subject(model), data, attack, **options)}
 
 
-def on_pixels(model, epsilon: float = EPSILON, draws: int = 4):
+def on_pixels(model, epsilon: float = EPSILON, draws: int = 4, queries: int = 20):
     """The same of 60 images."""
     x, y = small.images()
     attack = replace(ON_PIXELS, ball=LInfBall(epsilon), step_size=epsilon / 5)
     batches = [(x[:40], y[:40]), (x[40:], y[40:])]
     return {
         one.name: one
-        for one in masking_checks(Subject(model), batches, attack, draws=draws, restarts=2)
+        for one in masking_checks(
+            Subject(model), batches, attack, draws=draws, restarts=2, queries=queries
+        )
     }
 
 
@@ -116,6 +122,7 @@ class TestMaskedModels:
             (small.true_at_pictures, {"one step", "ascent"}),
             (small.remembering, {"radius", "large radius"}),
             (small.huge, {"logit scale, margin"}),
+            (small.fitted, {"adaptive"}),
         ],
     )
     def test_a_model_of_images_with_a_fault(self, fault, names):
@@ -123,6 +130,16 @@ class TestMaskedModels:
 
     def test_noise_beats_an_attack_that_goes_backwards(self):
         assert on_pixels(small.backwards(), 0.35, draws=10)["noise"].passed is False
+
+    @pytest.mark.parametrize("fault", [small.backwards, small.rounding])
+    def test_a_search_without_gradients_beats_one_that_they_mislead(self, fault):
+        found = on_pixels(fault(), 0.2, queries=100)["black box"]
+        assert found.passed is False
+        assert "a random search of 100 queries" in found.finding
+
+    def test_there_is_no_search_in_l1(self):
+        names = on_text(reader(), 0.3, norm="l1", steps=1, batches=opinion_batches()[:1])
+        assert [name for name in TEXT_NAMES if name not in names] == ["black box"]
 
     def test_a_model_that_reads_nothing_fails_at_the_large_radius(self):
         model = reader(factor=0.0)
@@ -197,11 +214,13 @@ class TestTheDriver:
         assert all(parameter.grad is None for parameter in model.parameters())
         assert model.training
 
-    @pytest.mark.parametrize("factor", [1e-3, 1e3])
-    def test_the_bar_ends_full(self, capsys, factor):
-        """Also where the logits need no calibration, and there is a run less."""
-        on_text(reader(factor=factor), batches=opinion_batches()[:1], steps=1, progress="Checking")
-        runs = 14 if factor < 1 else 15
+    @pytest.mark.parametrize(
+        ("factor", "norm", "runs"), [(1e-3, "l2", 15), (1e3, "l1", 15), (1e3, "linf", 16)]
+    )
+    def test_the_bar_ends_full(self, capsys, factor, norm, runs):
+        """Also where the logits need no calibration, or the norm has no search."""
+        model, options = reader(factor=factor), {"steps": 1, "progress": "Checking"}
+        on_text(model, batches=opinion_batches()[:1], norm=norm, **options)
         assert f"100%|██████████| {runs}/{runs} " in capsys.readouterr().err.split("\r")[-1]
 
     def test_the_confidence_is_of_fooled_examples_alone(self):
