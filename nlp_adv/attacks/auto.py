@@ -13,7 +13,7 @@ boundary and knows no ball, and the last asks for no gradient.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nlp_adv.attacks.apgd import APGD
 from nlp_adv.attacks.apgd_t import APGDT
@@ -46,6 +46,8 @@ class AutoAttack(Attack):
         queries: of Square.
         seed: of random starts and of Square's search.
         unit: of the radius; see `PGD`.
+        attacks: in their order, made of the others: a part of the configuration, so that numbers of
+            an ensemble are told from those of another.
 
     Deviations: those of its members; random starts are uniform in the ball. A target is tried by
     all, and is then the only class of APGD-T and FAB-T. An example that nothing fools ends where
@@ -61,18 +63,18 @@ class AutoAttack(Attack):
     queries: int = 5000
     seed: int = 0
     unit: Unit = "absolute"
+    attacks: tuple[Attack, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        assert self.attacks  # each refuses what it has no use for
+        object.__setattr__(self, "attacks", self._attacks())
 
     @property
     def name(self) -> str:
         """auto-linf or auto-l2."""
         return f"auto-{norm_name(self.ball)}"
 
-    @property
-    def attacks(self) -> tuple[Attack, ...]:
-        """In their order."""
+    def _attacks(self) -> tuple[Attack, ...]:
+        """Each refuses what it has no use for."""
         unit, seed, classes = self.unit, self.seed, self.classes
         return (
             APGD(self.ball, self.steps, random_start=True, seed=seed, unit=unit),

@@ -17,6 +17,7 @@ from nlp_adv.cli.attack import Attacked, AttackTask
 from nlp_adv.cli.attack_arguments import class_number
 from nlp_adv.cli.evaluations import hub_name, model_name, saved_report, training_of
 from nlp_adv.cli.text_attack_arguments import (
+    POINTS,
     EmbeddingArguments,
     TextAttackArguments,
     TextVictimArguments,
@@ -29,6 +30,7 @@ from nlp_adv.cli.victim import (
 )
 from nlp_adv.data.class_names import classes_of
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.point_protocols import point_protocol
 from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.scaled_logits import scaled_logits
 from nlp_adv.robustness.shards import Shard
@@ -47,7 +49,18 @@ class TextAttack(AttackTask):
     def __init__(self, command: str, parsed: Sequence[Any]) -> None:
         super().__init__(command, parsed)
         victim = self.victim
-        self._embedding: EmbeddingArguments | None = parsed[2] if len(parsed) > 2 else None
+        self._embedding: EmbeddingArguments | None = None
+        if isinstance(parsed[-1], EmbeddingArguments):
+            self._embedding = parsed[-1]
+        names = list(dict.fromkeys(self.attack.attacks))
+        self._points = [one for one in names if self._embedding and one in POINTS]
+        self._words = [one for one in names if one not in self._points]
+        if command == "attack" and not self._points and self._embedding != EmbeddingArguments():
+            raise UserError(
+                "No attack on the embeddings is named: add one to --attacks, such as pgd or auto, "
+                "leave out the flags of such attacks, or use nlp-adv evaluate, which has them all."
+            )
+        self._asks_embeddings = command == "evaluate" or bool(self._points)
         if not victim.model_name_or_path:
             return  # the first thing to be said
         if sum(map(bool, (victim.test_file, victim.dataset_name, victim.task_name))) != 1:
@@ -57,21 +70,21 @@ class TextAttack(AttackTask):
 
     @classmethod
     def kinds(cls, command: str) -> tuple[type, ...]:
-        """`evaluate` has the flags of the embeddings beside those of `attack`."""
-        common = (TextVictimArguments, TextAttackArguments)
-        return (*common, EmbeddingArguments) if command == "evaluate" else common
+        """The embeddings are attacked by `evaluate`, and where such an attack is named."""
+        return (TextVictimArguments, TextAttackArguments, EmbeddingArguments)
 
     def check(self) -> None:
         """Protocol, texts and resources are there."""
         protocol, _, _ = self._settings()
         load_texts(self.victim)
         load_training_texts(self.victim)
-        check_attacks(self.attack.attacks, protocol, load_resources(self.attack, self.victim))
+        check_attacks(self._words, protocol, load_resources(self.attack, self.victim))
 
     def _settings(self) -> tuple[Protocol, Shard | None, WhiteBox | None]:
         protocol = chosen_protocol(self.attack.protocol)
         shard = Shard.parse(self.attack.shard) if self.attack.shard else None
-        return protocol, shard, None if self._embedding is None else self._embedding.white_box()
+        embedding = self._embedding if self._asks_embeddings else None
+        return protocol, shard, None if embedding is None else embedding.white_box(self._points)
 
     def run(
         self,
@@ -105,13 +118,13 @@ class TextAttack(AttackTask):
                 model,
                 tokenizer,
                 dataset,
-                list(dict.fromkeys(attack.attacks)),
+                self._words,
                 protocol=protocol,
                 resources=resources,
                 white_box=white_box,
                 transfer=transfer,
                 trained_on=trained_on,
-                clean_on_all=self._embedding is not None,
+                clean_on_all=self._asks_embeddings,
                 seed=attack.seed,
                 max_examples=attack.max_examples,
                 max_length=victim.max_seq_length,
@@ -124,10 +137,23 @@ class TextAttack(AttackTask):
                 name=name,
             )
         named = victim.model_name_or_path
-        found = replace(found, name=model_name(named), training=training_of(named))
+        found = replace(
+            found,
+            name=model_name(named),
+            training=training_of(named),
+            notes=[*found.notes, *self._protocol_of_embeddings()],
+        )
         hub = victim.hub_dataset_id or hub_name(victim.dataset_name)
         page, summary = saved_report(found, attack.output_dir, command, dataset_id=hub)
         return Attacked(found, summary, found.checks, found.notes, page)
+
+    def _protocol_of_embeddings(self) -> list[str]:
+        embedding = self._embedding
+        if not self._asks_embeddings or embedding is None or embedding.embedding_protocol is None:
+            return []
+        fixed = point_protocol(embedding.embedding_protocol)
+        names = ", ".join(fixed.attacks)
+        return [f"{names} on the embeddings is under the protocol {fixed}: {fixed.source}."]
 
 
 def chosen_protocol(name: str) -> Protocol:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from nlp_adv.attacks import Ladder, ladder
+from nlp_adv.attacks.registry import ATTACKS as POINT_ATTACKS
 from nlp_adv.attacks.registry import SMALLEST, Settings, build_attack
 from nlp_adv.attacks.words.attacks.build import ATTACKS
 from nlp_adv.attacks.words.protocols import PROTOCOLS
@@ -13,9 +14,11 @@ from nlp_adv.cli.arguments import check_radii, flag
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd
+from nlp_adv.robustness.point_protocols import POINT_PROTOCOLS, point_protocol
 from nlp_adv.robustness.white_box import WhiteBox
 from nlp_adv.sites.parse import parse_site
 
+POINTS = tuple(name for name in POINT_ATTACKS if name not in ATTACKS)
 SEGMENTERS = ("characters", "jieba", "pythainlp")
 
 
@@ -47,7 +50,10 @@ class TextAttackArguments(AttackArguments):
 
     attacks: list[str] = field(
         default_factory=lambda: ["deepwordbug"],
-        metadata={"help": f"Any of {', '.join(ATTACKS)}."},
+        metadata={
+            "help": f"Any of {', '.join(ATTACKS)}; or, on the embeddings at --epsilons, "
+            f"{', '.join(POINTS)}."
+        },
     )
     protocol: str = flag(
         f"What attacks may do: {', '.join(PROTOCOLS)}, or a .json file with the fields of one.",
@@ -97,6 +103,10 @@ class EmbeddingArguments:
         },
     )
     embedding_queries: int = flag("Forward passes of square, alone and in auto.", 1000)
+    embedding_protocol: str | None = flag(
+        f"Attacks there with all their settings, for numbers that are published: "
+        f"{', '.join(POINT_PROTOCOLS)}."
+    )
     embedding_site: str | None = flag(
         "Where these attacks add δ instead of the word embeddings: layer:NAME (the output of any "
         "module, such as layer:bert.encoder.layer.3), embedding:NAME, or several with commas."
@@ -104,8 +114,11 @@ class EmbeddingArguments:
     checks: bool = flag("Run the masking checks.", True)
     check_examples: int = flag("With the first so many texts.", 100)
 
-    def white_box(self) -> WhiteBox | None:
+    def white_box(self, named: Iterable[str] = ()) -> WhiteBox | None:
         """What is tried on the embeddings; None without radii.
+
+        Args:
+            named: attacks beside those of the flags; pgd is there anyway.
 
         Raises:
             UserError: a number that is out of range.
@@ -139,13 +152,13 @@ class EmbeddingArguments:
             self.embedding_examples,
             self.checks,
             self.check_examples,
-            tuple(self._others(where)),
+            tuple(self._others(where, named)),
             site,
             "the embeddings" if site is None else where,
         )
 
-    def _others(self, where: str) -> Iterator[Ladder]:
-        """Further attacks, by name."""
+    def _others(self, where: str, named: Iterable[str]) -> Iterator[Ladder]:
+        """Further attacks, by name; a protocol's have its settings."""
         pgd = embedding_pgd((1.0,), self.embedding_steps, norm=self.embedding_norm).attack
         settings = Settings(
             replace(pgd.ball, per=self.embedding_per),
@@ -157,7 +170,15 @@ class EmbeddingArguments:
             restarts=self.embedding_restarts,
             queries=self.embedding_queries,
         )
-        for name in dict.fromkeys(self.embedding_attacks):
-            attack = build_attack(name, settings)
+        chosen = dict.fromkeys([*self.embedding_attacks, *named], settings)
+        chosen.pop("pgd", None)
+        if self.embedding_protocol is not None:
+            fixed = point_protocol(self.embedding_protocol)
+            own = replace(
+                settings, steps=fixed.steps, restarts=fixed.restarts, queries=fixed.queries
+            )
+            chosen |= dict.fromkeys(fixed.attacks, own)
+        for name, own in chosen.items():
+            attack = build_attack(name, own)
             radii = () if name in SMALLEST else tuple(self.epsilons)
             yield ladder(attack, radii, name=f"{where}-{attack.name}")

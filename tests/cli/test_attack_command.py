@@ -18,6 +18,7 @@ from nlp_adv.cli.main import main
 from nlp_adv.errors import UserError
 from nlp_adv.robustness import evaluate_robustness
 from nlp_adv.robustness.embedding import embedding_pgd
+from nlp_adv.robustness.point_protocols import POINT_PROTOCOLS
 from nlp_adv.robustness.records import read_records
 from nlp_adv.robustness.white_box import WhiteBox
 
@@ -63,6 +64,35 @@ def test_an_attack_writes_a_record_for_each_text_and_attack(straight):
     # Each adjective may become any other, so whoever is right at first must fall to textfooler.
     assert {r.outcome for r in found if r.attack == "textfooler"} <= {"wrong", "fooled"}
     assert sum(r.outcome == "fooled" for r in found if r.attack == "textfooler") > 20
+
+
+def test_attacks_on_the_embeddings_are_named_beside_those_on_words(given, tmp_path):
+    """PGD, whose curve the report draws, is there with any of them, and once."""
+    settings = {**given, "attacks": ["deepwordbug", "pgd", "auto"], "epsilons": [0.05, 0.5]}
+    settings |= {"embedding_steps": 3, "embedding_queries": 20, "max_examples": 12}
+    run = call("attack", **settings, checks=False, output_dir=tmp_path / "out")
+    assert run.code == 0, run
+    found = records(tmp_path / "out")
+    radii = {(r.attack, r.epsilon) for r in found}
+    points = ("embedding-pgd-l2", "embedding-auto-l2")
+    assert radii == {("deepwordbug", None)} | {(a, e) for a in points for e in (0.05, 0.5)}
+    fooled = [{r.id for r in found if r.outcome == "fooled" and r.attack == a} for a in points]
+    assert len(fooled[1]) >= len(fooled[0]) > 0
+
+
+def test_a_protocol_of_attacks_on_the_embeddings_is_said_with_its_hash(given, tmp_path):
+    """Its numbers are its own, whatever the flags of the others are; alone it runs no other."""
+    settings = {**given, "epsilons": 0.5, "embedding_steps": 2, "max_examples": 3}
+    settings |= {"attacks": ["auto"], "embedding_protocol": "autoattack2020", "checks": False}
+    run = call("attack", **settings, output_dir=tmp_path / "out")
+    assert run.code == 0, run
+    fixed = POINT_PROTOCOLS["autoattack2020"]
+    assert f"the protocol autoattack2020, version 1 ({fixed.hash()})" in run.out
+    assert replace(fixed, queries=4999).hash() != fixed.hash() == replace(fixed).hash()
+    found = [r for r in records(tmp_path / "out") if r.attack == "embedding-auto-l2"]
+    spent = [r.found.gradient_passes for r in found if r.outcome == "fooled"]
+    assert len(found) == 3
+    assert 0 < max(spent) <= 300
 
 
 def test_the_report_says_what_the_records_say(straight):
