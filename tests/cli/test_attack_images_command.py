@@ -229,6 +229,21 @@ def test_pictures_in_folders_and_a_mobilenet(tmp_path):
     assert [labels[number] for number in range(6)] == [2, 2, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("options", [{}, {"target": "top"}, {"norm": "l2", "epsilon": 1.5}])
+def test_auto_fools_what_its_members_fool(given, tmp_path, options):
+    settings = {"attacks": ["fab-t", "auto"], "steps": 4, "queries": 30, "checks": False}
+    run = attack(tmp_path / "out", **(given | {"epsilon": "12/255"} | settings | options))
+    assert run.code == 0, run
+    found = read_records(tmp_path / "out" / "records.jsonl")
+    assert len(found) == (32 if "target" in options else 48)
+    fooled = [
+        {r.id for r in found if r.outcome == "fooled" and r.attack.startswith(name)}
+        for name in settings["attacks"]
+    ]
+    assert fooled[0] <= fooled[1]
+    assert fooled[1]
+
+
 BAD = [
     ({"dataset_name": "/nowhere/images"}, ["/nowhere/images does not exist"]),
     ({"model_name_or_path": "/nowhere/model"}, ["/nowhere/model"]),
@@ -247,6 +262,8 @@ BAD = [
     ({"norm": "l2", "epsilon": 1.0}, ["fgsm", "name fgm"]),
     ({"norm": "l1", "epsilon": 1.0, "attacks": ["apgd"]}, ["L1", "PGD"]),
     ({"norm": "l1", "epsilon": 1.0, "attacks": ["deepfool"]}, ["L2 or L∞"]),
+    ({"norm": "l1", "epsilon": 1.0, "attacks": ["auto"]}, ["auto: APGD steps in L∞ and L2"]),
+    ({"attacks": ["auto"], "queries": -1}, ["--queries is -1"]),
     ({"attacks": ["fgsm", "squares"]}, ["'squares'", "pgd"]),
     ({"attacks": ["deepfool"], "target": "top"}, ["no target"]),
     ({"target": "left"}, ["'left'", "top, middle, bottom"]),
