@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nlp_adv.attacks.words.attacks.build import check_attacks
+from nlp_adv.attacks.words.attacks.build import ATTACKS, check_attacks
 from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.cli.arguments import check_counts
 from nlp_adv.cli.attack import Attacked, AttackTask
@@ -67,6 +67,11 @@ class TextAttack(AttackTask):
             raise UserError("Name the texts: one of --test_file, --dataset_name and --task_name.")
         check_counts(victim, "max_seq_length")
         check_counts(self.attack, "tokens_per_batch")
+        if self._embedding and (unknown := [one for one in self._words if one not in ATTACKS]):
+            raise UserError(
+                f"There is no attack {unknown[0]!r}; choose from {', '.join(ATTACKS)}, or on the "
+                f"embeddings {', '.join(POINTS)}."
+            )
 
     @classmethod
     def kinds(cls, command: str) -> tuple[type, ...]:
