@@ -49,7 +49,9 @@ class AutoAttack(Attack):
         attacks: in their order, made of the others: a part of the configuration, so that numbers of
             an ensemble are told from those of another.
 
-    Deviations: those of its members; random starts are uniform in the ball. A target is tried by
+    Deviations: those of its members; random starts are uniform in the ball. Square's windows shrink
+    over the queries that it has, as its paper says, where the authors' standard version shrinks
+    them as if there were 10 000; each image has windows of its own. A target is tried by
     all, and is then the only class of APGD-T and FAB-T. An example that nothing fools ends where
     the model is least sure of the right class.
 
