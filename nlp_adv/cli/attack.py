@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
 from nlp_adv.methods import Modality
 from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.processes import ALONE, Processes, launched
 
 _TASKS = {
     "text": "nlp_adv.cli.text_attack:TextAttack",
@@ -27,6 +29,12 @@ _WANTED = {
     "model_name_or_path": "Name the attacked model: --model_name_or_path FOLDER_OR_NAME",
     "output_dir": "Name a folder for the results: --output_dir FOLDER",
 }
+
+
+_SEVERAL = (
+    "Started by accelerate launch or torchrun (torchrun --nproc_per_node 2 -m nlp_adv.cli.main "
+    "attack …), the processes share the examples and leave what one would."
+)
 
 
 class Attacked(NamedTuple):
@@ -85,29 +93,42 @@ class AttackTask(ABC):
         """
 
     @abstractmethod
-    def run(self, command: str, **more: Any) -> Attacked:
-        """Load everything, attack, and write the report.
+    def run(self, processes: Processes, **more: Any) -> Any:
+        """Load everything and attack.
 
         Args:
-            command: as it was typed, for the report.
+            processes: that share the examples.
             **more: what only a comparison of several models has.
+
+        Returns:
+            What `report` takes.
 
         Raises:
             UserError: something cannot be had or does not fit; what is finished is kept.
         """
 
+    @abstractmethod
+    def report(self, command: str, done: Any) -> Attacked:
+        """Write the report, in the main process.
+
+        Args:
+            command: as it was typed.
+            done: what `run` returned.
+        """
+
 
 def main(argv: list[str]) -> None:
     """Attack a saved classifier."""
-    run("attack", argv)
+    run("attack", argv, launched())
 
 
-def run(command: str, argv: list[str], **more: Any) -> Any:
+def run(command: str, argv: list[str], processes: Processes = ALONE, **more: Any) -> Any:
     """Run attack or evaluate.
 
     Args:
         command: which one.
         argv: the command line after it.
+        processes: that share the examples; the main one alone prints and writes reports.
         **more: as `AttackTask.run` takes it.
 
     Returns:
@@ -117,8 +138,12 @@ def run(command: str, argv: list[str], **more: Any) -> Any:
         UserError: anything that the user can mend.
     """
     task = read(command, argv)
-    with alone_in(task.attack.output_dir):
-        done = task.run(command_line(command, argv), **more)
+    folder = alone_in(task.attack.output_dir) if processes.main else nullcontext()
+    with folder:
+        found = task.run(processes, **more)
+        if not processes.main:
+            return None
+        done = task.report(command_line(command, argv), found)
         print(done.summary)
         for check in done.checks:
             if check.passed is False:
@@ -141,7 +166,7 @@ def read(command: str, argv: list[str]) -> AttackTask:
         kind.kinds(command),
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} --model_name_or_path DIR {kind.data_usage} [flags]",
-        epilog=kind.elsewhere(),
+        epilog=f"{kind.elsewhere()} {_SEVERAL}".strip(),
     )
     parsed, unknown = parser.read(flags_of(argv))
     if unknown:

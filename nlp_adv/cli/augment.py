@@ -17,6 +17,8 @@ from nlp_adv.cli.victim import load_texts
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.robustness.augmentation import augmented_rows
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.processes import launched
 
 FILE = "augmented.jsonl"
 
@@ -74,12 +76,12 @@ class Augmentation(TextAttack):
         """Images are augmented while they are trained on."""
         return ""
 
-    def run(self, command: str, **more: Any) -> Attacked:
-        """Attack, and write the rows beside the records."""
-        done = super().run(command, **more)
+    def report(self, command: str, done: Evaluation) -> Attacked:
+        """Write the rows beside the records."""
+        reported = super().report(command, done)
         rows = augmented_rows(
             load_texts(self.victim)[0],
-            done.found.records,
+            done.records,
             keep=self._wanted.keep,
             originals=self._wanted.originals,
             text_columns=tuple(self.victim.text_columns),
@@ -93,9 +95,9 @@ class Augmentation(TextAttack):
             f"{path} has {len(rows)} rows, {added} of them adversarial: train on it with "
             f"--train_file. An edit can change what a text means, and its label stays; read some."
         )
-        return done._replace(notes=[*done.notes, said])
+        return reported._replace(notes=[*reported.notes, said])
 
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    attack.run("augment", argv)
+    attack.run("augment", argv, launched())

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from nlp_adv.cli import attack
 from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.processes import launched
 from nlp_adv.robustness.record import Record
 
 
 def main(argv: list[str]) -> None:
     """Evaluate a saved classifier."""
-    attack.run("evaluate", argv)
+    attack.run("evaluate", argv, launched())
 
 
 def check(argv: list[str]) -> None:

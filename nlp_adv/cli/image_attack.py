@@ -29,7 +29,9 @@ from nlp_adv.cli.loading import LoadedClassifier, load_classifier, to_device
 from nlp_adv.data.image_sources import load_images
 from nlp_adv.errors import UserError
 from nlp_adv.report.exhibit_pictures import PictureExhibit
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.image_evaluation import evaluate_images
+from nlp_adv.robustness.processes import Processes
 
 
 class ImageAttack(AttackTask):
@@ -57,7 +59,9 @@ class ImageAttack(AttackTask):
         """The images are there."""
         load_images(str(self.victim.dataset_name), config=self.victim.dataset_config_name)
 
-    def run(self, command: str, **more: Any) -> Attacked:
+    def run(
+        self, processes: Processes, **more: Any
+    ) -> tuple[Evaluation, LoadedClassifier, AttackedImages]:
         """Attack the images."""
         victim, arguments = self.victim, self.attack
         name = victim.model_name_or_path
@@ -83,7 +87,16 @@ class ImageAttack(AttackTask):
             epsilons=arguments.epsilons,
             checked=arguments.settings().pgd() if arguments.checks else None,
             check_examples=arguments.check_examples,
+            processes=processes,
         )
+        return found, classifier, images
+
+    def report(
+        self, command: str, done: tuple[Evaluation, LoadedClassifier, AttackedImages]
+    ) -> Attacked:
+        """Draw some images, save the evaluation, and write its page."""
+        victim, arguments = self.victim, self.attack
+        found, classifier, images = done
         drawn = images.drawn(found, classifier.model, self._attacks)
         undrawn = f"There are no pictures of images with {images.channels} channels."
         found = replace(
@@ -92,7 +105,7 @@ class ImageAttack(AttackTask):
             labels=tuple(classifier.label_names),
             notes=[*found.notes, *([] if images.channels in (1, 3) else [undrawn])],
             details=_settings(victim, arguments, self._attacks),
-            name=model_name(name),
+            name=model_name(victim.model_name_or_path),
             texts=found.examples,
             training=training_of(name),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -155,14 +156,20 @@ def check_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 def to_device(model: torch.nn.Module, name: str | None) -> torch.nn.Module:
     """The model on a device; on the accelerator, if there is one, where none is named.
 
+    Of several processes on a machine each takes the next accelerator.
+
     Raises:
         UserError: the device cannot be used.
     """
-    device = torch.device("cpu")
-    if torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator() or device
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"  # accelerate launch --cpu
+    has_own = torch.accelerator.is_available() and not on_cpu
+    own = torch.accelerator.current_accelerator() if has_own else None
     try:
-        return torch.nn.Module.to(model, torch.device(name) if name else device)
+        device = torch.device(name) if name else own or torch.device("cpu")
+        place = os.environ.get("LOCAL_RANK", "")
+        if own is not None and device == torch.device(own.type) and place.isdecimal():
+            device = torch.device(own.type, int(place) % torch.accelerator.device_count())
+        return torch.nn.Module.to(model, device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"--device {name} cannot be used: {first}") from error

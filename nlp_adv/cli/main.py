@@ -8,6 +8,7 @@ from importlib import import_module
 from nlp_adv import __version__
 from nlp_adv.cli.failures import readers_are_gone, sentence
 from nlp_adv.cli.stopping import Stopping
+from nlp_adv.robustness.processes import Processes, launched
 from nlp_adv.run.words import own_words
 
 # command: (module, what it does); a module is imported only when its command is asked for
@@ -31,6 +32,8 @@ _USAGE = """usage: nlp-adv COMMAND [flags]
 
 nlp-adv COMMAND --help lists the flags of a command; nlp-adv --version prints the version.
 --debug shows the traceback of an error."""
+
+_SHARED = ("attack", "evaluate", "augment")  # by the processes of a launcher
 
 # What --debug means to transformers, if one of these follows.
 _OF_TRANSFORMERS = ("underflow_overflow", "tpu_metrics_debug")
@@ -75,14 +78,19 @@ def _run(arguments: list[str]) -> int:
     if name not in COMMANDS:
         print(f"nlp-adv: there is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
         return 2
+    processes = Processes()
     with Stopping() as stopping:
         try:
-            command: Callable[[list[str]], int | None] = import_module(COMMANDS[name][0]).main
-            return command(rest) or 0
+            processes = launched() if name in _SHARED else processes
+            with processes.quiet():
+                command: Callable[[list[str]], int | None] = import_module(COMMANDS[name][0]).main
+                return command(rest) or 0
         except BaseException as error:
             known = isinstance(error, Exception | KeyboardInterrupt) or sentence(error) is not None
             if not known:  # the end of --help, and what means to end the process
                 raise
+            if not processes.fails():  # another one says why
+                return 130 if stopping.asked else 2
             return _failed(name, error, debug=debug, stopped=stopping.asked)
 
 

@@ -30,7 +30,9 @@ from nlp_adv.cli.victim import (
 )
 from nlp_adv.data.class_names import classes_of
 from nlp_adv.errors import UserError
+from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.point_protocols import point_protocol
+from nlp_adv.robustness.processes import Processes
 from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.scaled_logits import scaled_logits
 from nlp_adv.robustness.shards import Shard
@@ -93,16 +95,16 @@ class TextAttack(AttackTask):
 
     def run(
         self,
-        command: str,
+        processes: Processes,
         *,
         transfer: Sequence[Record] = (),
         logits_times: float = 1.0,
         **more: Any,
-    ) -> Attacked:
+    ) -> Evaluation:
         """Attack the texts.
 
         Args:
-            command: as it was typed.
+            processes: that share them.
             transfer: records of attacks on another model, to try their texts on this one.
             logits_times: what the logits are multiplied by: a control that changes no answer.
             **more: nothing.
@@ -140,17 +142,18 @@ class TextAttack(AttackTask):
                 tokens_per_batch=attack.tokens_per_batch,
                 output_dir=attack.output_dir,
                 name=name,
+                processes=processes,
             )
         named = victim.model_name_or_path
-        found = replace(
-            found,
-            name=model_name(named),
-            training=training_of(named),
-            notes=[*found.notes, *self._protocol_of_embeddings()],
-        )
-        hub = victim.hub_dataset_id or hub_name(victim.dataset_name)
-        page, summary = saved_report(found, attack.output_dir, command, dataset_id=hub)
-        return Attacked(found, summary, found.checks, found.notes, page)
+        named = victim.model_name_or_path
+        notes = [*found.notes, *self._protocol_of_embeddings()]
+        return replace(found, name=model_name(named), notes=notes, training=training_of(named))
+
+    def report(self, command: str, done: Evaluation) -> Attacked:
+        """Save the evaluation, and write its page."""
+        hub = self.victim.hub_dataset_id or hub_name(self.victim.dataset_name)
+        page, summary = saved_report(done, self.attack.output_dir, command, dataset_id=hub)
+        return Attacked(done, summary, done.checks, done.notes, page)
 
     def _protocol_of_embeddings(self) -> list[str]:
         embedding = self._embedding

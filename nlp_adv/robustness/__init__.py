@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nlp_adv.robustness.evaluator import embedding_evaluator, image_evaluator
     from nlp_adv.robustness.image_evaluation import epsilon_sweep, evaluate_images
     from nlp_adv.robustness.masking import masking_checks
+    from nlp_adv.robustness.processes import launched
     from nlp_adv.robustness.text_evaluation import evaluate_robustness
     from nlp_adv.robustness.textattack_csv import read_textattack_csv
     from nlp_adv.robustness.white_box import WhiteBox
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate_images",
     "evaluate_robustness",
     "image_evaluator",
+    "launched",
     "masking_checks",
     "read_textattack_csv",
 ]
@@ -50,6 +52,7 @@ _WHERE = {
     "epsilon_sweep": "nlp_adv.robustness.image_evaluation",
     "evaluate_images": "nlp_adv.robustness.image_evaluation",
     "image_evaluator": "nlp_adv.robustness.evaluator",
+    "launched": "nlp_adv.robustness.processes",
     "masking_checks": "nlp_adv.robustness.masking",
     "embedding_robustness": "nlp_adv.robustness.embedding",
     "evaluate_robustness": "nlp_adv.robustness.text_evaluation",

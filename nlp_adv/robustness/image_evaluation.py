@@ -19,6 +19,7 @@ from nlp_adv.robustness.embedding import accuracies
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.evaluation import Attempt, Masking, environment, evaluated
 from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
+from nlp_adv.robustness.processes import ALONE, Processes
 from nlp_adv.robustness.runners import Picture, PictureReader, PointRunner
 from nlp_adv.robustness.statistics import norm_of
 from nlp_adv.sites.normalisation import Classifier
@@ -43,6 +44,7 @@ def evaluate_images(
     epsilons: Sequence[float] = (),
     checked: PGD | None = None,
     check_examples: int = 100,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Accuracy without attack, under each one, and in the worst case over all of them.
 
@@ -76,6 +78,8 @@ def evaluate_images(
             smallest δ is read by its length, which takes `within`.
         checked: an attack to run the masking checks with; none are made without.
         check_examples: with the first so many images.
+        processes: that share the batches, such as `launched()` finds; the main one returns the
+            whole. Without, this one attacks all.
 
     Raises:
         UserError: nothing to attack, two attacks of one name, images or labels that do not fit, or
@@ -121,8 +125,8 @@ def evaluate_images(
         masking=None if checked is None else Masking(checked, check_examples),
         total=None if examples is None else examples * sum(len(one.radii) for one in runners),
     )
-    found = evaluated(attempt, output_dir, progress=progress)
-    if not found.records:
+    found = evaluated(attempt, output_dir, progress=progress, processes=processes)
+    if processes.main and not found.records:
         raise UserError("There are no images to attack; give images of other classes, or more.")
     return found
 

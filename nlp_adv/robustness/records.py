@@ -1,19 +1,21 @@
-"""Files of records: JSON lines in UTF-8, a line a record, as examples were finished.
+"""Files of records: JSON lines in UTF-8, a line a record.
 
-A killed run leaves whole lines, and at most a part of one behind them. Lines of nlp_adv 0.4 and
-0.5 are read as well.
+They stand in the order in which examples were finished, and in that of attacks, radii and ids once
+the run is. A killed run leaves whole lines, and at most a part of one behind them. Lines of nlp_adv
+0.4 and 0.5 are read as well.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
 from nlp_adv.errors import UserError
+from nlp_adv.folders import write_whole
 from nlp_adv.robustness.record import START, Record, line, parsed_record
 
 __all__ = ["RECORDS", "Record", "RecordWriter", "merge", "read_records"]
@@ -78,6 +80,22 @@ class RecordWriter:
         except OSError as error:
             raise self._stopped(error) from error
         self._written.add(key)
+
+    def rewrite(self, records: Sequence[Record]) -> None:
+        """Put the same records in another order.
+
+        Raises:
+            UserError: the disk is full or gone; the file is as it was.
+        """
+        assert self._file is not None
+        content = b"".join(map(line, records))
+        try:
+            if self.path.read_bytes() != content:
+                write_whole(self.path, content)
+                self._file.close()
+                self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._stopped(error) from error
 
     def __exit__(self, *error: object) -> None:
         """Wait until all is on the disk, and close."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from nlp_adv.attacks import Ladder, Measured
 from nlp_adv.attacks.subject import Batch, Subject
-from nlp_adv.attacks.words.encoding import Splicer
+from nlp_adv.attacks.words.encoding import Row, Splicer
 from nlp_adv.attacks.words.engine import Attack as WordAttack
 from nlp_adv.attacks.words.engine import Engine, Text
 from nlp_adv.attacks.words.predictor import asked_again
@@ -69,7 +70,11 @@ class Runner(Protocol):
         """Whether it attacks this example."""
         ...
 
-    def run(self, examples: Sequence[Any]) -> Iterator[Record]:
+    def portions(self, examples: Sequence[Any]) -> list[list[Any]]:
+        """What processes share: examples that are attacked at once, by one of them."""
+        ...
+
+    def run(self, portions: Iterable[list[Any]]) -> Iterator[Record]:
         """Attack them; records come as examples are finished."""
         ...
 
@@ -92,27 +97,33 @@ class WordRunner:
         """All texts."""
         return True
 
-    def run(self, examples: Sequence[Text]) -> Iterator[Record]:
+    def portions(self, examples: Sequence[Text]) -> list[list[Text]]:
+        """Texts, one by one: what comes of each is its own, up to rounding."""
+        return [[text] for text in examples]
+
+    def run(self, portions: Iterable[list[Text]]) -> Iterator[Record]:
         """Attack texts, many at once."""
-        for result in self.engine.run(self.attack, examples):
+        for result in self.engine.run(self.attack, chain.from_iterable(portions)):
             yield record_of(result)
 
 
-def waiting(store: Store, runner: Runner, examples: Iterable[Any]) -> list[Any]:
-    """The examples that a runner wants and has not finished.
+def waiting(store: Store, runner: Runner, examples: Iterable[Any]) -> list[list[Any]]:
+    """The portions that a runner wants and has not finished.
 
     Raises:
         UserError: the store holds others under their numbers.
     """
-    return [
-        example
-        for example in examples
-        if runner.wants(example)
-        and any(
+
+    def is_left(example: Any) -> bool:
+        return any(
             store.find(runner.name, radius, example.id, digits_of(example), example.label) is None
             for radius in runner.radii
         )
-    ]
+
+    # What is finished leaves its portion, and does not change how the others are put together.
+    portions = runner.portions([example for example in examples if runner.wants(example)])
+    left = ([example for example in portion if is_left(example)] for portion in portions)
+    return [portion for portion in left if portion]
 
 
 def digits_of(example: Any) -> str:
@@ -134,8 +145,12 @@ class Reader(Protocol):
         """Around the attack on a batch."""
         ...
 
-    def batches(self, examples: Sequence[Any]) -> Iterator[tuple[list[Any], Batch]]:
-        """Examples and their batch, in any order."""
+    def portions(self, examples: Sequence[Any]) -> list[list[Any]]:
+        """Which examples make a batch, in any order."""
+        ...
+
+    def batch(self, examples: Sequence[Any]) -> Batch:
+        """Of one portion."""
         ...
 
     def twice(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
@@ -169,26 +184,31 @@ class TextReader:
         """The model may be of any make."""
         return answering(self.victim.model)
 
-    def batches(self, examples: Sequence[Text]) -> Iterator[tuple[list[Text], Batch]]:
+    def portions(self, examples: Sequence[Text]) -> list[list[Text]]:
         """By length, so that little is padded."""
-        rows = self.splicer.whole([(text.text, text.context) for text in examples])
+        rows = self._rows(examples)
         order = sorted(range(len(examples)), key=lambda place: len(rows[place].ids))
-        for start in range(0, len(order), ROWS):
-            places = order[start : start + ROWS]
-            some = [examples[place] for place in places]
-            labels = torch.tensor([text.label for text in some], device=self.victim.device)
-            yield some, self.victim.padded([rows[place] for place in places]) | {"labels": labels}
+        starts = range(0, len(order), ROWS)
+        return [[examples[place] for place in order[at : at + ROWS]] for at in starts]
+
+    def batch(self, examples: Sequence[Text]) -> Batch:
+        """Padded, with labels."""
+        labels = torch.tensor([text.label for text in examples], device=self.victim.device)
+        return self.victim.padded(self._rows(examples)) | {"labels": labels}
+
+    def _rows(self, examples: Sequence[Text]) -> list[Row]:
+        return self.splicer.whole([(text.text, text.context) for text in examples])
 
     def twice(self, examples: Sequence[Text]) -> tuple[Tensor, Tensor]:
         """By a victim of its own, which has done nothing yet."""
-        rows = self.splicer.whole([(text.text, text.context) for text in examples])
+        rows = self._rows(examples)
         victim = replace(self.victim, work=Work())
         with asked_again(self.victim.model):
             return victim.logits(rows), victim.logits(rows)
 
     def kept(self, example: Text) -> tuple[str, Point]:
         """The text, and how long it is."""
-        (row,) = self.splicer.whole([(example.text, example.context)])
+        (row,) = self._rows([example])
         point = Point(text=example.text, context=example.context, tokens=len(row.ids))
         return digits_of_text(example.text, example.context), point
 
@@ -231,15 +251,18 @@ class PictureReader:
         """Nothing is needed."""
         return nullcontext()
 
-    def batches(self, examples: Sequence[Picture]) -> Iterator[tuple[list[Picture], Batch]]:
+    def portions(self, examples: Sequence[Picture]) -> list[list[Picture]]:
         """All of them: they are given batch by batch."""
-        if examples:
-            labels = torch.tensor([picture.label for picture in examples])
-            yield list(examples), (torch.stack([picture.x for picture in examples]), labels)
+        return [list(examples)]
+
+    def batch(self, examples: Sequence[Picture]) -> Batch:
+        """Images and labels."""
+        labels = torch.tensor([picture.label for picture in examples])
+        return torch.stack([picture.x for picture in examples]), labels
 
     def twice(self, examples: Sequence[Picture]) -> tuple[Tensor, Tensor]:
         """In one quiet block: each is left with the random numbers that it began with."""
-        ((_, batch),) = self.batches(examples)
+        batch = self.batch(examples)
         subject = self.subject
         with subject.opened(batch):
             first, second = (subject.rows(batch).look().looked for _ in range(2))
@@ -284,12 +307,17 @@ class PointRunner:
         """Whether it is among the chosen."""
         return self.chosen is None or example.id in self.chosen
 
-    def run(self, examples: Sequence[Any]) -> Iterator[Record]:
+    def portions(self, examples: Sequence[Any]) -> list[list[Any]]:
+        """Batches: what comes of an example is its own, up to the rounding of what is beside it."""
+        return self.reader.portions(examples)
+
+    def run(self, portions: Iterable[list[Any]]) -> Iterator[Record]:
         """Attack examples, batch by batch: of each all radii, from the smallest up."""
         found: list[Measured] = []
         subject = self.reader.subject
-        for some, batch in self.reader.batches(examples):
+        for some in portions:
             with self.reader.opened():
+                batch = self.reader.batch(some)
                 found.append(subject.measure(self.ladder, [batch], target=self.target))
             yield from records_of(found[-1], some, self.reader)
         if found:

@@ -1,9 +1,14 @@
-"""The records of a run in a folder, written as they come and taken up again after a kill."""
+"""The records of a run in a folder, written as they come and taken up again after a kill.
+
+Of several processes the main one holds the folder, and each of the others a folder in it with its
+own records. They are taken over when all are done; after a kill, when the run is taken up again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ from typing import Any
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in, write_whole
 from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.processes import ALONE, Processes
 from nlp_adv.robustness.record import Record
 from nlp_adv.robustness.records import RECORDS, RecordWriter, read_records
 from nlp_adv.robustness.saved import (
@@ -32,15 +38,23 @@ class Store:
     Args:
         evaluation: what is being run.
         folder: where; None keeps records in memory.
+        processes: that share it.
 
     Raises:
-        UserError: the folder holds another run, or cannot be written.
+        UserError: the folder holds another run, or cannot be written; or several processes have
+            none.
     """
 
-    def __init__(self, evaluation: Evaluation, folder: str | Path | None) -> None:
-        self._evaluation = evaluation
+    def __init__(
+        self, evaluation: Evaluation, folder: str | Path | None, processes: Processes = ALONE
+    ) -> None:
+        if folder is None and processes.of > 1:
+            raise UserError("Several processes keep their records in a folder: give output_dir.")
+        self._evaluation, self._processes = evaluation, processes
         self._folder = None if folder is None else Path(folder)
         self._records: dict[tuple[str, float | None, int], Record] = {}
+        self._before: set[tuple[str, float | None, int]] = set()  # written by another process
+        self._order: list[str] = []  # of the attacks in the folder
         self._writer: RecordWriter | None = None
         self._spent: dict[str, float] = {}  # by the runs before this one
         self._open = ExitStack()
@@ -49,16 +63,68 @@ class Store:
         if self._folder is None:
             return self
         with ExitStack() as opened:
-            opened.enter_context(alone_in(self._folder))
-            before = _resumed(self._folder, self._evaluation)
-            self._spent = _spent(self._folder, before)
-            self._records = {record.key: record for record in before}
-            self._writer = opened.enter_context(RecordWriter(self._folder / RECORDS))
+            if self._processes.main:
+                self._open_whole(opened, self._folder)
+            else:
+                self._open_part(opened, self._folder)
             self._open = opened.pop_all()
         return self
 
+    def _open_whole(self, opened: ExitStack, folder: Path) -> None:
+        opened.enter_context(alone_in(folder))
+        before = _resumed(folder, self._evaluation)
+        self._order = list(read_header(folder / HEADER)["hashes"])
+        self._spent = _spent(folder, before)
+        self._records = {record.key: record for record in before}
+        self._writer = opened.enter_context(RecordWriter(folder / RECORDS))
+        self._take_over(sorted(folder.glob(_part("*"))))
+        self.cost(dict.fromkeys(self._spent, 0))
+        self._processes.tell("opened")
+        for other in self._processes.others:  # all know the same of it before it grows
+            self._processes.hear("read", other)
+
+    def _open_part(self, opened: ExitStack, folder: Path) -> None:
+        self._processes.hear("opened", 0)
+        before = read_records(folder / RECORDS)
+        self._records = {record.key: record for record in before}
+        self._before = set(self._records)
+        self._folder = folder / _part(self._processes.index)
+        opened.enter_context(alone_in(self._folder))
+        self._writer = opened.enter_context(RecordWriter(self._folder / RECORDS))
+        self._processes.tell("read")
+
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write nothing more, and let others into the folder."""
         self._open.close()
+
+    def join(self) -> None:
+        """Of the main process: take over what the others did, and put the file in order.
+
+        A finished run's records are by attack, radius and id, however many processes it had.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        folder = self._folder
+        if folder is None or self._writer is None:
+            return
+        self._take_over([folder / _part(other) for other in self._processes.others])
+        self._writer.rewrite(self._sorted(self._order, self._records.values()))
+
+    def _take_over(self, parts: Iterable[Path]) -> None:
+        """Append the records of other processes, and add what they spent."""
+        for part in parts:
+            with alone_in(part):
+                found = read_records(part / RECORDS) if (part / RECORDS).exists() else []
+                for record in found:
+                    if record.key not in self._records:
+                        self.add(record)
+                for name, value in _spent(part, found).items():
+                    self._spent[name] = self._spent.get(name, 0) + value
+            shutil.rmtree(part)
 
     def has(self, attack: str, number: int, epsilon: float | None = None) -> bool:
         """Whether an example is finished."""
@@ -100,7 +166,8 @@ class Store:
         """
         total = {name: self._spent.get(name, 0) + value for name, value in work.items()}
         if self._folder is not None:
-            line = json.dumps({"records": len(self._records), **total}) + "\n"
+            count = len(self._records) - len(self._before)
+            line = json.dumps({"records": count, **total}) + "\n"
             try:
                 with (self._folder / COST).open("a", encoding="utf-8") as file:
                     file.write(line)
@@ -110,9 +177,17 @@ class Store:
 
     def records(self, attacks: Sequence[str], ids: set[int]) -> list[Record]:
         """Those of some attacks and examples, in the order of both; radii from the smallest up."""
+        chosen = (r for r in self._records.values() if r.attack in attacks and r.id in ids)
+        return self._sorted(attacks, chosen)
+
+    def _sorted(self, attacks: Sequence[str], records: Iterable[Record]) -> list[Record]:
         order = {name: place for place, name in enumerate(attacks)}
-        chosen = [r for r in self._records.values() if r.attack in order and r.id in ids]
-        return sorted(chosen, key=lambda one: (order[one.attack], one.epsilon or 0.0, one.id))
+        return sorted(records, key=lambda r: (order.get(r.attack, -1), r.epsilon or 0.0, r.id))
+
+
+def _part(index: int | str) -> str:
+    """The folder of a process other than the main one."""
+    return f"process-{index}"
 
 
 def _resumed(folder: Path, evaluation: Evaluation) -> list[Record]:

@@ -31,6 +31,7 @@ from nlp_adv.robustness.data import attack_data
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.evaluation import Attempt, environment, evaluated
 from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
+from nlp_adv.robustness.processes import ALONE, Processes
 from nlp_adv.robustness.record import Record, Substitution
 from nlp_adv.robustness.runners import PointRunner, Runner, TextReader, WordRunner
 from nlp_adv.robustness.shards import Shard
@@ -66,6 +67,7 @@ def evaluate_robustness(
     output_dir: str | Path | None = None,
     name: str = "the data",
     progress: bool = True,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Attack a text classifier.
 
@@ -98,6 +100,8 @@ def evaluate_robustness(
         output_dir: where records are kept.
         name: of the data.
         progress: whether to show bars.
+        processes: that share the texts, such as `launched()` finds under `accelerate launch` and
+            `torchrun`; the main one returns the whole. Without, this one attacks all.
 
     Raises:
         UserError: something is missing or does not fit; nothing has been attacked then, or what is
@@ -178,10 +182,14 @@ def evaluate_robustness(
         masking=None if white_box is None else white_box.masking(),
         more=more,
         work=lambda: asdict(victim.work),
+        counters=((engine, "unspliced"), (victim, "unanswered")),
         total=sum(sum(map(one.wants, texts)) * len(one.radii) for one in runners),
     )
     with evaluating(model):
-        found = evaluated(attempt, output_dir, progress="Attacking" if progress else None)
+        title = "Attacking" if progress else None
+        found = evaluated(attempt, output_dir, progress=title, processes=processes)
+    if not processes.main:
+        return found
     own = [*notes_on(engine, data.texts, attackable), *_randomness(built, seed)]
     own += _unanswered(victim)
     return replace(found, clean_on_all=next(iter(clean), None), notes=[*found.notes, *own])
