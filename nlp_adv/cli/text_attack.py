@@ -10,8 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from nlp_adv.attacks.words.attacks.build import ATTACKS, check_attacks
 from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
+from nlp_adv.attacks.words.victim import bf16_slowdown
 from nlp_adv.cli.arguments import check_counts
 from nlp_adv.cli.attack import Attacked, AttackTask
 from nlp_adv.cli.attack_arguments import class_number
@@ -38,6 +41,7 @@ from nlp_adv.robustness.scaled_logits import scaled_logits
 from nlp_adv.robustness.shards import Shard
 from nlp_adv.robustness.text_evaluation import evaluate_robustness
 from nlp_adv.robustness.white_box import WhiteBox
+from nlp_adv.sites.any_model import a_tensor_of
 
 
 class TextAttack(AttackTask):
@@ -115,6 +119,8 @@ class TextAttack(AttackTask):
         resources = load_resources(attack, victim)
         trained_on = load_training_texts(victim)
         model, tokenizer = load_victim(victim)
+        if victim.inference_precision == "bf16":
+            _check_bf16(model)
         print(
             f"Attacking {victim.model_name_or_path} under the protocol {protocol.name}; records go "
             f"to {attack.output_dir}.",
@@ -140,6 +146,7 @@ class TextAttack(AttackTask):
                 target=class_number(attack.target, classes_of(model.config)),
                 shard=shard,
                 tokens_per_batch=attack.tokens_per_batch,
+                bf16=victim.inference_precision == "bf16",
                 output_dir=attack.output_dir,
                 name=name,
                 processes=processes,
@@ -162,6 +169,21 @@ class TextAttack(AttackTask):
         fixed = point_protocol(embedding.embedding_protocol)
         names = ", ".join(fixed.attacks)
         return [f"{names} on the embeddings is under the protocol {fixed}: {fixed.source}."]
+
+
+def _check_bf16(model: nn.Module) -> None:
+    """Whether bfloat16 gains anything.
+
+    Raises:
+        UserError: it costs.
+    """
+    device = a_tensor_of(model).device
+    slower = bf16_slowdown(device)
+    if slower > 1.0:
+        raise UserError(
+            f"--inference_precision bf16: a product of matrices takes {slower:.1f} times as long "
+            f"in bfloat16 as in float32 on this {device.type}; leave it out here."
+        )
 
 
 def chosen_protocol(name: str) -> Protocol:

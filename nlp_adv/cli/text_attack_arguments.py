@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from nlp_adv.attacks import Ladder, ladder
 from nlp_adv.attacks.registry import ATTACKS as POINT_ATTACKS
@@ -42,6 +43,11 @@ class TextVictimArguments(VictimArguments):
     )
     label_column: str | None = flag("The label column; the usual names are found.")
     max_seq_length: int = flag("Longest input in tokens; longer ones are cut.", 128)
+    inference_precision: Literal["saved", "bf16"] = flag(
+        "bf16: multiply the model's matrices in bfloat16, where the hardware does that faster. "
+        "Other numbers than in float32, with a hash of their own.",
+        "saved",
+    )
 
 
 @dataclass

@@ -26,7 +26,6 @@ from nlp_adv.attacks.words.victim import Victim, Work
 from nlp_adv.robustness.masking import answers_alike
 from nlp_adv.robustness.record import Point, Record, digits_of_pixels, digits_of_text, record_of
 from nlp_adv.robustness.store import Store
-from nlp_adv.sites.any_model import answering
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.normalisation import Classifier
 from nlp_adv.sites.site import Site
@@ -182,7 +181,7 @@ class TextReader:
 
     def opened(self) -> AbstractContextManager[Any]:
         """The model may be of any make."""
-        return answering(self.victim.model)
+        return self.victim.opened()
 
     def portions(self, examples: Sequence[Text]) -> list[list[Text]]:
         """By length, so that little is padded."""

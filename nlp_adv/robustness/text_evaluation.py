@@ -19,7 +19,7 @@ from nlp_adv.attacks.words.attacks.build import (
 )
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack, Text
-from nlp_adv.attacks.words.predictor import Characters
+from nlp_adv.attacks.words.predictor import Characters, Predictor
 from nlp_adv.attacks.words.protocols import Protocol, protocol_named
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.data.vocabulary import check_vocabulary
@@ -63,6 +63,7 @@ def evaluate_robustness(
     target: int | None = None,
     shard: Shard | None = None,
     tokens_per_batch: int | None = None,
+    bf16: bool = False,
     embedding: str | None = None,
     output_dir: str | Path | None = None,
     name: str = "the data",
@@ -96,6 +97,9 @@ def evaluate_robustness(
         target: attack towards this class; None for any wrong answer.
         shard: attack only the examples of one part.
         tokens_per_batch: of the model, padding included; None chooses by its device.
+        bf16: multiply the model's matrices in bfloat16, which hardware made for it does faster and
+            other hardware much slower. Logits of 8 bits tie more often, and a tie is wrong: these
+            are other numbers, with another hash, and are not compared with those in float32.
         embedding: the word embedding's name, for models that do not say (a2t, hotflip, white_box).
         output_dir: where records are kept.
         name: of the data.
@@ -112,7 +116,10 @@ def evaluate_robustness(
     model = torch_model(model)
     if (refusal := divergence_found(model)) is not None:
         raise UserError(refusal)
-    victim = Victim(model, tokenizer, tokens_per_batch, embedding=embedding)
+    victim = Victim(model, tokenizer, tokens_per_batch, embedding=embedding, bf16=bf16)
+    if bf16 and isinstance(model, Predictor):
+        raise UserError("bf16 is for models of torch; a function of texts computes as it does.")
+    precision = {"precision": "bf16"} if bf16 else {}
     length = int(tokenizer.model_max_length)
     length = length if isinstance(tokenizer, Characters) else min(max_length, length)
     splicer = Splicer(tokenizer, length, chosen.part)
@@ -150,15 +157,16 @@ def evaluate_robustness(
     runners: list[Runner] = [*words, *points]
     run = Evaluation(
         protocol=chosen,
-        hashes={one.name: attack_hash(one, chosen, resources) for one in built}
-        | {one.name: attack_fingerprint(one.ladder, where=where) for one in points},
+        hashes={one.name: attack_hash(one, chosen, resources, precision) for one in built}
+        | {one.name: attack_fingerprint(one.ladder, where=where, **precision) for one in points},
+        settings=precision,
         model=fingerprint(model),
         data=data.fingerprint,
         description=data.description,
         seed=seed,
         target=target,
         labels=data.labels,
-        environment=environment(model),
+        environment=environment(model) | precision,
         shard=None if shard is None else str(shard),
         texts=len(attackable),
         notes=data.notes,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -171,12 +172,14 @@ class Victim(Runner):
 
     Args:
         embedding: its word embedding's name, for models that do not say.
+        bf16: whether its matrices are multiplied in bfloat16; weights, δ and margins stay float32.
 
     Attributes:
         unanswered: answers so far that held inf or nan.
     """
 
     embedding: str | None = None
+    bf16: bool = False
     unanswered: int = field(default=0, init=False)
     _checked: bool = field(default=False, init=False)
 
@@ -194,6 +197,16 @@ class Victim(Runner):
             )
         return find_embedding(self.model, self.embedding)
 
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Around all that is asked of the model, whatever its make."""
+        # A cast that inference mode keeps could not be differentiated later.
+        cast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False
+        )
+        with answering(self.model), cast:
+            yield
+
     def logits(self, rows: Sequence[Row]) -> Tensor:
         """(N, C), float32 or wider, on the CPU."""
         return torch.stack(self.map(rows, lambda places: self._logits([rows[p] for p in places])))
@@ -210,7 +223,7 @@ class Victim(Runner):
 
     def _logits(self, rows: Sequence[Row]) -> Iterable[Tensor]:
         counted = self.count(rows, backward=False)
-        with counted, torch.inference_mode(), answering(self.model):
+        with counted, torch.inference_mode(), self.opened():
             logits = self.model(**self.padded(rows))["logits"]
             wide = torch.promote_types(logits.dtype, torch.float32)
             logits = logits.to("cpu", wide)
@@ -224,7 +237,7 @@ class Victim(Runner):
         self, rows: Sequence[Row], labels: Sequence[int], tap: EmbeddingTap
     ) -> Iterable[Tensor]:
         y = torch.tensor(labels, device=self.device)
-        with self.count(rows, backward=True), answering(self.model):
+        with self.count(rows, backward=True), self.opened():
             objective = text_objective(
                 self.model, self.padded(rows) | {"labels": y}, tap=tap, seed=0
             )
@@ -257,3 +270,18 @@ def _check(logits: Tensor) -> None:
             "The model returns probabilities (its rows add up to 1), and attacks need logits: "
             "return what its softmax receives."
         )
+
+
+def bf16_slowdown(device: torch.device) -> float:
+    """How many times longer than float32 a product of matrices in bfloat16 takes on a device."""
+    a, b = torch.ones(512, 384, device=device), torch.ones(384, 1536, device=device)
+    seconds = []
+    for kind in (torch.float32, torch.bfloat16):
+        x, y = a.to(kind), b.to(kind)
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            float((x @ y)[0, 0])  # waits for an accelerator
+            times.append(time.perf_counter() - began)
+        seconds.append(min(times))
+    return seconds[1] / seconds[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from nlp_adv.attacks.words.attacks.a2t import A2T
@@ -155,9 +156,19 @@ def build_engine(
     )
 
 
-def attack_hash(attack: Attack, protocol: Protocol, resources: Resources) -> str:
-    """Of all that the attack's numbers depend on but the model, the data and the seed."""
-    used = {"attack": attack.name, "rules": RULES}
+def attack_hash(
+    attack: Attack,
+    protocol: Protocol,
+    resources: Resources,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Of all that the attack's numbers depend on but the model, the data and the seed.
+
+    Args:
+        attack, protocol, resources: what is tried, and what it may do.
+        more: how the model is run, where that is not as it was saved.
+    """
+    used = {"attack": attack.name, "rules": RULES, **more}
     for field in fields(attack):  # type: ignore[arg-type]
         value = getattr(attack, field.name)
         if not isinstance(value, Vocabulary):  # the victim's own
