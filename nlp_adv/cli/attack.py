@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -137,6 +138,8 @@ def run(command: str, argv: list[str], processes: Processes = ALONE, **more: Any
     Raises:
         UserError: anything that the user can mend.
     """
+    # Attacks tokenize a few words at a time, for which waking its threads takes ten times as long.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     task = read(command, argv)
     folder = alone_in(task.attack.output_dir) if processes.main else nullcontext()
     with folder:
