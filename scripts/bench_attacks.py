@@ -1,158 +1,157 @@
-"""What a word-substitution attack costs: this package's engine beside one text at a time.
+"""What attacks on words cost: this package's engine beside TextAttack 0.3.11.
 
     python scripts/bench_attacks.py --model_name_or_path MODEL --test_file MR.jsonl.gz \
-        --neighbours counterfitted_neighbors.json.gz
+        --neighbours counterfitted_neighbors.json.gz --wordnet FOLDER \
+        --textattack ta/bin/python --folder bench --results bench_attacks.md
 
-Both run the same attack on the same texts with the same model, and their outcomes are compared.
-The naive loop does what evaluators of this field do: one text after the other, every variant
-tokenized whole and padded to the longest input, a batch for each word. CPU time of this process,
-in rounds, medians; `--results` writes the table.
+TextAttack needs transformers below 5 and so an environment of its own, besides this one:
+
+    python -m venv ta && ta/bin/pip install "textattack==0.3.11" "transformers<5" "torch==2.13.0" \
+        Levenshtein langdetect
+
+(where pip finds no answer: `--no-deps` for textattack, and then what `import textattack` misses).
+It wants NLTK's stop words when it is imported; this script writes it a list. Both sides get the
+same model, texts, stop words and candidates of every word, from one file, and the same order of
+words: unknown token, saliency, deletion, gradient. They differ in what they are: TextAttack takes
+one text at a time, scores probabilities and, in PWWS, chooses a word's candidate again in the text
+as it is by then. "As shipped" pads every input to the longest there can be, as its wrapper does;
+"patched" to the longest of its batch.
+
+CPU time of the process that attacks, without loading; medians over rounds. What is finished is kept
+in --folder, and the same command goes on.
 """
 
 import argparse
+import json
+import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from nlp_adv.attacks.words.attacks import DeepWordBug, TextFooler
+from nlp_adv.attacks.words.attacks import A2T, PWWS, DeepWordBug, TextBugger, TextFooler
 from nlp_adv.attacks.words.attacks.build import Resources, build_engine
-from nlp_adv.attacks.words.candidates import CandidateTable, Source
-from nlp_adv.attacks.words.constraints import Constraints
+from nlp_adv.attacks.words.candidates import CandidateTable, Source, WordNet
+from nlp_adv.attacks.words.candidates.characters import DeepWordBugEdits, TextBuggerEdits
 from nlp_adv.attacks.words.encoding import Splicer
-from nlp_adv.attacks.words.engine import Attack, Engine, Text
-from nlp_adv.attacks.words.protocols import protocol_named
-from nlp_adv.attacks.words.result import WordResult
+from nlp_adv.attacks.words.engine import Attack, Text
+from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.data.files import read_file
 from nlp_adv.robustness.data import attack_data
 
-BATCH = 32  # the usual batch size of evaluators; a word has fewer candidates
+# No limit and no budget: TextAttack has other ones.
+PROTOCOL = Protocol(name="bench", candidates=1000)
+# Attack → the order of words in TextAttack, and what makes the attack of a source of candidates.
+ATTACKS: dict[str, tuple[str, Callable[[Source], Attack]]] = {
+    "textfooler": ("unk", TextFooler),
+    "pwws": ("weighted-saliency", PWWS),
+    "deepwordbug": ("unk", DeepWordBug),
+    "textbugger": ("delete", TextBugger),
+    "a2t": ("gradient", A2T),
+}
+HOW = {"shipped": "TextAttack as shipped", "patched": "TextAttack, padding patched", "own": "here"}
+OUTCOMES = ("fooled", "robust", "wrong")
 
 
-@dataclass
-class Cost:
-    """CPU seconds of one run."""
+@dataclass(frozen=True)
+class Fixed:
+    """Candidates of the words that occur, which both sides read from one table."""
 
-    total: float
-    model: float
-    outcomes: dict[int, str]
-    queries: float
-    forwards: int
-    padded: int
+    table: dict[str, list[str]]
+    name: str = "fixed"
+    fingerprint: str = "fixed"
 
-
-class Naive:
-    """The same greedy attack, one text at a time, on strings, padded to the longest input."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-        source: Source,
-        constraints: Constraints,
-        random_of: Callable[[Text], random.Random],
-    ) -> None:
-        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self.source, self.constraints = source, constraints
-        self.random_of = random_of
-        self.model_seconds, self.forwards, self.padded, self.queries = 0.0, 0, 0, 0
-
-    @torch.no_grad()
-    def margins(self, texts: Sequence[str], label: int) -> list[float]:
-        """Of each text, in batches padded to the longest input."""
-        margins: list[float] = []
-        self.queries += len(texts)
-        for start in range(0, len(texts), BATCH):
-            batch = self.tokenizer(
-                list(texts[start : start + BATCH]),
-                padding="max_length",
-                truncation=True,
-                max_length=self.max_length,
-                return_tensors="pt",
-            )
-            began = time.process_time()
-            logits = self.model(**batch).logits
-            self.model_seconds += time.process_time() - began
-            self.forwards += len(logits)
-            self.padded += batch["input_ids"].numel()
-            for row in logits:
-                others = torch.cat([row[:label], row[label + 1 :]])
-                margins.append(float(others.max() - row[label]))
-        return margins
-
-    def attack(self, text: Text) -> str:
-        """The outcome for one text."""
-        rng = self.random_of(text)
-        original = Words.of(text.text)
-        protocol = self.constraints.protocol
-        self.queries, budget = 0, protocol.budget(len(original))
-        (score,) = self.margins([text.text], text.label)
-        if score > 0:
-            return "wrong"
-        places = self.constraints.places(original)
-        unknown = self.tokenizer.unk_token
-        room = int(min(len(places), budget - self.queries))
-        gains = self.margins(
-            [original.replaced({p: unknown}).text for p in places[:room]], text.label
-        )
-        gains += [-torch.inf] * (len(places) - room)
-        order = sorted(range(len(places)), key=lambda n: (-gains[n], places[n]))
-        words = original
-        for place in (places[n] for n in order):
-            if self.queries >= budget or len(original.changed(words)) >= protocol.changes(
-                len(original)
-            ):
-                break
-            candidates = self.source.candidates(original.words[place], rng)
-            allowed = self.constraints.allowed(original, words, place, candidates)
-            allowed = allowed[: int(min(len(allowed), budget - self.queries))]
-            if not allowed:
-                continue
-            variants = [words.replaced({place: candidate}) for candidate in allowed]
-            scores = self.margins([variant.text for variant in variants], text.label)
-            best = max(range(len(scores)), key=lambda n: (scores[n], -n))
-            if scores[best] > score:
-                score, words = scores[best], variants[best]
-            if score > 0:
-                return "fooled"
-        return "robust"
+    def candidates(self, word: str, rng: random.Random) -> list[str]:
+        """Of a word; none of others."""
+        return self.table.get(word, [])
 
 
-def naive_cost(naive: Naive, texts: Sequence[Text]) -> Cost:
-    began, queries, outcomes = time.process_time(), 0, {}
+def given_to_both(args: argparse.Namespace, texts: list[Text], engine: Any) -> dict[str, Any]:
+    """All that decides what is attacked, as JSON."""
+    neighbours = CandidateTable(args.neighbours)
+    table = args.wordnet and args.wordnet.endswith((".json", ".gz"))
+    synonyms = CandidateTable(args.wordnet) if table else WordNet(args.wordnet)
+    sources: dict[str, Source] = {
+        "textfooler": neighbours,
+        "pwws": synonyms,
+        "deepwordbug": DeepWordBugEdits(),
+        "textbugger": TextBuggerEdits(neighbours),
+        "a2t": neighbours,
+    }
+    free, bound = set[str](), set[str]()
     for text in texts:
-        outcomes[text.id] = naive.attack(text)
-        queries += naive.queries
-    total = time.process_time() - began
-    return Cost(
-        total, naive.model_seconds, outcomes, queries / len(texts), naive.forwards, naive.padded
-    )
+        words = Words.of(text.text)
+        places = set(engine.constraints.places(words))
+        for place, word in enumerate(words.words):
+            (free if place in places else bound).add(word)
+    return {
+        "model": str(Path(args.model_name_or_path).resolve()),
+        "max_length": args.max_length,
+        "threads": args.threads,
+        "min_length": PROTOCOL.min_length,
+        "texts": [{"id": one.id, "text": one.text, "label": one.label} for one in texts],
+        "stop_words": sorted(bound - free),
+        "attacks": {
+            name: {
+                "order": ATTACKS[name][0],
+                "candidates": {
+                    word: one_word(sources[name].candidates(word, random.Random(word)))
+                    for word in sorted(free)
+                },
+            }
+            for name in args.attacks
+        },
+    }
 
 
-def engine_cost(engine: Engine, attack: Attack, texts: Sequence[Text]) -> Cost:
+def one_word(candidates: list[str]) -> list[str]:
+    """Without those that are several words, or none, which the two sides treat differently."""
+    return [one for one in candidates if one.isascii() and one.isalnum()]
+
+
+def run_textattack(args: argparse.Namespace, how: str, results: dict[str, Path]) -> None:
+    """Write down what TextAttack needs for attacks, all in one process: it is slow to begin."""
+    folder = Path(args.folder).resolve()
+    data = folder / "nltk_data" / "corpora" / "stopwords"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "english").write_text("the\n")  # read when it is imported, and used nowhere
+    environment = {**os.environ, "NLTK_DATA": str(folder / "nltk_data"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment.pop("PYTHONPATH", None)
+    script = Path(__file__).with_name("bench_textattack.py")
+    wanted = [f"{name}={path.resolve()}" for name, path in results.items()]
+    command = [args.textattack, str(script), str(folder), how, *wanted]
+    subprocess.run(command, env=environment, check=True)
+
+
+def by_engine(given: dict[str, Any], name: str, engine: Any, texts: list[Text]) -> dict[str, Any]:
+    """What this package needs for it."""
+    attack = ATTACKS[name][1](Fixed(given["attacks"][name]["candidates"]))
+    before = vars(engine.victim.work).copy()
     began = time.process_time()
-    records: list[WordResult] = list(engine.run(attack, texts))
+    results = list(engine.run(attack, texts))
     total = time.process_time() - began
-    work = engine.victim.work
-    queries = sum(record.queries for record in records) / len(records)
-    outcomes = {record.id: record.outcome for record in records}
-    return Cost(total, work.cpu_seconds, outcomes, queries, work.forwards, work.padded)
+    work = {key: value - before[key] for key, value in vars(engine.victim.work).items()}
+    return {
+        "total": total,
+        "model": work["cpu_seconds"],
+        "outcomes": {str(one.id): one.outcome for one in results},
+        "queries": sum(one.queries for one in results) / len(results),
+        "forwards": work["forwards"],
+        "calls": work["batches"],
+        "padded": work["padded"],
+    }
 
 
 def main() -> None:
@@ -160,86 +159,90 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     model = AutoModelForSequenceClassification.from_pretrained(args.model_name_or_path).eval()
-    dataset: Dataset = read_file(Path(args.test_file))
-    data = attack_data(dataset, model.config, max_examples=args.texts)
-    protocol = protocol_named("default")
-    resources = Resources(neighbours=CandidateTable(args.neighbours))
-    attacks: list[tuple[Attack, Source]] = [
-        (DeepWordBug(), DeepWordBug().edits),
-        (TextFooler(resources.neighbours), resources.neighbours),
-    ]
-    lines = []
-    for attack, source in attacks:
-        for max_length in args.max_length:
-            slow, fast = [], []
-            for number in range(args.rounds):
-                title = f"{attack.name}, inputs of {max_length}, round {number + 1}"
-                print(f"{title} of {args.rounds}", file=sys.stderr)
-                victim, splicer = Victim(model, tokenizer), Splicer(tokenizer, max_length)
-                engine = build_engine(victim, splicer, protocol, resources)
-                fast.append(engine_cost(engine, attack, data.texts))
-                naive = Naive(
-                    model,
-                    tokenizer,
-                    max_length,
-                    source,
-                    Constraints(protocol),
-                    lambda text, e=engine, a=attack: random.Random(e.seed_of(a, text)),
-                )
-                slow.append(naive_cost(naive, data.texts))
-            lines += rows(f"{attack.name}, {max_length}", slow, fast)
-    report = page(args, lines)
+    data = attack_data(read_file(Path(args.test_file)), model.config, max_examples=args.texts)
+    splicer = Splicer(tokenizer, args.max_length)
+    engine = build_engine(Victim(model, tokenizer), splicer, PROTOCOL, Resources())
+    given = given_to_both(args, data.texts, engine)
+    folder = Path(args.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = json.dumps(given)
+    file = folder / "given.json"
+    if file.exists() and file.read_text(encoding="utf-8") != whole:
+        raise SystemExit(f"{folder} holds another comparison; give another --folder.")
+    file.write_text(whole, encoding="utf-8")
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for number in range(args.rounds):
+        for how in HOW:
+            if how != "own" and (args.textattack is None or number >= args.slow_rounds):
+                continue
+            results = {name: folder / f"{name}-{how}-{number}.json" for name in args.attacks}
+            left = {name: path for name, path in results.items() if not path.exists()}
+            print(f"{HOW[how]}, round {number + 1}: {', '.join(left) or 'done'}", file=sys.stderr)
+            if how == "own":
+                for name, path in left.items():
+                    path.write_text(json.dumps(by_engine(given, name, engine, data.texts)))
+            elif left:
+                run_textattack(args, how, left)
+            for name, path in results.items():
+                found.setdefault((name, how), []).append(json.loads(path.read_text()))
+    report = page(args, found)
     print(report)
     if args.results:
         Path(args.results).write_text(report, encoding="utf-8")
 
 
-def rows(name: str, slow: list[Cost], fast: list[Cost]) -> list[str]:
-    ratios = [one.total / other.total for one, other in zip(slow, fast, strict=True)]
-    same = sum(slow[0].outcomes[n] == outcome for n, outcome in fast[0].outcomes.items())
-    lines = []
-    for title, costs in (("one text at a time, padded to that", slow), ("engine", fast)):
-        total = statistics.median(cost.total for cost in costs)
-        share = statistics.median(cost.model / cost.total for cost in costs)
-        counts = Counter(costs[0].outcomes.values())
-        outcomes = " / ".join(str(counts[o]) for o in ("fooled", "robust", "wrong"))
-        ratio = ""
-        if title == "engine":
-            ratio = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
-        lines.append(
-            f"| {name} | {title} | {total:.1f} | {100 * share:.0f} % | {costs[0].forwards} | "
-            f"{costs[0].padded} | {costs[0].queries:.1f} | {outcomes} | {ratio} |"
-        )
-    print(f"{name}: {same} of {len(fast[0].outcomes)} outcomes agree", file=sys.stderr)
-    if same < 0.99 * len(fast[0].outcomes):
-        raise SystemExit(f"{name}: the two do not run the same attack.")
-    return lines
-
-
-def page(args: argparse.Namespace, lines: list[str]) -> str:
-    head = [
-        "attack, longest input",
-        "how",
-        "CPU s",
-        "in the model",
-        "forward passes",
-        "tokens with padding",
-        "queries",
-        "fooled / robust / wrong",
-        "times less CPU",
+def row(name: str, how: str, found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+    """One line of the table."""
+    costs, own = found[name, how], found[name, "own"]
+    totals = [one["total"] for one in costs]
+    first, ours = costs[0], own[0]
+    counts = Counter(first["outcomes"].values())
+    same = sum(first["outcomes"][n] == outcome for n, outcome in ours["outcomes"].items())
+    times = f"{statistics.median(totals):.1f}"
+    if len(totals) > 1:
+        times += f" ({min(totals):.1f} to {max(totals):.1f})"
+    cells = [
+        name,
+        HOW[how],
+        times,
+        f"{100 * first['model'] / first['total']:.0f} %",
+        str(first["forwards"]),
+        f"{first['forwards'] / first['calls']:.1f}",
+        str(first["padded"]),
+        f"{first['queries']:.1f}",
+        " / ".join(str(counts[one]) for one in OUTCOMES),
+        "" if how == "own" else f"{same} of {len(ours['outcomes'])}",
+        ""
+        if how == "own"
+        else f"{statistics.median(totals) / statistics.median(o['total'] for o in own):.1f}",
     ]
-    table = "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines])
-    return f"""# Cost of attacks on words
+    return f"| {' | '.join(cells)} |"
 
-{args.texts} texts, {args.rounds} rounds, {args.threads} thread, protocol default, {args.title}.
-CPU time of the process; medians, the range of the ratio in brackets. The naive loop pads to the
-longest input: 128 tokens, or the 512 that BERT's tokenizer names.
+
+def page(args: argparse.Namespace, found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+    head = ["attack", "by", "CPU s", "in the model", "forward passes", "rows a call"]
+    head += ["tokens with padding", "queries", "fooled / robust / wrong", "same outcome"]
+    head += ["times the CPU of here"]
+    order = sorted(found, key=lambda one: _place(args, one))
+    lines = [row(name, how, found) for name, how in order]
+    table = "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines])
+    return f"""## {args.title}
+
+{args.texts} texts, longest input {args.max_length} tokens, {args.threads} thread, CPU time of the
+process that attacks without loading; medians and range of {args.rounds} rounds here, of
+{args.slow_rounds} of TextAttack.
 
 {table}
 
 `python scripts/bench_attacks.py --model_name_or_path MODEL --test_file FILE --neighbours FILE \
---texts {args.texts} --rounds {args.rounds}`
+--wordnet FOLDER --textattack ta/bin/python --folder FOLDER --texts {args.texts} \
+--max_length {args.max_length} --rounds {args.rounds} --slow_rounds {args.slow_rounds} \
+--attacks {" ".join(args.attacks)}`
 """
+
+
+def _place(args: argparse.Namespace, one: tuple[str, str]) -> tuple[int, int]:
+    return args.attacks.index(one[0]), list(HOW).index(one[1])
 
 
 def arguments() -> argparse.Namespace:
@@ -247,12 +250,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--test_file", required=True)
     parser.add_argument("--neighbours", required=True)
-    parser.add_argument("--texts", type=int, default=100)
+    parser.add_argument("--wordnet", help="WordNet's folder, or a file {word: [candidates]}")
+    parser.add_argument("--textattack", help="the Python of its environment; without, here alone")
+    parser.add_argument("--folder", required=True, help="where finished runs are kept")
+    parser.add_argument("--attacks", nargs="+", default=list(ATTACKS), choices=list(ATTACKS))
+    parser.add_argument("--texts", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slow_rounds", type=int, default=1, help="of TextAttack")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--max_length", type=int, nargs="+", default=[128, 512], help="what the naive loop pads to"
-    )
+    parser.add_argument("--max_length", type=int, default=512, help="longest input in tokens")
     parser.add_argument("--title", default="MODEL", help="the model's name in the table")
     parser.add_argument("--results", help="a Markdown file")
     return parser.parse_args()
