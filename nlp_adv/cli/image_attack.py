@@ -107,7 +107,7 @@ class ImageAttack(AttackTask):
             details=_settings(victim, arguments, self._attacks),
             name=model_name(victim.model_name_or_path),
             texts=found.examples,
-            training=training_of(name),
+            training=training_of(victim.model_name_or_path),
         )
         page, summary = saved_report(
             found,
