@@ -99,11 +99,12 @@ def main() -> None:
     shown = f"{args.command} … --attacks {' '.join(args.attacks)} {' '.join(args.more)}".strip()
     report = f"""# One attack in two processes
 
-`nlp-adv {shown} --max_examples {args.texts}` on {args.title}, alone and under
+`nlp-adv {shown} --max_examples {args.texts}` on
+{args.title}, alone and under
 `torchrun --nproc_per_node 2`. Records are compared, in the order of the file, with those of one
 process: equal in all but the confidences, whose rounding depends on what else is in a batch. One
-thread a process; times with loading, on a machine of {os.cpu_count()} cores that others used as
-well.
+thread a process; times with loading, on a machine of {os.cpu_count()} cores; its load average at
+the end was {os.getloadavg()[0]:.1f}.
 
 {table}
 
