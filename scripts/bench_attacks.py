@@ -127,7 +127,7 @@ def run_textattack(args: argparse.Namespace, how: str, results: dict[str, Path])
     data.mkdir(parents=True, exist_ok=True)
     (data / "english").write_text("the\n")  # read when it is imported, and used nowhere
     environment = {**os.environ, "NLTK_DATA": str(folder / "nltk_data"), "HF_HUB_OFFLINE": "1"}
-    environment |= {"OMP_NUM_THREADS": str(args.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment["OMP_NUM_THREADS"] = str(args.threads)
     environment.pop("PYTHONPATH", None)
     script = Path(__file__).with_name("bench_textattack.py")
     wanted = [f"{name}={path.resolve()}" for name, path in results.items()]
@@ -156,6 +156,7 @@ def by_engine(given: dict[str, Any], name: str, engine: Any, texts: list[Text]) 
 
 def main() -> None:
     args = arguments()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # on both sides
     torch.set_num_threads(args.threads)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     model = AutoModelForSequenceClassification.from_pretrained(args.model_name_or_path).eval()
