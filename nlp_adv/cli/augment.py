@@ -86,7 +86,7 @@ class Augmentation(TextAttack):
             originals=self._wanted.originals,
             text_columns=tuple(self.victim.text_columns),
             label_column=self.victim.label_column,
-            part=chosen_protocol(self.attack.protocol).part,
+            part=chosen_protocol(self.attack).part,
         )
         path = Path(self.attack.output_dir) / FILE
         write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

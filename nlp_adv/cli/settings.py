@@ -25,7 +25,7 @@ _OBJECTS = (
 # Flags whose value can be a file; after any other, such a word is the configuration file.
 _OF_FILES = re.compile(
     r"--(\w+[_-](file|name|path|dir|config|kwargs|checkpoint|id)"
-    r"|protocol|neighbours|wordnet|masked[_-]lm|encoder|tagger|deepspeed|title)"
+    r"|protocol|neighbours|wordnet|masked[_-]lm|encoder|tagger|(stop|protected)[_-]words|deepspeed|title)"
 )
 
 

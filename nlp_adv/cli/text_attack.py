@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from nlp_adv.attacks.words.attacks.build import ATTACKS, check_attacks
+from nlp_adv.attacks.words.protected import settled_phrases
 from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.attacks.words.victim import bf16_slowdown
 from nlp_adv.cli.arguments import check_counts
@@ -24,6 +25,7 @@ from nlp_adv.cli.text_attack_arguments import (
     EmbeddingArguments,
     TextAttackArguments,
     TextVictimArguments,
+    WordArguments,
 )
 from nlp_adv.cli.victim import (
     load_resources,
@@ -92,7 +94,7 @@ class TextAttack(AttackTask):
         check_attacks(self._words, protocol, load_resources(self.attack, self.victim))
 
     def _settings(self) -> tuple[Protocol, Shard | None, WhiteBox | None]:
-        protocol = chosen_protocol(self.attack.protocol)
+        protocol = chosen_protocol(self.attack)
         shard = Shard.parse(self.attack.shard) if self.attack.shard else None
         embedding = self._embedding if self._asks_embeddings else None
         return protocol, shard, None if embedding is None else embedding.white_box(self._points)
@@ -152,7 +154,6 @@ class TextAttack(AttackTask):
                 processes=processes,
             )
         named = victim.model_name_or_path
-        named = victim.model_name_or_path
         notes = [*found.notes, *self._protocol_of_embeddings()]
         return replace(found, name=model_name(named), notes=notes, training=training_of(named))
 
@@ -186,7 +187,24 @@ def _check_bf16(model: nn.Module) -> None:
         )
 
 
-def chosen_protocol(name: str) -> Protocol:
+def chosen_protocol(arguments: WordArguments) -> Protocol:
+    """The protocol that flags name, with their own words instead of its.
+
+    Raises:
+        UserError: it is not there, or words cannot be read.
+    """
+    protocol, own = _protocol_of(arguments.protocol), dict[str, Any]()
+    if arguments.stop_words is not None:
+        own["stop_words"] = arguments.stop_words
+    if arguments.protected_words:
+        own["protected"] = (*protocol.protected, *settled_phrases(arguments.protected_words))
+    if not own:
+        return protocol
+    # The package's own names stand for their numbers alone.
+    return replace(protocol, name=f"{protocol.name} with own words", **own)
+
+
+def _protocol_of(name: str) -> Protocol:
     """A protocol by name, or from a .json file.
 
     Raises:

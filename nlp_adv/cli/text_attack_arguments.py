@@ -51,7 +51,44 @@ class TextVictimArguments(VictimArguments):
 
 
 @dataclass
-class TextAttackArguments(AttackArguments):
+class WordArguments:
+    """What attacks on words may do, and what they need."""
+
+    protocol: str = flag(
+        f"What attacks may do: {', '.join(PROTOCOLS)}, or a .json file with the fields of one.",
+        "default",
+    )
+    stop_words: str | None = flag(
+        "Instead of the protocol's: english, scikit-learn, none, or a file with a word a line. "
+        "They are not touched."
+    )
+    protected_words: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Words and phrases that are not touched either, or files of them (.txt with "
+            "one a line, .json with a list)."
+        },
+    )
+    constraints: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "FILE.py:FUNCTION, functions of the original text and a list of changed ones "
+            "that return True or False for each: others than allowed are not tried."
+        },
+    )
+    neighbours: str | None = flag("A file {word: [candidates]}: textfooler, a2t, textbugger.")
+    wordnet: str | None = flag("WordNet's folder, or a file {word: [candidates]}: pwws.")
+    masked_lm: str | None = flag("A masked language model: bae, bert-attack.")
+    encoder: str | None = flag("A sentence encoder (mean-pooled), where the protocol has one.")
+    tagger: str | None = flag("nltk: NLTK's tagger, where the protocol compares parts of speech.")
+    segmenter: str | None = flag(
+        f"What finds words that no spaces part (Chinese, Japanese, Thai): {', '.join(SEGMENTERS)}, "
+        f"or FILE.py:FUNCTION, of a text, that returns its words."
+    )
+
+
+@dataclass
+class TextAttackArguments(WordArguments, AttackArguments):
     """What is tried on it."""
 
     attacks: list[str] = field(
@@ -61,17 +98,9 @@ class TextAttackArguments(AttackArguments):
             f"{', '.join(POINTS)}."
         },
     )
-    protocol: str = flag(
-        f"What attacks may do: {', '.join(PROTOCOLS)}, or a .json file with the fields of one.",
-        "default",
-    )
-    neighbours: str | None = flag("A file {word: [candidates]}: textfooler, a2t, textbugger.")
-    wordnet: str | None = flag("WordNet's folder, or a file {word: [candidates]}: pwws.")
-    masked_lm: str | None = flag("A masked language model: bae, bert-attack.")
-    encoder: str | None = flag("A sentence encoder (mean-pooled), where the protocol has one.")
-    tagger: str | None = flag("nltk: NLTK's tagger, where the protocol compares parts of speech.")
-    segmenter: str | None = flag(
-        f"What finds words that no spaces part (Chinese, Japanese, Thai): {', '.join(SEGMENTERS)}."
+    goal: str | None = flag(
+        "FILE.py:FUNCTION of logits and the right class that returns a number for each row, above "
+        "0 where the attack has reached its goal; a wrong answer without."
     )
     shard: str | None = flag("Attack only part i of n: i/n; report puts the parts together.")
     tokens_per_batch: int | None = flag(

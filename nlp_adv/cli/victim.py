@@ -22,6 +22,7 @@ from nlp_adv.attacks.words.language_models import (
     MeanPooledEncoder,
     Similarity,
 )
+from nlp_adv.attacks.words.own_functions import OwnFunction, found_at
 from nlp_adv.attacks.words.predictor import Characters, Predictor, predictor_at
 from nlp_adv.attacks.words.words import Segmenter, characters
 from nlp_adv.cli.attack_arguments import chosen_split, shown_name
@@ -108,11 +109,12 @@ def load_training_texts(arguments: TextVictimArguments) -> list[str | tuple[str,
 
 
 def load_resources(attack: TextAttackArguments, victim: TextVictimArguments) -> Resources:
-    """Candidate files and models that the flags name.
+    """Candidate files, models and functions that the flags name.
 
     Raises:
         UserError: one cannot be had.
     """
+    goal = attack.goal and own_function("goal", attack.goal)
     return Resources(
         neighbours=CandidateTable(attack.neighbours) if attack.neighbours else None,
         synonyms=_synonyms(attack),
@@ -120,9 +122,23 @@ def load_resources(attack: TextAttackArguments, victim: TextVictimArguments) -> 
         encoder=_encoder(attack.encoder, victim) if attack.encoder else None,
         tagger=_tagger(attack.tagger) if attack.tagger else None,
         segmenter=_segmenter(attack.segmenter) if attack.segmenter else None,
+        constraints=[own_function("constraints", place) for place in attack.constraints],
+        goal=goal or None,
         tagger_name=attack.tagger or "",
-        segmenter_name=attack.segmenter or "",
+        segmenter_name=attack.segmenter if attack.segmenter in SEGMENTERS else "",
     )
+
+
+def own_function(flag: str, place: str) -> OwnFunction:
+    """The user's function that a flag names.
+
+    Raises:
+        UserError: the flag is of another form, or there is no such function.
+    """
+    found = found_at(place)
+    if found is None:
+        raise UserError(f"--{flag} is {place!r}; write FILE.py:FUNCTION.")
+    return OwnFunction.of(flag.removesuffix("s"), found.value, found)
 
 
 def _synonyms(attack: TextAttackArguments) -> Source | None:
@@ -176,10 +192,13 @@ def _tagger(name: str) -> Tagger:
 
 
 def _segmenter(name: str) -> Segmenter:
-    """Known ones only: a name from a recipe must not decide which code is run."""
+    """A known one, or a function in a file that is named as one: nothing that is installed."""
+    if name.partition(":")[0].endswith(".py"):
+        return own_function("segmenter", name)
     if name not in SEGMENTERS:
         raise UserError(
-            f"There is no segmenter {name!r}; --segmenter can be {', '.join(SEGMENTERS)}."
+            f"There is no segmenter {name!r}; --segmenter can be {', '.join(SEGMENTERS)}, or "
+            f"FILE.py:FUNCTION."
         )
     if name == "characters":
         return characters

@@ -18,7 +18,7 @@ from nlp_adv.attacks.words.attacks.build import (
     build_engine,
 )
 from nlp_adv.attacks.words.encoding import Splicer
-from nlp_adv.attacks.words.engine import Attack, Text
+from nlp_adv.attacks.words.engine import Attack, Engine, Text
 from nlp_adv.attacks.words.predictor import Characters, Predictor
 from nlp_adv.attacks.words.protocols import Protocol, protocol_named
 from nlp_adv.attacks.words.victim import Victim
@@ -145,6 +145,7 @@ def evaluate_robustness(
         raise UserError(f"There is nothing to attack: no text of {name} has anything to read.")
     if not isinstance(tokenizer, Characters):
         check_vocabulary(tokenizer, (text.text for text in attackable), "the model")
+    engine.try_functions(attackable[:32])
     if target is not None and not 0 <= target < len(data.labels):
         raise UserError(f"The target {target} is no class: there are {len(data.labels)}.")
     texts = [text for text in attackable if shard is None or shard.takes(text.id)]
@@ -199,7 +200,7 @@ def evaluate_robustness(
     if not processes.main:
         return found
     own = [*notes_on(engine, data.texts, attackable), *_randomness(built, seed)]
-    own += _unanswered(victim)
+    own += [*_unanswered(victim), *_own_functions(engine)]
     return replace(found, clean_on_all=next(iter(clean), None), notes=[*found.notes, *own])
 
 
@@ -248,6 +249,19 @@ def _randomness(attacks: Sequence[Attack], seed: int) -> list[str]:
         for attack in attacks
         if getattr(attack, "draws", False)
     ]
+
+
+def _own_functions(engine: Engine) -> list[str]:
+    """What a reader must know of functions that are not this package's."""
+    notes = [
+        f"{one.note()} Texts that it refuses were not tried." for one in engine.constraints.own
+    ]
+    if engine.goal is not None:
+        notes.append(
+            f"{engine.goal.note()} A text counts as fooled where it is reached, whatever the "
+            f"answer."
+        )
+    return notes
 
 
 def _configuration(victim: Victim, splicer: Splicer) -> Any:

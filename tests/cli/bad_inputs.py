@@ -160,6 +160,11 @@ FILES: dict[str, Callable[[Path, dict], None]] = {
     "negative.yaml": text("learning_rate: -1e-4\n"),
     # resources of attacks
     "table.json": text("[1]"),
+    "own.py": text(
+        "import random\ndef fails(*given):\n    raise KeyError('nothing')\n"
+        "def one(*given):\n    return [1]\n"
+        "def chance(old, new):\n    return [random.random() < 0.5 for _ in range(len(new))]\n"
+    ),
     "cuttable.json": text('{"good": ["ba'),
     "protocol.json": text('{"name": "mine", "nosuch": 1}'),
     "unnamed.json": text('{"max_changed": 0.5}'),
@@ -443,6 +448,21 @@ CASES: list[tuple[str, str, str]] = [
     ("attack", "--protocol li2021 --encoder nothing", "nothing"),
     ("attack", "--protocol textfooler2020 --tagger nosuch", "nosuch"),
     ("attack", "--tagger nltk", "nltk"),
+    ("attack", "--stop_words nosuch", "nosuch"),
+    ("attack", "--protected_words nosuch.txt", "no list of protected words 'nosuch.txt'"),
+    ("attack", "--protected_words ...", "holds no letter"),
+    ("attack", "--constraints nosuch", "--constraints is 'nosuch'; write FILE.py:FUNCTION"),
+    ("attack", "--constraints nosuch.py:f", "no file nosuch.py"),
+    ("attack", "--constraints own.py:f", "own.py has no function 'f'"),
+    ("attack", "--constraints own.py:fails", "constraint fails failed on the text"),
+    ("attack", "--constraints own.py:one", "True or False for each"),
+    ("attack", "--constraints own.py:chance", "two answers to the same text"),
+    ("attack", "--goal own.py:fails", "goal fails failed on the text"),
+    ("attack", "--goal own.py:one", "a finite number for each row"),
+    ("attack", "--goal own.py:one --target 0", "and so does a target"),
+    ("attack", "--goal own.py:one --attacks hotflip", "hotflip follows the gradient"),
+    ("attack", "--segmenter own.py:one", "The segmenter one"),
+    ("attack", "--model_name_or_path own.py:fails", "failed on the text"),
     ("attack", "--target 5", "target"),
     ("attack", "--target ugly", "--target"),
     ("attack", "--max_examples 0", "max_examples"),

@@ -284,6 +284,42 @@ def test_stop_words_of_a_protocol_file(given, work):
     refused_last(run, "no.txt", "english")
 
 
+def test_words_and_functions_of_ones_own(given, work):
+    """By flags, into the hash, and named in the report."""
+    (work / "mine.py").write_text(
+        "def short(original, texts):\n    return [len(t) <= len(original) for t in texts]\n\n"
+        "def sure(logits, label):\n    return 1.0 - (logits[:, label] - logits[:, 1 - label])\n"
+    )
+    (work / "names.txt").write_text("the plot\nending\n")
+    settings = {**given, "attacks": ["deepwordbug"], "constraints": "mine.py:short"}
+    settings |= {"goal": "mine.py:sure", "protected_words": ["names.txt", "score"]}
+    run = call("attack", **settings, stop_words="none", output_dir="out")
+    assert run.code == 0, run.err
+    saved = json.loads((work / "out" / "evaluation.json").read_text())
+    assert saved["protocol"]["name"] == "default with own words"
+    assert saved["protocol"]["protected"] == ["ending", "score", "the plot"]
+    assert "The constraint short has no version" in run.out
+    assert "The goal sure has no version" in run.out
+    found = records(work / "out")
+    assert {r.outcome for r in found} >= {"fooled"}
+    for r in found:
+        assert len(r.found.adversarial) <= len(r.found.original)
+        for kept in ("the plot", "ending", "score"):
+            assert (kept in r.found.original) <= (kept in r.found.adversarial)
+    (work / "mine.py").write_text((work / "mine.py").read_text().replace("1.0", "2.0"))
+    refused_last(call("attack", **settings, stop_words="none", output_dir="out"), "other resources")
+
+
+def test_a_segmenter_of_ones_own(given, work):
+    (work / "mine.py").write_text(
+        "def pairs(t):\n    return [t[n:n+2] for n in range(0, len(t), 2)]"
+    )
+    rows = [{"text": "这部电影很好看", "label": 0}, {"text": "the end is dull", "label": 0}]
+    settings = {**given, "attacks": "static", "test_file": write(work / "rows.jsonl", rows)}
+    assert call("attack", **settings, segmenter="mine.py:pairs", output_dir="out").code == 0
+    assert records(work / "out")[0].found.words == 4
+
+
 @pytest.mark.fault("E1")
 def test_classes_are_matched_by_name(given, work):
     """The same run from labels in other case, and an assumed order that is said."""

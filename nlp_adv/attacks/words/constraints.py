@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from nlp_adv.attacks.words.own_functions import OwnFunction, called, name_of
+from nlp_adv.attacks.words.protected import protected_places
 from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.attacks.words.stop_words import is_stop_word, words_of
 from nlp_adv.attacks.words.words import Words
@@ -22,6 +24,8 @@ class Constraints:
     Args:
         protocol: the numbers.
         tagger: parts of speech, as universal tags (NOUN, VERB, …).
+        own: constraints of one's own, each a function of the original text and a list of changed
+            ones that says of each whether it may be tried.
 
     Raises:
         UserError: the protocol asks for a tagger and there is none.
@@ -29,8 +33,10 @@ class Constraints:
 
     protocol: Protocol
     tagger: Tagger | None = None
+    own: Sequence[OwnFunction] = ()
     _tag: Callable[[tuple[str, ...], int], str] = field(init=False)
     _stop_words: frozenset[str] = field(init=False)
+    _protected: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.protocol.same_part_of_speech and self.tagger is None:
@@ -38,14 +44,25 @@ class Constraints:
                 f"The protocol {self.protocol.name} compares parts of speech: give a tagger "
                 f"(--tagger nltk), or choose another protocol."
             )
+        self._protected = frozenset(self.protocol.protected)
         self._stop_words = words_of(self.protocol.stop_words)  # type: ignore[arg-type]
         self._tag = lru_cache(maxsize=100_000)(self._tagged)
 
     def places(self, words: Words) -> list[int]:
-        """Where a text may be changed: words of letters, long enough, no stop words."""
+        """Where a text may be changed: words of letters, long enough, not stopped or protected."""
         if len(words) < self.protocol.min_words:
             return []
-        return [place for place in range(len(words)) if self._is_free(words, place)]
+        kept = protected_places(words, self._protected)
+        places = (place for place in range(len(words)) if place not in kept)
+        return [place for place in places if self._is_free(words, place)]
+
+    def permitted(self, original: Words, variants: Sequence[Words]) -> list[Words]:
+        """The variants that the user's own constraints let pass, before the model sees any."""
+        left = list(variants)
+        for constraint in self.own:
+            allowed = constraint.allows(original.text, [words.text for words in left])
+            left = [words for words, may in zip(left, allowed, strict=True) if may]
+        return left
 
     def allowed(
         self, original: Words, current: Words, place: int, candidates: Sequence[str]
@@ -85,7 +102,14 @@ class Constraints:
 
     def _tagged(self, words: tuple[str, ...], place: int) -> str:
         assert self.tagger is not None
-        tag = self.tagger(list(words))[place].upper()
+        who = f"The tagger {name_of(self.tagger)}"
+        tags = called(who, lambda some: self.tagger(list(some[0])), [words])  # type: ignore[misc]
+        if len(tags) != len(words) or not all(isinstance(tag, str) for tag in tags):
+            raise UserError(
+                f"{who} returned {tags!r:.60} for the {len(words)} words {' '.join(words)!r:.60}; "
+                f"it must return a part of speech for each."
+            )
+        tag = tags[place].upper()
         return "NOUN" if self.protocol.nouns_for_verbs and tag == "VERB" else tag
 
 

@@ -22,6 +22,7 @@ from nlp_adv.attacks.words.example import (
     Request,
     Steps,
 )
+from nlp_adv.attacks.words.own_functions import OwnFunction
 from nlp_adv.attacks.words.protocols import Protocol as AttackProtocol
 from nlp_adv.attacks.words.result import Outcome, WordResult
 from nlp_adv.attacks.words.victim import Victim
@@ -74,6 +75,7 @@ class Engine:
         constraints: of the protocol.
         oracles: request type → what answers it, besides the victim.
         target: the class of a targeted attack; None for any wrong answer.
+        goal: one's own instead of either.
         segmenter: finds the words of texts without spaces; None takes runs of letters.
         seed: of all random numbers.
         live: examples under attack at once.
@@ -85,6 +87,7 @@ class Engine:
     constraints: Constraints
     oracles: Mapping[type, Oracle] = field(default_factory=dict)
     target: int | None = None
+    goal: OwnFunction | None = None
     segmenter: Segmenter | None = None
     seed: int = 0
     live: int = LIVE
@@ -94,6 +97,20 @@ class Engine:
     def protocol(self) -> AttackProtocol:
         """The numbers."""
         return self.constraints.protocol
+
+    def try_functions(self, texts: Sequence[Text]) -> None:
+        """Ask the user's functions about some texts, so that bad ones are refused at once.
+
+        Raises:
+            UserError: one fails, or answers with something else than it should.
+        """
+        words = [Words.of(text.text, self.segmenter) for text in texts]
+        for one in words[:1]:
+            self.constraints.permitted(one, words)
+        if self.goal is not None and texts:
+            rows = self.splicer.whole([(text.text, text.context) for text in texts])
+            with evaluating(self.victim.model):
+                Goal(None, self.goal).judged(self.victim.logits(rows), 0, texts[0].text)
 
     def run(self, attack: Attack, texts: Iterable[Text]) -> Iterator[WordResult]:
         """Attack all texts; results come as examples are finished.
@@ -145,7 +162,7 @@ class Engine:
             id=text.id,
             template=template,
             label=text.label,
-            goal=Goal(self.target),
+            goal=Goal(self.target, self.goal),
             protocol=self.protocol,
             constraints=self.constraints,
             rng=random.Random(self.seed_of(attack, text)),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nlp_adv.attacks.words.constraints import Constraints
 from nlp_adv.attacks.words.encoding import Row, Template
+from nlp_adv.attacks.words.own_functions import OwnFunction
 from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.perturbation.evaluating import answers, logit_margin
@@ -91,12 +92,15 @@ class Goal:
 
     Args:
         target: the class, or None.
+        own: a goal of one's own instead, a function of logits (N, C) and the label that returns a
+            score for each row, above 0 where the goal is reached.
     """
 
     target: int | None = None
+    own: OwnFunction | None = None
 
-    def judged(self, logits: Tensor, label: int) -> list[tuple[float, bool]]:
-        """Score and success of each row.
+    def judged(self, logits: Tensor, label: int, text: str = "") -> list[tuple[float, bool]]:
+        """Score and success of each row, of variants of a text.
 
         Untargeted max_{j≠y} z_j − z_y, targeted z_t − max_{j≠t} z_j. Logits that name no class (a
         tie, an inf or a nan, see `answers`) are wrong, and not the target.
@@ -106,6 +110,11 @@ class Goal:
         margins = logit_margin(logits, classes)
         says = answers(logits) == classes
         finite = torch.isfinite(logits).all(1)
+        if self.own is not None:  # an answer that is none is wrong by any goal
+            own = torch.full((len(logits),), torch.inf, dtype=torch.float64)
+            if finite.any():
+                own[finite] = self.own.scores(logits[finite], label, text)
+            return list(zip(own.tolist(), (own > 0).tolist(), strict=True))
         scores, reached = (margins, ~says) if self.target is None else (-margins, says)
         scores = torch.where(finite, scores, torch.inf if self.target is None else -torch.inf)
         return list(zip(scores.tolist(), reached.tolist(), strict=True))
@@ -161,7 +170,7 @@ class Example:
         if not rows:
             return []
         logits = torch.stack([self._known[row] for row in rows])
-        judged = self.goal.judged(logits, self.label)
+        judged = self.goal.judged(logits, self.label, self.words.text)
         triples = zip(variants, logits, judged, strict=False)
         return [Answer(words, one, *verdict) for words, one, verdict in triples]
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from nlp_adv.attacks.words.encoding import Row, Splicer
 from nlp_adv.attacks.words.example import FillRequest, SimilarityRequest
+from nlp_adv.attacks.words.own_functions import called, name_of
 from nlp_adv.attacks.words.victim import Runner
+from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ class Similarity:
     def __call__(self, requests: Sequence[SimilarityRequest]) -> list[list[float]]:
         """Cosine of each text of a request with its first one; each text is encoded once."""
         texts = list(dict.fromkeys(text for request in requests for text in request.texts))
-        vectors = np.asarray(self.encoder(texts), dtype=np.float64)
+        vectors = self._vectors(texts)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
         place = {text: number for number, text in enumerate(texts)}
@@ -134,6 +136,20 @@ class Similarity:
             first, *others = (vectors[place[text]] for text in request.texts)
             results.append([float(first @ other) for other in others])
         return results
+
+    def _vectors(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        who = f"The sentence encoder {name_of(self.encoder)}"
+        found = called(who, self.encoder, texts)
+        try:
+            vectors = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError):
+            vectors = np.zeros(0)
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+            raise UserError(
+                f"{who} returned {found!r:.80} for {len(texts)} texts, the first of them "
+                f"{texts[0]!r:.60}; it must return a row of finite numbers for each."
+            )
+        return vectors
 
 
 class MeanPooledEncoder:

@@ -7,14 +7,9 @@ that attacks a model attacks a function too.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +17,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from nlp_adv.attacks.words.own_functions import called, found_at
 from nlp_adv.errors import UserError
 
 Texts = list[str] | list[tuple[str, str]]
@@ -29,7 +25,6 @@ Predict = Callable[[Texts], Any]
 
 _PAD, _BETWEEN = 0x110000, 0x110001  # beyond the last character of Unicode
 _SUM = 1e-3  # by which probabilities may miss 1
-_PLACE = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 _LEAST = torch.finfo(torch.float64).tiny  # a probability of 0 has a logarithm too
 
 
@@ -55,7 +50,7 @@ class Predictor(nn.Module):
         remembered: so many answers are kept, the last ones.
 
     Raises:
-        UserError: no name, a size below 1; in a call, scores that are none.
+        UserError: no name, a size below 1; in a call, a function that fails, scores that are none.
     """
 
     def __init__(
@@ -106,7 +101,7 @@ class Predictor(nn.Module):
             self._next = time.monotonic() + len(texts) / self.per_second
         # A model that the function loads at its first call must not be one of inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            answer = self._predict(texts)
+            answer = called(self.name, self._predict, texts)
         self.asked += len(texts)
         given = answer.detach().cpu() if isinstance(answer, Tensor) else numpy.asarray(answer)
         try:
@@ -151,30 +146,11 @@ def predictor_at(place: str) -> Predictor | None:
     Raises:
         UserError: no such file or function, or the file cannot be run.
     """
-    found = _PLACE.fullmatch(place)
-    if found is None:
-        return None
-    path = Path(found["file"])
-    if not path.is_file():
-        raise UserError(f"There is no file {path} to take a function from; check the path.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # it is the user's
-        raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
-    function = getattr(module, found["name"], None)
-    if isinstance(function, Predictor):
-        return function
-    if not callable(function):
-        raise UserError(f"{path} has no function {found['name']!r}.")
-    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    model = Predictor(function, name=f"{place} {digits}", classes=getattr(module, "CLASSES", ()))
+    found = found_at(place)
+    if found is None or isinstance(found.value, Predictor):
+        return found and found.value
+    classes = getattr(found.module, "CLASSES", ())
+    model = Predictor(found.value, name=f"{place} {found.version}", classes=classes)
     if not hasattr(model, "config"):
         count = model._ask(["a text"]).shape[1]
         model.config = SimpleNamespace(num_labels=count, id2label={}, label2id={})

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from nlp_adv.attacks.words.protected import settled_phrases
 from nlp_adv.attacks.words.stop_words import StopWords, settled
 from nlp_adv.errors import UserError
 
@@ -37,6 +38,8 @@ class Protocol:
         stop_words: words that are not touched: the name of a list ("english" of this package,
             "scikit-learn", "none"), words, or a file with a word a line, which is kept as its
             words. True and False mean "none" and "english".
+        protected: words and phrases that are not touched either, in whatever case; or files of
+            them, which are kept as their words.
         repeat: whether a changed word may be changed again.
         same_part_of_speech: whether a candidate must have the word's part of speech in its place.
         nouns_for_verbs: whether nouns and verbs count as one part of speech then.
@@ -64,6 +67,7 @@ class Protocol:
     min_words: int = 1
     min_length: int = 2
     stop_words: StopWords = "english"
+    protected: str | Sequence[str] = ()
     repeat: bool = False
     same_part_of_speech: bool = False
     nouns_for_verbs: bool = False
@@ -85,6 +89,7 @@ class Protocol:
             if budget is not None and budget < 1:
                 raise UserError(f"A query budget of {budget} leaves nothing to ask.")
         object.__setattr__(self, "stop_words", settled(self.stop_words))
+        object.__setattr__(self, "protected", settled_phrases(self.protected))
 
     def budget(self, words: int) -> float:
         """The most queries for a text of so many words; inf without a limit."""
@@ -117,8 +122,11 @@ class Protocol:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def described(self) -> dict[str, Any]:
-        """All fields, for the report."""
-        return asdict(self)
+        """All fields, for the report and the hash.
+
+        Without protected words that field is left out: protocols of before it keep their hashes.
+        """
+        return {key: value for key, value in asdict(self).items() if key != "protected" or value}
 
 
 PROTOCOLS = {

@@ -55,6 +55,7 @@ def improved(example: Example, best: Answer, place: int, propose: Propose) -> St
     proposed = yield from propose(example, best.words, place)
     candidates = example.constraints.allowed(example.words, best.words, place, proposed)
     variants = [best.words.replaced({place: candidate}) for candidate in candidates]
+    variants = example.constraints.permitted(example.words, variants)
     eager = example.protocol.similarity == "eager"
     if eager:
         variants = yield from similar(example, variants, place)

@@ -76,13 +76,13 @@ def settled(setting: StopWords | Path) -> str | tuple[str, ...]:
         return "none" if setting else "english"
     if isinstance(setting, str) and setting in STOP_LISTS:
         return setting
-    words = _read(Path(setting)) if isinstance(setting, str | Path) else setting
+    words = read_words(Path(setting), "stop list") if isinstance(setting, str | Path) else setting
     if not isinstance(words, Iterable) or not all(isinstance(word, str) for word in words):
         raise UserError(
             f"stop_words is {setting!r:.60}; give a list of words, a file with a word a line, or "
             f"one of {', '.join(STOP_LISTS)}."
         )
-    return tuple(sorted({_plain(word.strip()) for word in words} - {""})) or "none"
+    return tuple(sorted({plain(word.strip()) for word in words} - {""})) or "none"
 
 
 def words_of(setting: str | tuple[str, ...]) -> frozenset[str]:
@@ -95,7 +95,7 @@ def is_stop_word(words: Words, place: int, stops: frozenset[str]) -> bool:
 
     "won" is none in "they won"; in "wo n't", "won 't" and "won ' t" it is a part of one.
     """
-    word = _plain(words.words[place])
+    word = plain(words.words[place])
     return word in stops or word + _ending(words, place) in stops
 
 
@@ -103,25 +103,31 @@ def _ending(words: Words, place: int) -> str:
     """What a tokenizer has cut off the contraction that begins at a place; "" of a whole word."""
     if place + 1 == len(words):
         return ""
-    between, after = _plain(words.gaps[place + 1]).strip(), _plain(words.words[place + 1])
+    between, after = plain(words.gaps[place + 1]).strip(), plain(words.words[place + 1])
     if after == "n't" and not between:
         return after
     return f"'{after}" if between == "'" and after in _ENDINGS.split() else ""
 
 
-def _plain(word: str) -> str:
+def plain(word: str) -> str:
     """In lower case, with one kind of apostrophe."""
     for apostrophe in "’‘＇`ʼ":
         word = word.replace(apostrophe, "'")
     return word.lower()
 
 
-def _read(path: Path) -> object:
+def read_words(path: Path, what: str) -> object:
+    """The lines of a file, or what its JSON holds.
+
+    Raises:
+        UserError: it cannot be read; a stop list may also be one of `STOP_LISTS`.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         return json.loads(text) if path.suffix == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
+        named = f"it is none of {', '.join(STOP_LISTS)}, and no" if what == "stop list" else "no"
         raise UserError(
-            f"There is no stop list {str(path)!r}: it is none of {', '.join(STOP_LISTS)}, and no "
-            f"file that can be read ({getattr(error, 'strerror', None) or error})."
+            f"There is no {what} {str(path)!r}: {named} file that can be read "
+            f"({getattr(error, 'strerror', None) or error})."
         ) from error

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nlp_adv.attacks.words.own_functions import called, name_of
 from nlp_adv.errors import UserError
 
 Segmenter = Callable[[str], Sequence[str]]  # a text → its words, in their order
@@ -134,11 +135,15 @@ def _found(text: str, segmenter: Segmenter | None) -> Iterator[tuple[int, str]]:
         yield from ((match.start(), match.group()) for match in _WORD.finditer(text))
         return
     end = 0
-    for word in segmenter(text):
+    who = f"The segmenter {name_of(segmenter)}"
+    found = called(who, lambda some: segmenter(some[0]), [text])
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise UserError(f"{who} returned {found!r:.60}; it must return a list of words.")
+    for word in found:
         start = text.find(word, end) if isinstance(word, str) else -1
         if start < 0:
             raise UserError(
-                f"The segmenter returned {word!r}, which the text {text!r:.60} has not there; "
+                f"{who} returned {word!r}, which the text {text!r:.60} has not there; "
                 "it must return the parts of the text in their order, as they are written."
             )
         end = start + len(word)

@@ -27,6 +27,7 @@ OTHER = {
     "min_words": 4,
     "min_length": 5,
     "stop_words": "none",
+    "protected": ("film",),
     "repeat": True,
     "same_part_of_speech": True,
     "nouns_for_verbs": True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack, Engine
 from nlp_adv.attacks.words.example import FillRequest, SimilarityRequest
 from nlp_adv.attacks.words.language_models import MaskedLanguageModel, Similarity
+from nlp_adv.attacks.words.own_functions import OwnFunction, name_of
 from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import Segmenter
@@ -38,7 +39,14 @@ class Resources:
         encoder: a sentence encoder, for protocols with `min_similarity`.
         tagger: parts of speech, for protocols with `same_part_of_speech`.
         segmenter: a text → its words, where spaces do not part them (Chinese, Japanese, Thai).
-        tagger_name, segmenter_name: for the protocol's hash.
+        constraints: of one's own: functions of the original text and a list of changed ones that
+            return True or False for each of these; others than allowed are never put to the model.
+        goal: of one's own: a function of logits (N, C) and the right class that returns a number
+            for each row, above 0 where the attack has reached its goal.
+        tagger_name, segmenter_name: for the protocol's hash, where their own names are not enough.
+
+    The last four enter the hash by `name` and `version`, their attributes; without a version a hash
+    of their source stands for it.
     """
 
     neighbours: Source | None = None
@@ -47,8 +55,19 @@ class Resources:
     encoder: Similarity | None = None
     tagger: Tagger | None = None
     segmenter: Segmenter | None = None
+    constraints: Sequence[Any] = ()
+    goal: Any = None
     tagger_name: str = ""
     segmenter_name: str = ""
+
+    def own(self) -> tuple[list[OwnFunction], OwnFunction | None]:
+        """The user's constraints and goal.
+
+        Raises:
+            UserError: one is no function, or cannot be known by a version.
+        """
+        goal = None if self.goal is None else OwnFunction.of("goal", self.goal)
+        return [OwnFunction.of("constraint", one) for one in self.constraints], goal
 
     def needed(self, field: str, attack: str) -> Any:
         """One of these, which an attack cannot do without.
@@ -101,6 +120,11 @@ def build_attack(name: str, resources: Resources, victim: Victim, splicer: Splic
     """
     _check_name(name)
     if name in ("a2t", "hotflip"):  # refused at once, and not at the first text
+        if resources.goal is not None:
+            raise UserError(
+                f"{name} follows the gradient of the label's margin, which says nothing of a goal "
+                f"of one's own; choose attacks that ask for scores alone."
+            )
         victim.word_embedding()
         splicer.offsets(("a", None))
     return ATTACKS[name](resources, victim, splicer)
@@ -137,20 +161,25 @@ def build_engine(
     """The engine under a protocol, with whatever answers the requests of attacks.
 
     Raises:
-        UserError: the protocol compares sentences or parts of speech, and nothing is there for it.
+        UserError: the protocol compares sentences or parts of speech, and nothing is there for it;
+            or a function of the user's is none.
     """
     if protocol.min_similarity is not None and resources.encoder is None:
         raise UserError(
             f"The protocol {protocol.name} compares sentences: name an encoder (--encoder "
             f"NAME_OR_FOLDER), or choose another protocol."
         )
+    constraints, goal = resources.own()
+    if goal is not None and target is not None:
+        raise UserError(f"{goal} says what an attack is after, and so does a target; give one.")
     oracles = {FillRequest: resources.masked_lm, SimilarityRequest: resources.encoder}
     return Engine(
         victim,
         splicer,
-        Constraints(protocol, resources.tagger),
+        Constraints(protocol, resources.tagger, constraints),
         {kind: oracle for kind, oracle in oracles.items() if oracle is not None},
         target=target,
+        goal=goal,
         segmenter=resources.segmenter,
         seed=seed,
     )
@@ -176,8 +205,18 @@ def attack_hash(
     if protocol.min_similarity is not None and resources.encoder is not None:
         used["encoder"] = resources.encoder.fingerprint
     if protocol.same_part_of_speech:
-        used["tagger"] = resources.tagger_name
+        used["tagger"] = resources.tagger_name or _known_by("tagger", resources.tagger)
     if resources.segmenter is not None:
-        named = getattr(resources.segmenter, "__qualname__", type(resources.segmenter).__name__)
-        used["segmenter"] = resources.segmenter_name or str(named)
+        used["segmenter"] = resources.segmenter_name or _known_by("segmenter", resources.segmenter)
+    constraints, goal = resources.own()
+    if constraints:
+        used["constraints"] = ", ".join(sorted(one.fingerprint for one in constraints))
+    if goal is not None:
+        used["goal"] = goal.fingerprint
     return protocol.hash(used)
+
+
+def _known_by(kind: str, function: Any) -> str:
+    if str(getattr(function, "__module__", "")).startswith("nlp_adv."):
+        return name_of(function)  # whose rules are `RULES`
+    return OwnFunction.of(kind, function).fingerprint

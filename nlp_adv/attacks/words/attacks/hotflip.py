@@ -98,7 +98,8 @@ class HotFlip:
                 distinct.setdefault(words, place)
             variants = []
             for words, place in list(distinct.items())[: self.tried]:
-                variants += yield from similar(example, [words], place)
+                passed = example.constraints.permitted(example.words, [words])
+                variants += yield from similar(example, passed, place)
             answers = yield from example.ask(variants)
             if not answers:
                 break

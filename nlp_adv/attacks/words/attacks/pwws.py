@@ -45,7 +45,8 @@ class PWWS:
     def search(self, example: Example) -> Steps[Answer]:
         """Algorithm 1; the candidates of all words are asked about together."""
         assert example.original is not None
-        places = example.constraints.places(example.words)
+        words = example.words
+        places = example.constraints.places(words)
         saliency = yield from gains_of(example, places, unknown_word(example))
         best = yield from self._best(example, places)
         effects = [best[place].score if place in best else -torch.inf for place in places]
@@ -58,6 +59,8 @@ class PWWS:
             if not example.template.reads(found.words, place):
                 continue
             changed = found.words.replaced({place: best[place].words.words[place]})
+            if not example.constraints.permitted(words, [changed]):
+                continue  # each word passes alone, and not all of them together
             answers = yield from example.ask([changed])
             if not answers:
                 break
@@ -75,6 +78,7 @@ class PWWS:
             proposed = yield from propose(example, words, place)
             allowed = example.constraints.allowed(words, words, place, proposed)
             changed = [words.replaced({place: candidate}) for candidate in allowed]
+            changed = example.constraints.permitted(words, changed)
             changed = yield from similar(example, changed, place)
             variants += changed
             owners += [place] * len(changed)
