@@ -135,6 +135,7 @@ class TrainArguments(NamedTuple):
         demo: no data were named.
         trains: not with `--do_train false`.
         scores: the splits, not with `--do_eval false`.
+        words: flags of attacks on words while training; None where there are none.
     """
 
     model: Any
@@ -145,6 +146,14 @@ class TrainArguments(NamedTuple):
     demo: bool
     trains: bool = True
     scores: bool = True
+    words: Any = None
+
+    @property
+    def attacks(self) -> str:
+        """What the run is called: its method, its attack on words, or both."""
+        words = "none" if self.words is None else self.words.adv_words
+        names = [name for name in (self.training.adv, words) if name != "none"]
+        return "+".join(names) or "none"
 
 
 def parse(
@@ -168,8 +177,9 @@ def parse(
     from nlp_adv.cli.task import task_of
 
     kind = task_of(modality(argv), values_of(argv, ["task"])["task"])
+    own = kind.of_training if command == "train" else ()
     parser = FlagParser(
-        (*more, *kind.arguments, AdversarialTrainingArguments),
+        (*more, *own, *kind.arguments, AdversarialTrainingArguments),
         presets=kind.modality,
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} [flags]",
@@ -185,15 +195,19 @@ def parse(
         defaults = {"dataloader_pin_memory": "false"} | defaults
     flags = [part for name, value in defaults.items() for part in (f"--{name}", value)]
     # argparse lets the last of a repeated flag win, so defaults go first.
-    *_, model, data, report, training = parser.read_all([*flags, *(demo if is_demo else ()), *argv])
+    *first, model, data, report, training = parser.read_all(
+        [*flags, *(demo if is_demo else ()), *argv]
+    )
     check_numbers(training)
     trains = training.do_train or "do_train" not in named
     if not trains and model.model_name_or_path is None:
         raise UserError("--do_train false needs a trained model: name it, --model_name_or_path.")
+    words = first[-1] if own else None
     if "output_dir" not in named:
-        training.output_dir = unused_folder(f"runs/{kind.folder(demo=is_demo)}-{training.adv}")
+        name = TrainArguments(model, data, report, training, kind, is_demo, words=words).attacks
+        training.output_dir = unused_folder(f"runs/{kind.folder(demo=is_demo)}-{name}")
     scores = training.do_eval or "do_eval" not in named
-    arguments = TrainArguments(model, data, report, training, kind, is_demo, trains, scores)
+    arguments = TrainArguments(model, data, report, training, kind, is_demo, trains, scores, words)
     kind.complete(arguments)
     return arguments
 

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from nlp_adv.cli import attack
 from nlp_adv.cli.arguments import flag
 from nlp_adv.cli.attack import Attacked
-from nlp_adv.cli.text_attack import TextAttack, chosen_protocol
+from nlp_adv.cli.text_attack import TextAttack
 from nlp_adv.cli.text_attack_arguments import TextAttackArguments, TextVictimArguments
 from nlp_adv.cli.victim import load_texts
+from nlp_adv.cli.word_arguments import chosen_protocol
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.robustness.augmentation import augmented_rows

@@ -47,7 +47,7 @@ def dry_run(cells: Sequence[Cell]) -> str:
             continue
         arguments = parse(mine[0].train_flags)
         task = _task(arguments, tasks)
-        steps, epoch = steps_of(task, arguments.training)
+        steps, epoch = steps_of(task.rows_of_an_epoch(arguments), arguments.training)
         schedule = arguments.training.adversarial_schedule(task.modality).over(steps, epoch)
         # The mean: an attack may begin late.
         cost = statistics.fmean(floor_cost(schedule.at(step)) for step in range(steps))

@@ -40,6 +40,7 @@ class RunResult:
         labels: of the rows of that split.
         history: the Trainer's log of the training.
         measured: accuracy under attack on that split, once it is known.
+        warnings: of its training, a sentence each.
     """
 
     name: str
@@ -53,6 +54,7 @@ class RunResult:
     labels: list[Any]
     history: list[dict[str, float]]
     measured: Measured | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def scores(self) -> dict[str, float]:
@@ -90,6 +92,8 @@ def print_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Tas
                 f"{task.examples} the same answer: its training collapsed, or has hardly begun. "
                 f"Its accuracy is the share of one class, under attack as well, and no robustness."
             )
+        for warning in run.warnings:
+            print(f"Warning: {run.name}: {warning}")
         for doubt in [] if run.measured is None else run.measured.doubts:
             print(f"Warning: {run.name} {doubt}")
 
@@ -169,6 +173,7 @@ def _in_json(run: RunResult, task: Task) -> dict[str, Any]:
         "seed": run.seed,
         "train_seconds": run.seconds,
         "metrics": run.metrics,
+        **({"warnings": list(run.warnings)} if run.warnings else {}),
     }
     if run.measured is not None:
         content |= {

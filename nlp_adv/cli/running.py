@@ -66,11 +66,14 @@ def use_one_gpu(training: AdversarialTrainingArguments) -> None:
         training._n_gpu = 1
 
 
-def announce(training: AdversarialTrainingArguments, method: Method) -> None:
-    """Say how a run trains and what a step costs."""
+def announce(training: AdversarialTrainingArguments, method: Method, words: str = "") -> None:
+    """Say how a run trains and what a step costs; `words` is what is attacked besides."""
     if training.process_index != 0:
         return
-    print(f"\nTraining with {in_words(method)}. Writing to {training.output_dir}.", file=sys.stderr)
+    print(
+        f"\nTraining with {in_words(method)}{words}. Writing to {training.output_dir}.",
+        file=sys.stderr,
+    )
 
 
 _KEPT_BY_PLAIN = ("adv_seed", "adv_embedding", "adv_site", "adv_mend_loss_scaling")

@@ -85,7 +85,7 @@ def _check_before_training(request: SweepRequest, task: Task) -> None:
     if task.label_names is None:
         raise UserError("A sweep compares classifiers by their accuracy; name data with classes.")
     for arguments in request.checked:
-        check_length(task, arguments.training)
+        check_length(len(task.splits["train"]), task, arguments.training)
     task.check_fits(task.new_model(), request.base)
     with quietly():  # what loading says was said just now
         _trainer(request.base, task)  # last, since it makes the folder

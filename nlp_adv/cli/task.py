@@ -25,6 +25,7 @@ from nlp_adv.training.callbacks import Evaluator
 if TYPE_CHECKING:
     from nlp_adv.cli.arguments import ReportArguments, TrainArguments
     from nlp_adv.training.arguments import AdversarialTrainingArguments
+    from nlp_adv.training.attacked_texts import AttackedTexts
 
 _SEVERAL = "nlp_adv.cli.several_tasks"
 _TASKS = {
@@ -49,6 +50,8 @@ class Task(ABC):
         new_model: the model that training begins with, the same each time.
         predicted: what `--do_predict` is about, by the name of the file for it.
         task_name: of GLUE, where the metrics follow it.
+        texts: of the training rows and their classes, for attacks on words; None where those do
+            not act.
     """
 
     splits: dict[str, Any]
@@ -57,10 +60,12 @@ class Task(ABC):
     new_model: Callable[[], PreTrainedModel]
     predicted: dict[str, Any] = field(default_factory=dict)
     task_name: str | None = None
+    texts: Any = None
 
     modality: ClassVar[Modality]
     other: ClassVar[Modality]
     arguments: ClassVar[tuple[type, ...]]  # of the model, the data, and the report
+    of_training: ClassVar[tuple[type, ...]] = ()  # further flags of `train` alone, of one class
     examples: ClassVar[str]  # what one calls them, in the plural
     demo_note: ClassVar[str]  # below the demo's table
 
@@ -201,6 +206,19 @@ class Task(ABC):
         names = self.label_names
         classes = answers(torch.from_numpy(logits)).tolist()
         return [names[number] if 0 <= number < len(names) else "" for number in classes]
+
+    def attacked_texts(self, arguments: TrainArguments) -> AttackedTexts | None:
+        """The training rows with places for adversarial texts; None without such an attack.
+
+        Raises:
+            UserError: the attack, or what it needs, cannot be had, or not on these data.
+        """
+        return None
+
+    def rows_of_an_epoch(self, arguments: TrainArguments) -> int:
+        """Of the training split, and the places for adversarial texts."""
+        words = self.attacked_texts(arguments)
+        return len(self.splits["train"] if words is None else words)
 
     def for_trainer(self) -> dict[str, Any]:
         """What a Trainer is given beside the model and its arguments."""

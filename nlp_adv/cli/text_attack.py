@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from nlp_adv.attacks.words.attacks.build import ATTACKS, check_attacks
-from nlp_adv.attacks.words.protected import settled_phrases
-from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
+from nlp_adv.attacks.words.attacks.build import ATTACKS, Resources, check_attacks
+from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.attacks.words.victim import bf16_slowdown
 from nlp_adv.cli.arguments import check_counts
 from nlp_adv.cli.attack import Attacked, AttackTask
@@ -25,7 +21,6 @@ from nlp_adv.cli.text_attack_arguments import (
     EmbeddingArguments,
     TextAttackArguments,
     TextVictimArguments,
-    WordArguments,
 )
 from nlp_adv.cli.victim import (
     load_resources,
@@ -33,6 +28,7 @@ from nlp_adv.cli.victim import (
     load_training_texts,
     load_victim,
 )
+from nlp_adv.cli.word_arguments import chosen_protocol
 from nlp_adv.data.class_names import classes_of
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.evaluated import Evaluation
@@ -91,7 +87,11 @@ class TextAttack(AttackTask):
         protocol, _, _ = self._settings()
         load_texts(self.victim)
         load_training_texts(self.victim)
-        check_attacks(self._words, protocol, load_resources(self.attack, self.victim))
+        check_attacks(self._words, protocol, self._resources())
+
+    def _resources(self) -> Resources:
+        attack, victim = self.attack, self.victim
+        return load_resources(attack, self._words, victim, victim.max_seq_length)
 
     def _settings(self) -> tuple[Protocol, Shard | None, WhiteBox | None]:
         protocol = chosen_protocol(self.attack)
@@ -118,7 +118,7 @@ class TextAttack(AttackTask):
         victim, attack = self.victim, self.attack
         protocol, shard, white_box = self._settings()
         dataset, name = load_texts(victim)
-        resources = load_resources(attack, victim)
+        resources = self._resources()
         trained_on = load_training_texts(victim)
         model, tokenizer = load_victim(victim)
         if victim.inference_precision == "bf16":
@@ -185,45 +185,3 @@ def _check_bf16(model: nn.Module) -> None:
             f"--inference_precision bf16: a product of matrices takes {slower:.1f} times as long "
             f"in bfloat16 as in float32 on this {device.type}; leave it out here."
         )
-
-
-def chosen_protocol(arguments: WordArguments) -> Protocol:
-    """The protocol that flags name, with their own words instead of its.
-
-    Raises:
-        UserError: it is not there, or words cannot be read.
-    """
-    protocol, own = _protocol_of(arguments.protocol), dict[str, Any]()
-    if arguments.stop_words is not None:
-        own["stop_words"] = arguments.stop_words
-    if arguments.protected_words:
-        own["protected"] = (*protocol.protected, *settled_phrases(arguments.protected_words))
-    if not own:
-        return protocol
-    # The package's own names stand for their numbers alone.
-    return replace(protocol, name=f"{protocol.name} with own words", **own)
-
-
-def _protocol_of(name: str) -> Protocol:
-    """A protocol by name, or from a .json file.
-
-    Raises:
-        UserError: there is none of that name, or the file does not hold one.
-    """
-    if not name.endswith(".json"):
-        return protocol_named(name)
-    try:
-        settings = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} cannot be read as JSON: {error}.") from error
-    known = [one.name for one in dataclasses.fields(Protocol)]
-    if not isinstance(settings, dict) or not {"name"} <= set(settings) <= set(known):
-        raise UserError(
-            f"{name} must hold a name and other fields of a protocol: {', '.join(known)}."
-        )
-    if settings["name"] in PROTOCOLS:
-        raise UserError(f"{name}: {settings['name']!r} is the package's own; choose another name.")
-    try:
-        return Protocol(**settings)
-    except TypeError as error:
-        raise UserError(f"{name}: a field has a value of the wrong type ({error}).") from error

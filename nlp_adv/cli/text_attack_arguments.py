@@ -10,9 +10,9 @@ from nlp_adv.attacks import Ladder, ladder
 from nlp_adv.attacks.registry import ATTACKS as POINT_ATTACKS
 from nlp_adv.attacks.registry import SMALLEST, Settings, build_attack
 from nlp_adv.attacks.words.attacks.build import ATTACKS
-from nlp_adv.attacks.words.protocols import PROTOCOLS
 from nlp_adv.cli.arguments import check_radii, flag
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.word_arguments import WordArguments
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd
 from nlp_adv.robustness.point_protocols import POINT_PROTOCOLS, point_protocol
@@ -20,7 +20,6 @@ from nlp_adv.robustness.white_box import WhiteBox
 from nlp_adv.sites.parse import parse_site
 
 POINTS = tuple(name for name in POINT_ATTACKS if name not in ATTACKS)
-SEGMENTERS = ("characters", "jieba", "pythainlp")
 
 
 @dataclass
@@ -47,43 +46,6 @@ class TextVictimArguments(VictimArguments):
         "bf16: multiply the model's matrices in bfloat16, where the hardware does that faster. "
         "Other numbers than in float32, with a hash of their own.",
         "saved",
-    )
-
-
-@dataclass
-class WordArguments:
-    """What attacks on words may do, and what they need."""
-
-    protocol: str = flag(
-        f"What attacks may do: {', '.join(PROTOCOLS)}, or a .json file with the fields of one.",
-        "default",
-    )
-    stop_words: str | None = flag(
-        "Instead of the protocol's: english, scikit-learn, none, or a file with a word a line. "
-        "They are not touched."
-    )
-    protected_words: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Words and phrases that are not touched either, or files of them (.txt with "
-            "one a line, .json with a list)."
-        },
-    )
-    constraints: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "FILE.py:FUNCTION, functions of the original text and a list of changed ones "
-            "that return True or False for each: others than allowed are not tried."
-        },
-    )
-    neighbours: str | None = flag("A file {word: [candidates]}: textfooler, a2t, textbugger.")
-    wordnet: str | None = flag("WordNet's folder, or a file {word: [candidates]}: pwws.")
-    masked_lm: str | None = flag("A masked language model: bae, bert-attack.")
-    encoder: str | None = flag("A sentence encoder (mean-pooled), where the protocol has one.")
-    tagger: str | None = flag("nltk: NLTK's tagger, where the protocol compares parts of speech.")
-    segmenter: str | None = flag(
-        f"What finds words that no spaces part (Chinese, Japanese, Thai): {', '.join(SEGMENTERS)}, "
-        f"or FILE.py:FUNCTION, of a text, that returns its words."
     )
 
 

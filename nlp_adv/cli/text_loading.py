@@ -73,6 +73,7 @@ def load_parts(arguments: TrainArguments) -> dict[str, Any]:
     _say_what_is_unreadable(unreadable_rows(data, splits, tokenizer), data)
     parts: dict[str, Any] = {
         "splits": splits,
+        "texts": data.splits["train"] if kind.problem == "single_label_classification" else None,
         "processor": tokenizer,
         "label_names": data.label_names,
         "new_model": lambda: _pretrained(arguments, data, tokenizer),
@@ -101,6 +102,7 @@ def _demo(arguments: TrainArguments) -> dict[str, Any]:
 
     return {
         "splits": encoded,
+        "texts": splits["train"],
         "processor": tokenizer,
         "label_names": names,
         "new_model": new,

@@ -33,10 +33,12 @@ from nlp_adv.training.inputs import check_site
 if TYPE_CHECKING:
     from nlp_adv.cli.arguments import TrainArguments
     from nlp_adv.training.arguments import AdversarialTrainingArguments
+    from nlp_adv.training.attacked_texts import AttackedTexts
 
 
 from nlp_adv.cli.text_arguments import TextDataArguments, TextModelArguments, TextReportArguments
 from nlp_adv.cli.text_loading import load_parts, source_of
+from nlp_adv.cli.word_arguments import WordTrainingArguments, chosen_protocol
 from nlp_adv.data.text import TextData, load_text_data, tokenized
 
 _DATA_FLAGS = {"task_name", "dataset_name", "train_file", "validation_file", "test_file"}
@@ -66,6 +68,7 @@ class TextTask(Task):
     auto: ClassVar[Any] = AutoModelForSequenceClassification
     problem: ClassVar[str | None] = "single_label_classification"
     arguments = (TextModelArguments, TextDataArguments, TextReportArguments)
+    of_training = (WordTrainingArguments,)
     examples = "rows"
     demo_note = (
         "The sentences are synthetic, made by this package; the numbers show the tool at work and "
@@ -102,6 +105,37 @@ class TextTask(Task):
     def load(cls, arguments: TrainArguments) -> TextTask:
         """Read or generate the texts, check them and tokenize them."""
         return cls(**load_parts(arguments))
+
+    def attacked_texts(self, arguments: TrainArguments) -> AttackedTexts | None:
+        """Of a classifier's texts."""
+        words = arguments.words
+        if words is None or words.adv_words == "none":
+            return None
+        if self.texts is None or self.label_names is None:
+            raise UserError(
+                "--adv_words attacks texts of one class each (--task classification); leave it out."
+            )
+        from nlp_adv.cli.victim import load_resources
+        from nlp_adv.training.attacked_texts import AttackedTexts
+
+        length = arguments.data.max_seq_length
+        try:
+            return AttackedTexts(
+                self.texts,
+                self.processor,
+                words.adv_words,
+                protocol=chosen_protocol(words),
+                resources=load_resources(words, [words.adv_words], arguments.model, length),
+                share=words.adv_words_share,
+                every=words.adv_words_every,
+                start_epoch=words.adv_words_start_epoch,
+                max_length=length,
+                text_columns=[one for one in self.texts.column_names if one != "label"],
+                label_column="label",
+                seed=arguments.training.seed,
+            )
+        except UserError as error:
+            raise UserError(f"--adv_words {words.adv_words}: {error}") from error
 
     def labels(self, split: str) -> list[Any]:
         """Of the rows of a split."""

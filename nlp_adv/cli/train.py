@@ -51,8 +51,8 @@ def _run(arguments: TrainArguments) -> None:
         task = load_task(arguments)
     check_before_training(arguments, task)
     runs = [_one_run(task, arguments)]
-    if report.compare_plain and training.adv != "none" and arguments.trains:
-        plain = arguments._replace(training=plain_arguments(training))
+    if report.compare_plain and arguments.attacks != "none" and arguments.trains:
+        plain = arguments._replace(training=plain_arguments(training), words=None)
         runs.insert(0, _one_run(task, plain))
     for one in runs if report.attack_epsilons and task.reported else ():
         attacking = f"Attacking {one.name}"
@@ -93,26 +93,33 @@ def check_before_training(arguments: TrainArguments, task: Task) -> None:
         listed = ", ".join(names)
         raise UserError(f"There is no metric {best!r}; --metric_for_best_model can be {listed}.")
     if arguments.trains:
-        check_length(task, training)
+        words = task.attacked_texts(arguments)
+        if words is not None and training.max_steps <= 0:
+            words.check_epochs(training.num_train_epochs)
+        check_length(task.rows_of_an_epoch(arguments), task, training)
         check_beginning(names, task, training)
 
 
-def check_length(task: Task, training: AdversarialTrainingArguments) -> None:
+def check_length(rows: int, task: Task, training: AdversarialTrainingArguments) -> None:
     """Whether there are batches and steps, and the attack begins before they end.
+
+    Args:
+        rows: of an epoch.
+        task, training: of the run.
 
     Raises:
         UserError: not so.
     """
     try:
-        training.adversarial_schedule(task.modality).over(*steps_of(task, training))
+        training.adversarial_schedule(task.modality).over(*steps_of(rows, training))
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def steps_of(task: Task, training: AdversarialTrainingArguments) -> tuple[int, int]:
-    """The optimizer steps of a run, and of one epoch."""
+def steps_of(rows: int, training: AdversarialTrainingArguments) -> tuple[int, int]:
+    """The optimizer steps of a run, and of one epoch of so many rows."""
     rows_a_batch = int(training.train_batch_size) * training.world_size
-    batches = math.ceil(len(task.splits["train"]) / rows_a_batch)
+    batches = math.ceil(rows / rows_a_batch)
     epoch = math.ceil(batches / training.gradient_accumulation_steps)
     if training.max_steps > 0:
         return training.max_steps, epoch
@@ -143,10 +150,16 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     model = task.new_model()
     task.check_fits(model, arguments)
     check_model(schedule.method, model)
+    given = task.for_trainer()
+    words = task.attacked_texts(arguments) if arguments.trains else None
+    if words is not None:
+        given["train_dataset"] = words
     try:
-        trainer = AdversarialTrainer(model=model, args=training, **task.for_trainer())
+        trainer = AdversarialTrainer(model=model, args=training, **given)
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
+    if words is not None:
+        words.attack_with(trainer)
     if report.watch_epsilon and arguments.trains:
         evaluator = task.evaluator(report, training)
         trainer.add_callback(RobustnessCallback(trainer, evaluator))
@@ -154,7 +167,7 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
         trainer.add_callback(KeptOnTheWay(trainer, report.keep_at))
     seconds = None
     if arguments.trains:
-        announce(training, schedule.method)
+        announce(training, schedule.method, "" if words is None else f", and {words}")
         if training.process_index == 0:
             radius = task.radius_in_words(schedule.method, model, training)
             print(radius or "", end="\n" * bool(radius), file=sys.stderr)
@@ -177,9 +190,8 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     description: dict[str, Any] = {"model": arguments.model.model_name_or_path}
     if arguments.trains:
-        description = run_description(
-            schedule, training.adv_exclude_special_tokens, training.adv_site
-        )
+        excluded = training.adv_exclude_special_tokens
+        description = run_description(schedule, excluded, training.adv_site, words)
         if "begun_at" in description:
             description["begun_at"] = trainer.attack_schedule.begun_at
     return RunResult(
@@ -193,6 +205,7 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
         metrics=metrics,
         labels=[] if task.reported is None else task.labels(task.reported),
         history=history,
+        warnings=[] if words is None else words.warnings,
     )
 
 
@@ -200,8 +213,7 @@ def _name(arguments: TrainArguments) -> str:
     """The row's name in the table."""
     if not arguments.trains:
         return Path(arguments.model.model_name_or_path).name
-    adv = arguments.training.adv
-    return "plain" if adv == "none" else adv
+    return "plain" if arguments.attacks == "none" else arguments.attacks
 
 
 def _write_predictions(trainer: AdversarialTrainer, name: str, rows: Any, task: Task) -> None:

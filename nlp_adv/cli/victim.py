@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from nlp_adv.attacks.words.language_models import (
 from nlp_adv.attacks.words.own_functions import OwnFunction, found_at
 from nlp_adv.attacks.words.predictor import Characters, Predictor, predictor_at
 from nlp_adv.attacks.words.words import Segmenter, characters
+from nlp_adv.cli.arguments import ModelArguments
 from nlp_adv.cli.attack_arguments import chosen_split, shown_name
 from nlp_adv.cli.loading import (
     check_embeddings,
@@ -33,7 +35,8 @@ from nlp_adv.cli.loading import (
     load_tokenizer,
     to_device,
 )
-from nlp_adv.cli.text_attack_arguments import SEGMENTERS, TextAttackArguments, TextVictimArguments
+from nlp_adv.cli.text_attack_arguments import TextVictimArguments
+from nlp_adv.cli.word_arguments import SEGMENTERS, WordArguments
 from nlp_adv.data.files import read_file
 from nlp_adv.data.sources import read_splits
 from nlp_adv.data.text import DataSource, check_rows, find_columns
@@ -108,24 +111,32 @@ def load_training_texts(arguments: TextVictimArguments) -> list[str | tuple[str,
     return list(texts[0]) if len(texts) == 1 else list(zip(*texts, strict=True))
 
 
-def load_resources(attack: TextAttackArguments, victim: TextVictimArguments) -> Resources:
+def load_resources(
+    words: WordArguments, attacks: Sequence[str], model: ModelArguments, length: int
+) -> Resources:
     """Candidate files, models and functions that the flags name.
+
+    Args:
+        words: these flags.
+        attacks: which need them.
+        model: how the Hub is reached.
+        length: tokens after which texts are cut.
 
     Raises:
         UserError: one cannot be had.
     """
-    goal = attack.goal and own_function("goal", attack.goal)
+    goal = getattr(words, "goal", None)
     return Resources(
-        neighbours=CandidateTable(attack.neighbours) if attack.neighbours else None,
-        synonyms=_synonyms(attack),
-        masked_lm=_masked_lm(attack.masked_lm, victim) if attack.masked_lm else None,
-        encoder=_encoder(attack.encoder, victim) if attack.encoder else None,
-        tagger=_tagger(attack.tagger) if attack.tagger else None,
-        segmenter=_segmenter(attack.segmenter) if attack.segmenter else None,
-        constraints=[own_function("constraints", place) for place in attack.constraints],
-        goal=goal or None,
-        tagger_name=attack.tagger or "",
-        segmenter_name=attack.segmenter if attack.segmenter in SEGMENTERS else "",
+        neighbours=CandidateTable(words.neighbours) if words.neighbours else None,
+        synonyms=_synonyms(words.wordnet, attacks),
+        masked_lm=_masked_lm(words.masked_lm, model, length) if words.masked_lm else None,
+        encoder=_encoder(words.encoder, model) if words.encoder else None,
+        tagger=_tagger(words.tagger) if words.tagger else None,
+        segmenter=_segmenter(words.segmenter) if words.segmenter else None,
+        constraints=[own_function("constraints", place) for place in words.constraints],
+        goal=own_function("goal", goal) if goal else None,
+        tagger_name=words.tagger or "",
+        segmenter_name=words.segmenter if words.segmenter in SEGMENTERS else "",
     )
 
 
@@ -141,33 +152,30 @@ def own_function(flag: str, place: str) -> OwnFunction:
     return OwnFunction.of(flag.removesuffix("s"), found.value, found)
 
 
-def _synonyms(attack: TextAttackArguments) -> Source | None:
-    if attack.wordnet is None:
-        return WordNet() if "pwws" in attack.attacks else None
-    is_table = Path(attack.wordnet).suffix in (".json", ".gz")
-    return CandidateTable(attack.wordnet) if is_table else WordNet(attack.wordnet)
+def _synonyms(wordnet: str | None, attacks: Sequence[str]) -> Source | None:
+    if wordnet is None:
+        return WordNet() if "pwws" in attacks else None
+    is_table = Path(wordnet).suffix in (".json", ".gz")
+    return CandidateTable(wordnet) if is_table else WordNet(wordnet)
 
 
-def _masked_lm(name: str, victim: TextVictimArguments) -> MaskedLanguageModel:
-    hub = victim.hub(name)
-    model = load(AutoModelForMaskedLM, "masked language model", name, hub)
+def _masked_lm(name: str, model: ModelArguments, length: int) -> MaskedLanguageModel:
+    hub = model.hub(name)
+    found = load(AutoModelForMaskedLM, "masked language model", name, hub)
     tokenizer = load_tokenizer(name, hub)
     if tokenizer.mask_token is None:
         raise UserError(f"{name} has no mask token; name a masked language model.")
-    length = victim.max_seq_length
+    digits = fingerprint(found)
     return MaskedLanguageModel(
-        to_device(model, None),
-        tokenizer,
-        max_length=length,
-        fingerprint=fingerprint(model),
+        to_device(found, None), tokenizer, max_length=length, fingerprint=digits
     )
 
 
-def _encoder(name: str, victim: TextVictimArguments) -> Similarity:
-    hub = victim.hub(name)
-    model = load(AutoModel, "sentence encoder", name, hub)
-    encoder = MeanPooledEncoder(to_device(model, None), load_tokenizer(name, hub))
-    return Similarity(encoder, fingerprint(model))
+def _encoder(name: str, model: ModelArguments) -> Similarity:
+    hub = model.hub(name)
+    found = load(AutoModel, "sentence encoder", name, hub)
+    encoder = MeanPooledEncoder(to_device(found, None), load_tokenizer(name, hub))
+    return Similarity(encoder, fingerprint(found))
 
 
 def _tagger(name: str) -> Tagger:

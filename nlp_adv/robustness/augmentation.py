@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
+from nlp_adv.attacks.words.engine import attacked_column
 from nlp_adv.attacks.words.protocols import Part
 from nlp_adv.data.text import DataSource, find_columns
 from nlp_adv.errors import UserError
@@ -51,7 +52,7 @@ def augmented_rows(
         raise UserError(f"The data has a column {ADDED_BY!r} already; rename or remove it.")
     source = DataSource(text_columns=tuple(text_columns), label_column=label_column)
     columns, label = find_columns(dataset.column_names, source)
-    attacked = columns[0] if part == "first" or len(columns) == 1 else columns[1]
+    attacked = attacked_column(columns, part)
     rows: list[dict[str, Any]] = [{**dict(row), ADDED_BY: ""} for row in dataset]
     seen = {(*(row[column] for column in columns), row[label]) for row in rows}
     added = list[dict[str, Any]]()

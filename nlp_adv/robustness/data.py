@@ -92,10 +92,7 @@ def attack_data(
     ids = list(range(len(data)))
     if max_examples is not None and max_examples < len(ids):
         ids = sorted(random.Random(seed).sample(ids, max_examples))
-    order = columns if part == "first" or len(columns) == 1 else columns[::-1]
-    mine = data[order[0]][:]
-    other = data[order[1]][:] if len(order) > 1 else [None] * len(data)
-    texts = [Text(n, mine[n], labels[n], other[n]) for n in range(len(data))]
+    texts = Text.of_rows(data, columns, labels, part)
     chosen = set(ids)
     return AttackData(
         tuple(texts[n] for n in ids),

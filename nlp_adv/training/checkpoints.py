@@ -139,6 +139,11 @@ def check_same_method(checkpoint: Path, description: Mapping[str, Any]) -> None:
             f"{checkpoint} was trained with {_called(before)} and this run with {_called(now)}: "
             f"{way_out}"
         )
+    if theirs.get("words") != ours.get("words"):
+        was, is_now = (one.get("words") or "no attack on words" for one in (theirs, ours))
+        raise UserError(
+            f"{checkpoint} was trained with {was} and this run with {is_now}: {way_out}"
+        )
     if now == "none":
         return
     about = {"nlp_adv_version", MEMORY_PROCESSES, "begun_at"}

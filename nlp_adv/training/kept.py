@@ -112,7 +112,7 @@ class MemoryMixin(_Trainer):
         schedule = self._over_run(self._build_schedule())
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
         site = getattr(self.args, "adv_site", None)
-        check_same_method(checkpoint, run_description(schedule, excluded, site))
+        check_same_method(checkpoint, run_description(schedule, excluded, site, self.train_dataset))
         if schedule.method.name == "none":
             return
         rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""

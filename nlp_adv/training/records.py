@@ -156,14 +156,22 @@ def warn_if_below_resolution(relative: float, dtype: torch.dtype) -> bool:
 
 
 def run_description(
-    schedule: Schedule, exclude_special_tokens: bool, site: str | None = None
+    schedule: Schedule,
+    exclude_special_tokens: bool,
+    site: str | None = None,
+    data: Any = None,
 ) -> dict[str, Any]:
-    """The method with its numbers, its schedule, mask and site, as JSON holds it."""
+    """The method with its numbers, its schedule, mask and site, as JSON holds it.
+
+    Training data whose words are attacked (`AttackedTexts`) say with what.
+    """
     from nlp_adv import __version__
 
+    words = data.description() if hasattr(data, "attack_with") else None
     return (
         describe(schedule.method)
         | ({"site": site} if site else {})
+        | ({"words": words} if words else {})
         | schedule.settings()
         | {
             "exclude_special_tokens": exclude_special_tokens,

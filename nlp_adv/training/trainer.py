@@ -348,7 +348,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
-        return run_description(self._schedule, excluded, getattr(self.args, "adv_site", None))
+        site = getattr(self.args, "adv_site", None)
+        return run_description(self._schedule, excluded, site, self.train_dataset)
 
 
 class AdversarialTrainer(AdversarialMixin, Trainer):

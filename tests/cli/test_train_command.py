@@ -583,3 +583,23 @@ def test_rows_without_anything_to_read_are_said(files, work):
     settings["train_file"] = write(work / "all.jsonl", rows)
     refused(call(**{**settings, "output_dir": "other"}), "train split", "nothing to read", "'text'")
     assert not (work / "other").exists()
+
+
+def test_words_are_attacked_while_training(files, work):
+    """With a row of its own in the table, and a warning where nothing was found."""
+    given = {**files, **BRIEF, "max_steps": 30, "adv_words_start_epoch": 0}
+    run = call(**given, adv_words="deepwordbug", compare_plain=True, output_dir="out")
+    assert run.code == 0, run.err
+    assert "texts attacked by deepwordbug each epoch, after 0" in run.err
+    plain, words = report(work / "out")["runs"]
+    assert "words" not in plain
+    assert words["words"]["attack"] == "deepwordbug"
+    logs = [line for line in words["history"] if "words_drawn" in line]
+    assert len(logs) > 1
+    assert not same(work / "out", work / "out" / "plain")
+    (work / "none.json").write_text('{"xylophone": ["drum"]}')
+    given |= {"adv_words": "textfooler", "neighbours": "none.json"}
+    run = call(**given, output_dir="none")
+    (found,) = report(work / "none")["runs"]
+    assert "fooled the model with none" in found["warnings"][0]
+    assert f"Warning: textfooler: {found['warnings'][0]}" in run.out

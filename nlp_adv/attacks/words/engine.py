@@ -23,6 +23,7 @@ from nlp_adv.attacks.words.example import (
     Steps,
 )
 from nlp_adv.attacks.words.own_functions import OwnFunction
+from nlp_adv.attacks.words.protocols import Part
 from nlp_adv.attacks.words.protocols import Protocol as AttackProtocol
 from nlp_adv.attacks.words.result import Outcome, WordResult
 from nlp_adv.attacks.words.victim import Victim
@@ -48,6 +49,11 @@ class Attack(Protocol):
         ...
 
 
+def attacked_column(columns: Sequence[str], part: Part) -> str:
+    """The text column of which attacks change the words."""
+    return columns[0] if part == "first" else columns[-1]
+
+
 @dataclass(frozen=True)
 class Text:
     """What is attacked.
@@ -63,6 +69,23 @@ class Text:
     text: str
     label: int
     context: str | None = None
+
+    @classmethod
+    def of_rows(
+        cls, rows: Any, columns: Sequence[str], labels: Sequence[int], part: Part
+    ) -> list[Text]:
+        """Rows of a data set, numbered.
+
+        Args:
+            rows: a mapping from columns to their texts.
+            columns: one, or two of pairs.
+            labels: the right class of each.
+            part: the attacked text of a pair.
+        """
+        mine, other = rows[attacked_column(columns, part)][:], [None] * len(labels)
+        if len(columns) == 2:
+            other = rows[columns[part == "first"]][:]
+        return list(map(cls, range(len(labels)), mine, labels, other))
 
 
 @dataclass
