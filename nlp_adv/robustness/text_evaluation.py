@@ -17,6 +17,7 @@ from nlp_adv.attacks.words.attacks.build import (
     build_attack,
     build_engine,
 )
+from nlp_adv.attacks.words.attacks.input_reduction import InputReduction
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack, Engine, Text
 from nlp_adv.attacks.words.predictor import Characters, Predictor
@@ -200,7 +201,7 @@ def evaluate_robustness(
     if not processes.main:
         return found
     own = [*notes_on(engine, data.texts, attackable), *_randomness(built, seed)]
-    own += [*_unanswered(victim), *_own_functions(engine)]
+    own += [*_reduction(built, found.records), *_unanswered(victim), *_own_functions(engine)]
     return replace(found, clean_on_all=next(iter(clean), None), notes=[*found.notes, *own])
 
 
@@ -249,6 +250,17 @@ def _randomness(attacks: Sequence[Attack], seed: int) -> list[str]:
         for attack in attacks
         if getattr(attack, "draws", False)
     ]
+
+
+def _reduction(attacks: Sequence[Attack], records: Sequence[Record]) -> list[str]:
+    """What the attacks that leave the answer as it is have to say of their records."""
+    notes = []
+    for attack in attacks:
+        if isinstance(attack, InputReduction):
+            mine = [one for one in records if one.attack == attack.name and one.outcome == "robust"]
+            words = [one.found for one in mine if isinstance(one.found, Substitution)]
+            notes.append(attack.note([one.words_changed / max(1, one.words) for one in words]))
+    return notes
 
 
 def _own_functions(engine: Engine) -> list[str]:

@@ -50,11 +50,14 @@ class Constraints:
 
     def places(self, words: Words) -> list[int]:
         """Where a text may be changed: words of letters, long enough, not stopped or protected."""
+        free = self.unprotected(words)
+        return [place for place in sorted(free) if self._is_free(words, place)]
+
+    def unprotected(self, words: Words) -> set[int]:
+        """All places but those of protected words; none where a text is too short to be changed."""
         if len(words) < self.protocol.min_words:
-            return []
-        kept = protected_places(words, self._protected)
-        places = (place for place in range(len(words)) if place not in kept)
-        return [place for place in places if self._is_free(words, place)]
+            return set()
+        return {*range(len(words))} - protected_places(words, self._protected)
 
     def permitted(self, original: Words, variants: Sequence[Words]) -> list[Words]:
         """The variants that the user's own constraints let pass, before the model sees any."""

@@ -117,8 +117,8 @@ class Splicer:
         if not self.is_fast:
             raise UserError(
                 f"{type(self.tokenizer).__name__} does not say which token came from which word, "
-                f"and a2t, hotflip, bae and bert-attack need to know it; load a fast tokenizer "
-                f"(use_fast=True), or choose another attack."
+                f"and a2t, hotflip, bae, bert-attack and clare need to know it; load a fast "
+                f"tokenizer (use_fast=True), or choose another attack."
             )
         encoded = self._encoded([text], return_offsets_mapping=True)
         mine = self._sequence(text[1])

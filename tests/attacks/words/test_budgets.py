@@ -98,7 +98,7 @@ class TestQueries:
             assert any(counts)
             for record in records:
                 before, after = Words.of(record.original), Words.of(record.adversarial)
-                if len(before) == len(after):
+                if len(before) == len(after) and name != "clare":  # which merges and inserts
                     assert len(before.changed(after)) == record.words_changed
 
     def test_texts_without_words(self, name):

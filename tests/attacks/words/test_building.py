@@ -54,6 +54,8 @@ class TestBuilding:
             "a2t": ("neighbours", neighbours(), "--neighbours"),
             "bae": ("masked_lm", masked_lm(), "--masked_lm"),
             "bert-attack": ("masked_lm", masked_lm(), "--masked_lm"),
+            "clare": ("masked_lm", masked_lm(), "--masked_lm"),
+            "genetic": ("neighbours", neighbours(), "--neighbours"),
         }
         given = {}
         if name in needs:

@@ -33,6 +33,7 @@ from nlp_adv.attacks.words.result import WordResult
 from nlp_adv.robustness.shards import Shard
 
 PROTOCOL = Protocol(name="some", candidates=4, queries=60, max_changed=0.25, stop_words="none")
+STAYS = "input-reduction"  # the answer does
 ANY = replace(FREE, candidates=5, stop_words="none")
 
 
@@ -88,8 +89,9 @@ class TestInvariance:
     def test_the_cases_are_all_there(self, name):
         """So that equal records say something."""
         found = one_by_one(name)
-        assert {record.outcome for record in found} == {"wrong", "robust", "fooled"}
-        assert len({record.queries for record in found}) > 2
+        outcomes = {"wrong", "robust", "fooled"} - ({"fooled"} if name == STAYS else set())
+        assert {record.outcome for record in found} == outcomes
+        assert len({record.queries for record in found}) > 2 or name == STAYS
         assert any(record.words_changed > 1 for record in found) or name in ("textbugger", "pwws")
 
 
@@ -211,7 +213,7 @@ def test_the_scale_of_the_logits_changes_nothing(name, target, factor):
     engine = engine_of(Scaled(light(), factor), ANY, oracles=oracles(), target=target)
     found = attacked(engine, attack_named(name), texts()[:5])
     want = unscaled(name, target)
-    assert [record.outcome for record in want].count("fooled") > 0
+    assert "fooled" in [record.outcome for record in want] or name == STAYS
     for mine, other in zip(found, want, strict=True):
         confidences = {
             "confidence": mine.confidence,

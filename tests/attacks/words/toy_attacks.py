@@ -14,14 +14,19 @@ from toy_victims import WORDS, light, spread, tokenizer_of
 from nlp_adv.attacks.words.attacks import (
     A2T,
     BAE,
+    CLARE,
     PWWS,
     BERTAttack,
+    CheckList,
     DeepWordBug,
+    Genetic,
     HotFlip,
+    InputReduction,
     TextBugger,
     TextFooler,
     Vocabulary,
 )
+from nlp_adv.attacks.words.candidates.checklist import CheckListEdits
 from nlp_adv.attacks.words.encoding import Splicer
 from nlp_adv.attacks.words.engine import Attack
 from nlp_adv.attacks.words.example import (
@@ -134,6 +139,10 @@ ATTACKS = {
     "hotflip": lambda: flips_of(light()),
     "bae": lambda: BAE(masked_lm()),
     "bert-attack": lambda: BERTAttack(masked_lm(), each=3, most=6),
+    "clare": lambda: CLARE(masked_lm(), each=3, least=0.0),
+    "genetic": lambda: Genetic(neighbours(), size=5, generations=3, nearest=3),
+    "checklist": lambda: CheckList(CheckListEdits(each=2, groups=(tuple(WORDS),))),
+    "input-reduction": lambda: InputReduction(beam=2),
 }
 
 

@@ -8,8 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from nlp_adv.attacks.words.attacks.a2t import A2T
+from nlp_adv.attacks.words.attacks.checklist import CheckList
+from nlp_adv.attacks.words.attacks.clare import CLARE
 from nlp_adv.attacks.words.attacks.deepwordbug import DeepWordBug
+from nlp_adv.attacks.words.attacks.genetic import Genetic
 from nlp_adv.attacks.words.attacks.hotflip import HotFlip, Vocabulary
+from nlp_adv.attacks.words.attacks.input_reduction import InputReduction
 from nlp_adv.attacks.words.attacks.masked import BAE, BERTAttack
 from nlp_adv.attacks.words.attacks.pwws import PWWS
 from nlp_adv.attacks.words.attacks.static import Static
@@ -33,9 +37,9 @@ class Resources:
     """What attacks and constraints need besides the victim; the package ships none of it.
 
     Args:
-        neighbours: word → neighbours, nearest first (textfooler, a2t, textbugger).
+        neighbours: word → neighbours, nearest first (textfooler, a2t, genetic, textbugger).
         synonyms: WordNet (pwws).
-        masked_lm: a masked language model (bae, bert-attack).
+        masked_lm: a masked language model (bae, bert-attack, clare).
         encoder: a sentence encoder, for protocols with `min_similarity`.
         tagger: parts of speech, for protocols with `same_part_of_speech`.
         segmenter: a text → its words, where spaces do not part them (Chinese, Japanese, Thai).
@@ -105,6 +109,12 @@ ATTACKS: dict[str, Builder] = {
     "a2t": lambda resources, victim, splicer: A2T(resources.needed("neighbours", "a2t")),
     "hotflip": lambda resources, victim, splicer: HotFlip(Vocabulary.of(victim, splicer)),
     "bae": lambda resources, victim, splicer: BAE(resources.needed("masked_lm", "bae")),
+    "clare": lambda resources, victim, splicer: CLARE(resources.needed("masked_lm", "clare")),
+    "genetic": lambda resources, victim, splicer: Genetic(
+        resources.needed("neighbours", "genetic")
+    ),
+    "checklist": lambda resources, victim, splicer: CheckList(),
+    "input-reduction": lambda resources, victim, splicer: InputReduction(),
     "static": lambda resources, victim, splicer: Static(),
     "bert-attack": lambda resources, victim, splicer: BERTAttack(
         resources.needed("masked_lm", "bert-attack")
