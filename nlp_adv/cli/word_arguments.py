@@ -43,14 +43,16 @@ class WordArguments:
             "that return True or False for each: others than allowed are not tried."
         },
     )
-    neighbours: str | None = flag("A file {word: [candidates]}: textfooler, a2t, genetic, textbugger.")
+    neighbours: str | None = flag(
+        "A file {word: [candidates]}: textfooler, a2t, genetic, textbugger."
+    )
     wordnet: str | None = flag("WordNet's folder, or a file {word: [candidates]}: pwws.")
     masked_lm: str | None = flag("A masked language model: bae, bert-attack, clare.")
     encoder: str | None = flag("A sentence encoder (mean-pooled), where the protocol has one.")
     tagger: str | None = flag("nltk: NLTK's tagger, where the protocol compares parts of speech.")
     segmenter: str | None = flag(
         f"What finds words that no spaces part (Chinese, Japanese, Thai): {', '.join(SEGMENTERS)}, "
-        f"or FILE.py:FUNCTION, of a text, that returns its words."
+        f"or FILE.py:FUNCTION, of a text, that returns its words or their (start, end)."
     )
 
 

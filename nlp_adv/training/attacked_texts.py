@@ -104,7 +104,7 @@ class AttackedTexts(torch.utils.data.Dataset[dict[str, Any]]):
         self.protocol = protocol_named(protocol) if isinstance(protocol, str) else protocol
         self.resources = resources or Resources()
         if attack in _NO_TEXTS:
-            raise UserError(f"{attack} finds no texts to train on with their labels; name an attack.")
+            raise UserError(f"{attack} finds no texts to train on; name another attack.")
         check_attacks([attack], self.protocol, self.resources)
         if not 0 < share <= 1:
             raise UserError(
@@ -213,6 +213,7 @@ class _Attacks(TrainerCallback):
             raise UserError("The Trainer's train_dataset is another one than is attacked.")
         data.check_epochs(state.num_train_epochs)
         len(data.encoded)  # once, before there are workers
+        self._engine(0)[1].try_functions(data.texts[:32])
         data.warnings.clear()
         data.draw(0)
         kept = _memory(state).get(_KEY)

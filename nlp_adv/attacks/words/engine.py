@@ -28,6 +28,7 @@ from nlp_adv.attacks.words.protocols import Protocol as AttackProtocol
 from nlp_adv.attacks.words.result import Outcome, WordResult
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import Segmenter, Words
+from nlp_adv.errors import UserError
 from nlp_adv.perturbation.evaluating import evaluating
 
 LIVE = 256  # examples under attack at once: enough to fill batches, few enough to hold in memory
@@ -127,7 +128,13 @@ class Engine:
         Raises:
             UserError: one fails, or answers with something else than it should.
         """
-        words = [Words.of(text.text, self.segmenter) for text in texts]
+        words, again = ([Words.of(text.text, self.segmenter) for text in texts] for _ in range(2))
+        for one, other in zip(words, again, strict=True):
+            if one != other:
+                raise UserError(
+                    f"The segmenter parts {one.text!r:.60} in two ways, one time and the next, so "
+                    f"that its numbers could not be had again: take the randomness out of it."
+                )
         for one in words[:1]:
             self.constraints.permitted(one, words)
         if self.goal is not None and texts:

@@ -11,7 +11,8 @@ from functools import cached_property
 from nlp_adv.attacks.words.own_functions import called, name_of
 from nlp_adv.errors import UserError
 
-Segmenter = Callable[[str], Sequence[str]]  # a text → its words, in their order
+# A text → its words in their order, or where each begins and ends.
+Segmenter = Callable[[str], Sequence[str] | Sequence[tuple[int, int]]]
 
 _MAY_BE_MARKS = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))  # all there are lie in these
 
@@ -139,17 +140,30 @@ def _found(text: str, segmenter: Segmenter | None) -> Iterator[tuple[int, str]]:
     found = called(who, lambda some: segmenter(some[0]), [text])
     if isinstance(found, str) or not isinstance(found, Iterable):
         raise UserError(f"{who} returned {found!r:.60}; it must return a list of words.")
-    for word in found:
-        start = text.find(word, end) if isinstance(word, str) else -1
+    for part in found:
+        if isinstance(part, tuple) and all(isinstance(one, int) for one in part):
+            start, word = _at(text, part, end, who)
+        else:
+            start, word = text.find(part, end) if isinstance(part, str) else -1, str(part)
         if start < 0:
             raise UserError(
-                f"{who} returned {word!r}, which the text {text!r:.60} has not there; "
+                f"{who} returned {part!r}, which the text {text!r:.60} has not there; "
                 "it must return the parts of the text in their order, as they are written."
             )
         end = start + len(word)
         # Spaces and punctuation are gaps, as they are without a segmenter.
         if any(character.isalnum() for character in word):
             yield start, word
+
+
+def _at(text: str, span: tuple[int, ...], end: int, who: str) -> tuple[int, str]:
+    """Where a word begins, and the word, from where it begins and ends."""
+    if len(span) != 2 or not end <= span[0] < span[1] <= len(text):
+        raise UserError(
+            f"{who} returned {span} behind character {end} of {text!r:.60}, which has {len(text)}; "
+            f"a span is (start, end), behind the one before it and inside the text."
+        )
+    return span[0], text[slice(*span)]
 
 
 def in_the_case_of(word: str, candidate: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from string import ascii_lowercase
+from itertools import pairwise
 from typing import ClassVar
 
 from nlp_adv.attacks.words.candidates.base import Source, fingerprint_of
 from nlp_adv.attacks.words.candidates.confusables import ADJACENT_KEYS, LOOK_ALIKES
+from nlp_adv.attacks.words.candidates.scripts import letters_for, units_of
 from nlp_adv.errors import UserError
 
 Edit = tuple[int, int, str]  # (start, end, text): word[:start] + text + word[end:]
@@ -21,30 +22,44 @@ def edited(word: str, edit: Edit) -> str:
     return word[:start] + text + word[end:]
 
 
-def swaps(word: str, start: int, end: int) -> list[Edit]:
-    """Two unequal neighbours within word[start:end] change places."""
-    places = range(start, end - 1)
-    return [(i, i + 2, word[i + 1] + word[i]) for i in places if word[i] != word[i + 1]]
+def swaps(word: str, first: int, last: int) -> list[Edit]:
+    """Two unequal neighbours among the letters first to last − 1 change places."""
+    units = units_of(word)[first:last]
+    pairs = ((a, b, word[a:m], word[m:b]) for (a, m), (_, b) in pairwise(units))
+    return [(start, end, two + one) for start, end, one, two in pairs if one != two]
 
 
-def deletions(word: str, start: int, end: int) -> list[Edit]:
-    """A character of word[start:end] goes; of a run of equal ones, the last."""
-    places = range(start, end)
-    return [(i, i + 1, "") for i in places if i + 1 == end or word[i] != word[i + 1]]
+def deletions(word: str, first: int, last: int) -> list[Edit]:
+    """A letter of those from first to last − 1 goes; of a run of equal ones, the last."""
+    units = units_of(word)[first:last]
+    after = [*(word[start:end] for start, end in units[1:]), None]
+    pairs = zip(units, after, strict=False)
+    return [(start, end, "") for (start, end), other in pairs if word[start:end] != other]
 
 
 def insertions(word: str) -> list[Edit]:
-    """A letter of a–z comes in anywhere; into a run of itself, at the end of it."""
-    letters = ascii_lowercase.upper() if word.isupper() else ascii_lowercase
-    ends = (*word, "")
-    return [(i, i, letter) for i, end in enumerate(ends) for letter in letters if letter != end]
+    """A letter of the script comes in anywhere; into a run of itself, at the end of it."""
+    units = units_of(word)
+    # At the end it is of the last letter's script, and small but in words of capitals.
+    places = [*units, (len(word), len(word))]
+    found: list[Edit] = []
+    for number, (start, _) in enumerate(places):
+        beside = word[start] if start < len(word) else word[units[-1][0]] if word else ""
+        letters = letters_for(beside.lower() or "a", word.lower())
+        letters = letters.upper() if word.isupper() else letters
+        there = word[start : places[number][1]]
+        found += [(start, start, letter) for letter in letters if letter != there]
+    return found
 
 
 def random_letters(word: str) -> list[Edit]:
-    """A character becomes another letter of a–z, in its case."""
-    cases = (ascii_lowercase.upper() if old.isupper() else ascii_lowercase for old in word)
-    pairs = enumerate(zip(word, cases, strict=True))
-    return [(i, i + 1, new) for i, (old, letters) in pairs for new in letters if new != old]
+    """A letter becomes another one of its script, in its case; its marks stay."""
+    return [
+        (start, start + 1, new)
+        for start, _ in units_of(word)
+        for new in letters_for(word[start], word)
+        if new != word[start]
+    ]
 
 
 def from_table(word: str, table: Mapping[str, str]) -> list[Edit]:
@@ -53,8 +68,8 @@ def from_table(word: str, table: Mapping[str, str]) -> list[Edit]:
 
 
 def spaces(word: str) -> list[Edit]:
-    """A space comes in somewhere inside."""
-    return [(i, i, " ") for i in range(1, len(word))]
+    """A space comes in somewhere inside, between two letters."""
+    return [(start, start, " ") for start, _ in units_of(word)[1:]]
 
 
 @dataclass(frozen=True)
@@ -69,8 +84,9 @@ class DeepWordBugEdits:
         per_kind: edits drawn of each kind, all equally likely, none twice.
 
     Deviations: an edit always changes the word, which in the released code it need not do. New
-    letters have the case of the letter that they replace; inserted ones are capitals in words of
-    capitals. Words of one character have no candidates.
+    letters are of the script of the letter that they replace, and in its case; inserted ones are
+    capitals in words of capitals. A letter and its marks are one. Words of one letter have no
+    candidates.
 
     Cost: at most 4 · per_kind candidates a word.
     """
@@ -85,13 +101,13 @@ class DeepWordBugEdits:
     @property
     def fingerprint(self) -> str:
         """Of the rule: its version and number of draws."""
-        return fingerprint_of([self.name, 1, self.per_kind])
+        return fingerprint_of([self.name, 2, self.per_kind])
 
     def candidates(self, word: str, rng: random.Random) -> list[str]:
         """A swap, a substitution, a deletion and an insertion, per_kind times."""
-        if len(word) < 2:
+        size = len(units_of(word))
+        if size < 2:
             return []
-        size = len(word)
         kinds = (
             swaps(word, 0, size),
             random_letters(word),
@@ -139,11 +155,11 @@ class TextBuggerEdits:
         """Of the rule: its version, numbers and tables, and of the neighbours."""
         words = self.neighbours.fingerprint if self.neighbours else None
         numbers = [self.per_kind, self.nearest, self.longest_split]
-        return fingerprint_of([self.name, 1, numbers, LOOK_ALIKES, ADJACENT_KEYS, words])
+        return fingerprint_of([self.name, 2, numbers, LOOK_ALIKES, ADJACENT_KEYS, words])
 
     def candidates(self, word: str, rng: random.Random) -> list[str]:
         """Edits of each kind, per_kind times, and then the neighbours."""
-        size = len(word)
+        size = len(units_of(word))
         kinds = (
             spaces(word) if size <= self.longest_split else [],
             deletions(word, 1, size - 1),
