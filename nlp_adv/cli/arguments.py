@@ -179,7 +179,7 @@ def parse(
     kind = task_of(modality(argv), values_of(argv, ["task"])["task"])
     own = kind.of_training if command == "train" else ()
     parser = FlagParser(
-        (*more, *own, *kind.arguments, AdversarialTrainingArguments),
+        (*more, *kind.arguments, *own, AdversarialTrainingArguments),
         presets=kind.modality,
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} [flags]",
@@ -195,14 +195,13 @@ def parse(
         defaults = {"dataloader_pin_memory": "false"} | defaults
     flags = [part for name, value in defaults.items() for part in (f"--{name}", value)]
     # argparse lets the last of a repeated flag win, so defaults go first.
-    *first, model, data, report, training = parser.read_all(
-        [*flags, *(demo if is_demo else ()), *argv]
-    )
+    parsed = parser.read_all([*flags, *(demo if is_demo else ()), *argv])
+    model, data, report, *first, training = parsed[len(more) :]
+    words = first[0] if first else None
     check_numbers(training)
     trains = training.do_train or "do_train" not in named
     if not trains and model.model_name_or_path is None:
         raise UserError("--do_train false needs a trained model: name it, --model_name_or_path.")
-    words = first[-1] if own else None
     if "output_dir" not in named:
         name = TrainArguments(model, data, report, training, kind, is_demo, words=words).attacks
         training.output_dir = unused_folder(f"runs/{kind.folder(demo=is_demo)}-{name}")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nlp_adv.attacks.words.attacks.build import ATTACKS
 from nlp_adv.attacks.words.protected import settled_phrases
 from nlp_adv.attacks.words.protocols import PROTOCOLS, Protocol, protocol_named
 from nlp_adv.cli.arguments import flag
@@ -61,12 +60,12 @@ class WordTrainingArguments(WordArguments):
     """Attacks on words while training."""
 
     adv_words: str = flag(
-        f"As epochs begin, attack training texts by this attack and train on those that fool the "
-        f"model, beside all others and with any --adv: {', '.join(ATTACKS)}.",
+        "As epochs begin, attack training texts with this attack of `nlp-adv attack`, and train on "
+        "what fools the model beside all others; with any --adv.",
         "none",
     )
     adv_words_share: float = flag(
-        "Of the training texts that are attacked, drawn anew each time; an epoch is longer by it.",
+        "Of the training texts that are attacked; an epoch is longer by it.",
         0.2,
     )
     adv_words_every: int = flag("Epochs from one attack to the next.", 1)

@@ -88,6 +88,19 @@ class Words:
         words = tuple(changes.get(place, word) for place, word in enumerate(self.words))
         return Words(words, self.gaps)
 
+    def closed(self) -> Words:
+        """The same text without the spaces that words taken out have left: "a  c ." is "a c."."""
+        gaps = list(self.gaps)
+        for place, word in enumerate(self.words):
+            if word:
+                continue
+            before, after = gaps[place], gaps[place + 1]
+            # Without spaces between words there is none to take away.
+            kept = before if not after and place + 1 < len(self) else before.rstrip() + after
+            at_start = not before and not any(self.words[:place]) and not any(gaps[:place])
+            gaps[place], gaps[place + 1] = "", after.lstrip() if at_start else kept
+        return Words(self.words, tuple(gaps))
+
     def changed(self, other: Words) -> tuple[int, ...]:
         """Places in which two texts of as many words differ."""
         pairs = zip(self.words, other.words, strict=True)

@@ -2,16 +2,30 @@
 
 import math
 
-from naive_search import Asker, attackable, distinct, most_changes, put_together, taken_apart
+from naive_search import Asker, attackable, distinct, most_changes, taken_apart
 from toy_attacks import masked_lm
 
 from nlp_adv.attacks.words.example import FillRequest
 from nlp_adv.attacks.words.words import Words, in_the_case_of
 
 
+def _closed(words, gaps):
+    """The text, without the spaces around words that are gone."""
+    text = gaps[0]
+    for i, word in enumerate(words):
+        after = gaps[i + 1]
+        if word:
+            text += word + after
+        elif not text:
+            text = after.lstrip()
+        else:
+            text = text.rstrip() + after
+    return text
+
+
 def _said(asker, gaps, texts):
     """The texts that the budget reached, and what the model answers."""
-    pairs = ((words, asker(put_together(words, gaps))) for words in texts)
+    pairs = ((words, asker(_closed(words, gaps))) for words in texts)
     return [(words, said) for words, said in pairs if said is not None]
 
 
@@ -119,7 +133,7 @@ def clare(asker: Asker, text, attack, protocol, rng):
                 found = distinct(words[i], found, protocol.candidates)
             for one in distinct("", found, attack.each):
                 edit = dict(change) | {i: f"{words[i]} {one}" if kind == "insert" else one}
-                said = asker(put_together(_with(words, edit), gaps))
+                said = asker(_closed(_with(words, edit), gaps))
                 before = worst[i][0] if i in worst else original
                 if said is not None and (said.wrong, said.margin) > (before.wrong, before.margin):
                     worst[i] = said, edit
@@ -129,7 +143,7 @@ def clare(asker: Asker, text, attack, protocol, rng):
         if done.keys() & edit.keys() or len(done) + len(edit) > most:
             continue
         if done:  # the first edit alone has been asked about
-            said = asker(put_together(_with(words, done | edit), gaps))
+            said = asker(_closed(_with(words, done | edit), gaps))
         if said is None:
             break
         best, done = said, done | edit
@@ -156,7 +170,7 @@ def checklist(asker: Asker, text, attack, protocol, rng):
         for edit in edits:
             if done.keys() & edit.keys() or len(done) + len(edit) > most:
                 continue
-            said = asker(put_together(_with(words, done | edit), gaps))
+            said = asker(_closed(_with(words, done | edit), gaps))
             if said is not None and (said.wrong or said.margin > best.margin):
                 tried.append((edit, said))
         if not tried:

@@ -57,6 +57,30 @@ def test_replaced_and_changed(data):
     assert list(words.changed(other)) == list(other.changed(words)) == really
 
 
+@pytest.mark.parametrize(
+    ("text", "gone", "left"),
+    [
+        ("a b c.", [1], "a c."),
+        ("a b c.", [2], "a b."),
+        ("a b c.", [0], "b c."),
+        ("a b c.", [0, 1], "c."),
+        ("a, b c", [1], "a, c"),
+        ("(a) b", [1], "(a)"),
+        ("a b c", [0, 1, 2], ""),
+    ],
+)
+def test_closed(text, gone, left):
+    words = Words.of(text).replaced(dict.fromkeys(gone, ""))
+    assert words.closed().text == left
+    assert words.closed().closed() == words.closed()
+    assert words.closed().words == words.words
+
+
+@given(TEXTS)
+def test_nothing_to_close(text):
+    assert Words.of(text).closed() == Words.of(text)
+
+
 def test_texts_of_other_lengths_cannot_be_compared():
     with pytest.raises(ValueError, match="zip"):
         Words.of("a b").changed(Words.of("a b c"))

@@ -49,10 +49,10 @@ class CheckList:
                 if changed & edit.keys() or len(changed) + len(edit) > limit:
                     continue
                 place = min(edit)
-                passed = (
-                    [best.words.replaced(edit)] if example.template.reads(best.words, place) else []
-                )
-                passed = example.constraints.permitted(example.words, passed)
+                if not example.template.reads(best.words, place):
+                    continue
+                text = best.words.replaced(edit).closed()
+                passed = example.constraints.permitted(example.words, [text])
                 variants += yield from similar(example, passed, place)
             answers = yield from example.ask(variants)
             answers = [one for one in answers if one.succeeded or one.score > best.score]

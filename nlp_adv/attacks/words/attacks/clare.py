@@ -24,7 +24,7 @@ class Edit(NamedTuple):
 
     def of(self, words: Words) -> Words:
         """The text after the edit."""
-        return words.replaced(dict(zip(self.places, self.words, strict=True)))
+        return words.replaced(dict(zip(self.places, self.words, strict=True))).closed()
 
 
 @dataclass(frozen=True)

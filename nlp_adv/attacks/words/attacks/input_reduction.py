@@ -55,7 +55,8 @@ class InputReduction:
                 left = [p for p in range(len(example.words)) if answer.words.words[p]]
                 for place in left if len(left) > 1 else ():
                     if place in free:
-                        variants.setdefault(answer.words.replaced({place: ""}))
+                        gone = {p: "" for p in range(len(example.words)) if p not in left}
+                        variants.setdefault(example.words.replaced(gone | {place: ""}).closed())
             permitted = example.constraints.permitted(example.words, list(variants))
             answers = yield from example.ask(permitted)
             stay = [one for one in answers if one.prediction == example.label]
