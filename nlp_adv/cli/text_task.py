@@ -67,6 +67,7 @@ class TextTask(Task):
     modality, other = "text", "image"
     auto: ClassVar[Any] = AutoModelForSequenceClassification
     problem: ClassVar[str | None] = "single_label_classification"
+    _attacked: tuple[str, AttackedTexts] | None = None
     arguments = (TextModelArguments, TextDataArguments, TextReportArguments)
     of_training = (WordTrainingArguments,)
     examples = "rows"
@@ -119,8 +120,11 @@ class TextTask(Task):
         from nlp_adv.training.attacked_texts import AttackedTexts
 
         length = arguments.data.max_seq_length
+        same = repr((words, arguments.training.seed, length))
+        if self._attacked is not None and self._attacked[0] == same:
+            return self._attacked[1]  # with its models, which need not be loaded again
         try:
-            return AttackedTexts(
+            found = AttackedTexts(
                 self.texts,
                 self.processor,
                 words.adv_words,
@@ -136,6 +140,8 @@ class TextTask(Task):
             )
         except UserError as error:
             raise UserError(f"--adv_words {words.adv_words}: {error}") from error
+        self._attacked = same, found
+        return found
 
     def labels(self, split: str) -> list[Any]:
         """Of the rows of a split."""

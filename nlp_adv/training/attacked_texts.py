@@ -212,6 +212,12 @@ class _Attacks(TrainerCallback):
         if self._trainer.train_dataset is not data:
             raise UserError("The Trainer's train_dataset is another one than is attacked.")
         data.check_epochs(state.num_train_epochs)
+        places = getattr(getattr(self._trainer.model, "config", None), "max_position_embeddings", 0)
+        if 0 < (places or 0) < data.max_length:
+            raise UserError(
+                f"The model has places for {places} tokens, and attacked texts may grow to the "
+                f"{data.max_length} after which they are cut; pass a smaller --max_seq_length."
+            )
         len(data.encoded)  # once, before there are workers
         self._engine(0)[1].try_functions(data.texts[:32])
         data.warnings.clear()

@@ -240,6 +240,11 @@ class TestRefusals:
         with pytest.raises(UserError, match=words):
             trainer(tmp_path, texts(), **arguments).train()
 
+    def test_texts_that_could_grow_beyond_the_model(self, tmp_path):
+        """A misspelt word has more tokens; the data alone would fit."""
+        with pytest.raises(UserError, match="16 tokens, and attacked texts may grow to the 64"):
+            trainer(tmp_path, texts(max_length=64)).train()
+
     def test_other_data(self, tmp_path):
         run = trainer(tmp_path, texts())
         run.train_dataset = texts()
