@@ -9,11 +9,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import get_total_norm
 
 from nlp_adv.perturbation.balls import Ball, WithinBox, segmented
 from nlp_adv.perturbation.divergences import Outputs, divergence, fitted, mean_over_examples
+from nlp_adv.perturbation.finite import Finiteness
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
 from nlp_adv.perturbation.full_pass import WENT_NOWHERE, SplitPass, full_pass, grad_of
@@ -97,25 +96,21 @@ class ModelObjective:
     """How long a δ of 1 is: this objective's lengths are absolute."""
     delta: Tensor | None = field(default=None, init=False)
     """The last δ that a forward pass saw, detached and masked."""
-    nonfinite: Tensor = field(init=False)
-    """(): True once a loss or a gradient was inf or nan in this step."""
     generator: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         seed = int(torch.empty((), dtype=torch.int64).random_()) if self.seed is None else self.seed
         self.generator = torch.Generator(self.x.device).manual_seed(seed)
         self._frozen_dropout = FrozenDropout(self.x.device, self.generators)
-        self._whole: ModelObjective | None = None  # of which these are some rows
         self._no_label: bool | None = None
         self._forwards = 0
-        self._finite_before = torch.ones((), dtype=torch.bool, device=self.x.device)
-        self.nonfinite = torch.zeros((), dtype=torch.bool, device=self.x.device)
+        self._finiteness = Finiteness(self.x.device)
 
     def forward(self, delta: Tensor | None = None, *, needs_loss: bool = True) -> Output:
         """The loss and logits at x + mask·δ, with a graph to θ unless gradients are off."""
         trained_on = torch.is_grad_enabled()
         if trained_on and self._forwards == 0:
-            self._finite_before = torch.isfinite(self._largest_gradient())
+            self._finiteness.begins_on(self._gradients())
         self._forwards += trained_on
         statistics = nullcontext() if trained_on else still_statistics(self.model)
         with self._synchronisation(), self._frozen_dropout(), statistics:
@@ -134,10 +129,7 @@ class ModelObjective:
         with self._synchronisation(), self._frozen_dropout.restored_on_error():
             self.backward_fn(loss)
         if self._is_last_pass():
-            # What fp16 overflows in the weights' gradients need not show at δ. Gradients of earlier
-            # micro-batches lie beneath these, and what was broken before is not this one's.
-            finite = torch.isfinite(self._largest_gradient())
-            self.nonfinite = self.nonfinite | (self._finite_before & ~finite)
+            self._finiteness.ends_on(self._gradients())
 
     def gradient(self, delta: Tensor, loss_fn: Callable[[Output], Tensor] | None = None) -> Tensor:
         """∇δ at δ, float32 or wider.
@@ -227,8 +219,7 @@ class ModelObjective:
                 with self._frozen_dropout.restored_on_error():
                     torch.autograd.backward(loss * self.loss_scale)
             grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-            for grad in grads:
-                self.note(grad)
+            self.note(*grads)
             return grads
         finally:
             for parameter, before in zip(parameters, kept, strict=True):
@@ -247,7 +238,7 @@ class ModelObjective:
         if self.run_rows is None:
             raise StepError("This method runs on some rows, which this objective does not cut out.")
         cut = copy(self)  # the same dropout masks, generator and memory
-        cut.run, cut.run_rows, cut._whole = self.run_rows(kept), None, self._whole or self
+        cut.run, cut.run_rows = self.run_rows(kept), None
         cut._no_label = None
         for name in ("x", "mask", "low", "high", "segments", "counted", "texts", "labels", "ids"):
             value = getattr(self, name)
@@ -265,7 +256,7 @@ class ModelObjective:
             return run_within
 
         inner, rows = copy(self), self.run_rows
-        inner.run, inner._whole = within(self.run), self._whole or self
+        inner.run = within(self.run)
         inner.run_rows = None if rows is None else lambda kept: within(rows(kept))
         return InnerObjective(self, inner)
 
@@ -309,15 +300,9 @@ class ModelObjective:
             self._no_label = whole and not bool((cast(Tensor, labels) != -100).any())
         return self._no_label
 
-    def _largest_gradient(self) -> Tensor:
-        """The largest |∂L/∂θ| that has been accumulated, inf or nan where one is."""
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        # Of weights in shards, those that this process has: nobody is to be waited for.
-        local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in grads]
-        dense = [grad for grad in local if not grad.is_sparse and grad.numel()]
-        if not dense:
-            return torch.zeros((), device=self.x.device)
-        return get_total_norm(dense, torch.inf).to(self.x.device)
+    def _gradients(self) -> list[Tensor]:
+        """What has been accumulated of ∂L/∂θ."""
+        return [p.grad for p in self.model.parameters() if p.grad is not None]
 
     def _is_last_pass(self) -> bool:
         return self.passes == 0 or self._forwards >= self.passes
@@ -339,7 +324,11 @@ class ModelObjective:
                 f"`passes` be the number that this step makes."
             )
 
-    def note(self, value: Tensor) -> None:
+    def note(self, *values: Tensor) -> None:
         """Remember an inf or nan; on the device, without waiting for it."""
-        whole = self._whole or self
-        whole.nonfinite = whole.nonfinite | ~torch.isfinite(value.detach()).all()
+        self._finiteness.note(*values)
+
+    @property
+    def nonfinite(self) -> Tensor:
+        """(): whether a loss or a gradient was inf or nan in this step."""
+        return self._finiteness.broken()

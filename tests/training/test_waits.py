@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer
 
 from nlp_adv import AdversarialTrainer, InnerPasses, LayerSite, objective
-from nlp_adv.methods import PGD, bare
+from nlp_adv.methods import PGD, TRADES, FreeLB, SomeRows, bare
 from nlp_adv.perturbation import L2Ball, Memory
 from nlp_adv.training.finiteness import NonFiniteAlarm
 
@@ -60,6 +60,24 @@ def waits(do) -> Counter:
     return +found
 
 
+class Looks(TorchDispatchMode):
+    """Counts what looks for an inf or nan: in tensors of δ's shape, and in single numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, other = func.overloadpacket.__name__, args[1] if len(args) > 1 else None
+        infinite = not isinstance(other, Tensor) and other == torch.inf
+        # A largest value, or what torch.isfinite is made of.
+        if name in ("isnan", "isinf") or (name in ("linalg_vector_norm", "ne") and infinite):
+            one_a_row = args[0].shape[1:].numel() == 1  # a ball's own look, at its gradient
+            self.found["delta"] += args[0].ndim == 3 and not one_a_row
+            self.found["number"] += args[0].ndim < 2 and name != "linalg_vector_norm"
+        return func(*args, **(kwargs or {}))
+
+
 def passes(method) -> int:
     """Forward passes and looks at the clean point, whole or in part."""
     others = (getattr(method, name, 0) for name in ("forward_passes", "prefix_passes"))
@@ -93,6 +111,37 @@ def test_a_step_waits_no_more_than_its_passes_do(name, site):
     found = waits(step)
     found["_local_scalar_dense"] -= name in LOOKS
     assert +found <= Counter({key: passes(method) * value for key, value in allowed.items()})
+
+
+STEPPED = {
+    "pgd": lambda steps: PGD(L2Ball(0.5), 0.2, steps, random_start=False),
+    "freelb": lambda steps: FreeLB(L2Ball(0.5), 0.2, steps),
+    "trades": lambda steps: TRADES(L2Ball(0.5), 0.2, steps, beta=6.0, init_magnitude=0.2),
+    "rows": lambda steps: SomeRows(PGD(L2Ball(0.5), 0.2, steps, clean_weight=0.5), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_pass_is_looked_at_once_and_a_step_once_more(name):
+    """For numbers that are none: ∇δ in each pass, the weights' gradients and all losses at the end.
+
+    Several micro-batches lie above each other here, so that the first gradients are looked at too.
+    """
+    model, full = tiny("bert", dropout=0.1), batch("bert")
+    model(**full).loss.backward()
+
+    def looks(steps: int) -> Counter:
+        method = STEPPED[name](steps)
+        run = objective(model, full, seed=0, passes=method.passes)
+        with Looks() as counted:
+            method.step(run)
+            assert not run.nonfinite
+        return counted.found
+
+    few, many = looks(2), looks(5)
+    assert many["delta"] - few["delta"] == 3
+    assert few["delta"] == {"freelb": 2, "trades": 2}.get(name, 3)
+    assert few["number"] == many["number"] == 2  # of the weights before, and of all
 
 
 def test_cheaper_passes_wait_no_more():
