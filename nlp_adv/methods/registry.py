@@ -136,6 +136,7 @@ def build(
     share: float | None = None,
     inner_precision: Literal["bf16"] | None = None,
     inner_dropout: bool | None = None,
+    inner_prefix: Literal["once"] | None = None,
     modality: Modality = "text",
     **settings: Any,
 ) -> Method:
@@ -150,7 +151,7 @@ def build(
         unit: of ε and of the other lengths; only together with `epsilon`.
         share: of the rows that are attacked, for methods that `SomeRows` takes; clean_weight is
             1 − share where it is not given.
-        inner_precision, inner_dropout: of passes for δ alone, see `InnerPasses`.
+        inner_precision, inner_dropout, inner_prefix: of passes for δ alone, see `InnerPasses`.
         modality: whose preset: "image" has ε = 8/255 in L∞, on pixels.
         settings: the method's own fields; None leaves the preset's value.
 
@@ -170,6 +171,7 @@ def build(
     if not hasattr(method, "ball"):
         about_ball |= {"share": share, "inner_precision": inner_precision}
         about_ball |= {"inner_dropout": None if inner_dropout is not False else False}
+        about_ball |= {"inner_prefix": inner_prefix}
         given |= {key: value for key, value in about_ball.items() if value is not None}
         _refuse_unknown(method, given)
         return cast(Method, replace(method, **given))
@@ -186,8 +188,8 @@ def build(
         given = _kept_shares(method, epsilon) | given
     method = replace(method, ball=_ball(method.ball, epsilon, norm, per), **given)
     method = method if share is None else SomeRows(method, share)
-    if inner_precision is not None or inner_dropout is False:
-        method = InnerPasses(method, inner_precision, inner_dropout is not False)
+    if inner_precision is not None or inner_dropout is False or inner_prefix is not None:
+        method = InnerPasses(method, inner_precision, inner_dropout is not False, inner_prefix)
     unit = unit or own_unit
     return cast(Method, method) if unit == "absolute" else Scaled(method, unit=unit)
 
@@ -255,6 +257,7 @@ def describe(method: Method) -> dict[str, Any]:
         precise, dropout = inner_passes.precision is None, inner_passes.dropout
         flat |= {} if precise else {"inner_precision": inner_passes.precision}
         flat |= {} if dropout else {"inner_dropout": dropout}
+        flat |= {} if inner_passes.prefix is None else {"inner_prefix": inner_passes.prefix}
     for key, value in _settings(inner).items():
         flat |= _settings(value) if key == "ball" else {key: value}
     return {key: _plain(value) for key, value in flat.items()}

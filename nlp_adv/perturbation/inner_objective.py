@@ -33,8 +33,13 @@ class InnerVerbs(Objective, Protocol):
         """The model that is run."""
         ...
 
-    def inner_within(self, context: Callable[[], AbstractContextManager[Any]]) -> Objective:
-        """The same minibatch, the forward halves of passes for ∇δ alone within a context."""
+    def inner_within(
+        self, context: Callable[[], AbstractContextManager[Any]], *, prefix_once: bool = False
+    ) -> Objective:
+        """The same minibatch, the forward halves of passes for ∇δ alone within a context.
+
+        With `prefix_once`, what lies below δ is computed in the first of them alone.
+        """
         ...
 
 
@@ -95,9 +100,12 @@ class _Inner:
         """The minibatch's."""
         return self.whole.divergence(p, q, symmetric=symmetric)
 
-    def inner_within(self, context: Callable[[], AbstractContextManager[Any]]) -> Objective:
+    def inner_within(
+        self, context: Callable[[], AbstractContextManager[Any]], *, prefix_once: bool = False
+    ) -> Objective:
         """The same, passes for ∇δ within a context."""
-        changed = cast(InnerVerbs, self.inner).inner_within(context)
+        inner = cast(InnerVerbs, self.inner)
+        changed = inner.inner_within(context, prefix_once=prefix_once)
         return replace(self, inner=cast(_Inner, changed).inner)
 
 

@@ -65,6 +65,8 @@ class ModelObjective:
             has a ball and a unit.
         texts: the examples that `counted` is of, where a row holds several.
         run_rows: indices of rows → `run` of the batch that has these rows alone.
+        prefix_once: makes what each of several passes goes through, so that what lies below δ is
+            computed in the first of them alone.
     """
 
     run: Callable[[Tensor | None], Output]
@@ -91,6 +93,7 @@ class ModelObjective:
     segments: Segments | None = None
     texts: Segments | None = None
     run_rows: Callable[[Tensor], Callable[[Tensor | None], Output]] | None = None
+    prefix_once: Callable[[], Callable[[], AbstractContextManager[None]]] | None = None
 
     unit: float = field(default=1.0, init=False)
     """How long a δ of 1 is: this objective's lengths are absolute."""
@@ -245,12 +248,26 @@ class ModelObjective:
             setattr(cut, name, None if value is None else value[kept])
         return RowsObjective(self, cut, kept, enters)
 
-    def inner_within(self, context: Callable[[], AbstractContextManager[Any]]) -> InnerObjective:
-        """The same minibatch, the forward halves of passes for ∇δ alone within a context."""
+    def inner_within(
+        self, context: Callable[[], AbstractContextManager[Any]], *, prefix_once: bool = False
+    ) -> InnerObjective:
+        """The same minibatch, the forward halves of passes for ∇δ alone within a context.
+
+        Args:
+            context: of each pass.
+            prefix_once: what lies below δ is computed in the first of them alone.
+
+        Raises:
+            StepError: there is nothing below δ.
+        """
+        if prefix_once and self.prefix_once is None:
+            raise StepError("inner_prefix (--adv_inner_prefix) needs δ on a layer of a model.")
 
         def within(run: Callable[[Tensor | None], Output]) -> Callable[[Tensor | None], Output]:
+            once = self.prefix_once() if prefix_once and self.prefix_once else nullcontext
+
             def run_within(delta: Tensor | None) -> Output:
-                with context():
+                with context(), once():
                     return run(delta)
 
             return run_within

@@ -78,9 +78,12 @@ class ScaledObjective:
         scale = self.scale[kept] if isinstance(self.scale, Tensor) else self.scale
         return ScaledObjective(self._more.rows(kept, enters=enters), scale)
 
-    def inner_within(self, context: Callable[[], AbstractContextManager[Any]]) -> "ScaledObjective":
+    def inner_within(
+        self, context: Callable[[], AbstractContextManager[Any]], *, prefix_once: bool = False
+    ) -> "ScaledObjective":
         """The objective's, in the same unit."""
-        return ScaledObjective(self._more.inner_within(context), self.scale)
+        inner = self._more.inner_within(context, prefix_once=prefix_once)
+        return ScaledObjective(inner, self.scale)
 
     # What only some methods ask for, where the objective has it:
 

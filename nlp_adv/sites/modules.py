@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ from nlp_adv.sites.parts import (
     restricted,
     why_nothing,
 )
+from nlp_adv.sites.prefix import PrefixOnce
 from nlp_adv.sites.site import Entry, own_mask, refuse_nothing, without_mask
 from nlp_adv.sites.taps import OtherCallsError, Tap
 from nlp_adv.sites.tokens import stacks
@@ -161,6 +162,12 @@ class ModuleSite:
             for tap in taps:
                 entry.kind.forget(tap)
             raise
+
+    def prefix_once(
+        self, entry: Entry, model: nn.Module, generators: Sequence[Any]
+    ) -> Callable[[], AbstractContextManager[None]]:
+        """See `PrefixOnce`."""
+        return PrefixOnce(model, self.taps(model), entry.x.device, generators)
 
     def _shares(self, entry: Entry, delta: Tensor | None) -> list[Tensor | None]:
         """Each call's share of δ, as the module's output has it."""

@@ -124,6 +124,7 @@ def objective(
         high=entry.high,
         segments=entry.segments,
         run_rows=lambda kept: partial(entry.certain_rows(kept).run, model),
+        prefix_once=lambda: entry.site.prefix_once(entry, model, generators),
     )
 
 

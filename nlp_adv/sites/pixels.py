@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from nlp_adv.perturbation import (
     ForwardFn,
     FrozenDropout,
     Output,
+    StepError,
     copied,
     model_forward,
     unwrapped,
@@ -89,6 +90,19 @@ class PixelSite:
         _, std = self._statistics(z)
         inputs["pixel_values"] = (z.to(std.dtype) + moved / std).to(z.dtype)
         return entry.forward(model, inputs)
+
+    def prefix_once(
+        self, entry: Entry, model: nn.Module, generators: Sequence[Any]
+    ) -> Callable[[], AbstractContextManager[None]]:
+        """Refuses.
+
+        Raises:
+            StepError: always.
+        """
+        raise StepError(
+            "inner_prefix (--adv_inner_prefix) computes once what lies below δ, and nothing lies "
+            "below the pixels: leave it off, or let δ enter a layer (--adv_site layer:NAME)."
+        )
 
     def first_block(
         self, entry: Entry, model: nn.Module, name: str | None, generators: Sequence[Any]

@@ -10,7 +10,7 @@ Training (`objective`) and attacks build on entries alone, so that neither knows
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -75,6 +75,16 @@ class Site(Protocol):
 
     def remove(self) -> None:
         """Take them away."""
+        ...
+
+    def prefix_once(
+        self, entry: Entry, model: nn.Module, generators: Sequence[Any]
+    ) -> Callable[[], AbstractContextManager[None]]:
+        """Blocks that are a pass each; from the second on, what lies below δ is not computed again.
+
+        Raises:
+            StepError: it cannot be known, or there is nothing below δ.
+        """
         ...
 
     def installed(self, model: nn.Module) -> AbstractContextManager[None]:

@@ -159,6 +159,11 @@ class Tap:
             f"for all minibatches of as many rows (multiply what does not count by 0)."
         )
 
+    @property
+    def fired(self) -> int:
+        """How many calls of this pass δ has entered."""
+        return self._fired
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Calls are counted from 0 in the block; it leaves neither δ nor anything it heard."""

@@ -22,7 +22,10 @@ from nlp_adv.training.beginning import schedule_of
 from nlp_adv.training.inputs import module_site
 
 # Those of no one method.
-_SHARED_FLAGS = ("epsilon", "norm", "per", "unit", "share", "inner_precision", "inner_dropout")
+_SHARED_FLAGS = (
+    *("epsilon", "norm", "per", "unit", "share"),
+    *("inner_precision", "inner_dropout", "inner_prefix"),
+)
 
 
 def _flag(text: str, default: Any = None) -> Any:
@@ -123,6 +126,10 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     adv_inner_dropout: bool = _flag(
         "Whether the passes for δ alone have the step's dropout mask; false runs them without.",
         True,
+    )
+    adv_inner_prefix: Literal["once"] | None = _flag(
+        "once: with --adv_site layer:NAME, compute what lies below the layer in the first of a "
+        "step's passes for δ alone, and not again."
     )
     adv_start_step: float = _flag(
         "This many optimizer steps are ordinary ones; below 1, this share of the run.", 0.0

@@ -30,6 +30,11 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
             f"All passes of this run are in {'bf16' if args.bf16 else 'fp16'} already, so that "
             f"--adv_inner_precision would change nothing; leave it off."
         )
+    if inner is not None and inner.prefix and args.torch_compile:
+        raise UserError(
+            "--adv_inner_prefix exchanges what modules do, which a compiled model does not see; "
+            "leave it or --torch_compile off."
+        )
     if getattr(args, "ddp_static_graph", False):
         raise UserError("ddp_static_graph allows one pass a step; leave it off.")
     optimizer = str(getattr(args.optim, "value", args.optim)).lower()
