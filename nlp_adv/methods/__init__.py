@@ -2,6 +2,8 @@
 
 from nlp_adv.methods.around import Around, bare
 from nlp_adv.methods.awp import AWP
+from nlp_adv.methods.building import Modality, build, check_attacks
+from nlp_adv.methods.describing import describe
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
 from nlp_adv.methods.fgsm import FGSM
@@ -13,16 +15,7 @@ from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.rdrop import RDrop
-from nlp_adv.methods.registry import (
-    METHODS,
-    Modality,
-    all_methods,
-    build,
-    check_attacks,
-    describe,
-    own_settings,
-    register,
-)
+from nlp_adv.methods.registry import METHODS, all_methods, own_settings, register
 from nlp_adv.methods.scaled import Scaled, unit_of
 from nlp_adv.methods.schedule import Schedule
 from nlp_adv.methods.scheduled import Every, Linear
