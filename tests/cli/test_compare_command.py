@@ -129,7 +129,9 @@ def test_a_cell_that_was_begun_is_finished(recipe, work, capsys, monkeypatch):
     monkeypatch.setattr("nlp_adv.cli.train.main", None)  # the model is there
     assert compare(capsys, recipe, *one).code == 0
     again = (header.parent / "records.jsonl").read_bytes()
-    assert [said(line) for line in again.splitlines()] == [said(line) for line in whole.splitlines()]
+    assert [said(line) for line in again.splitlines()] == [
+        said(line) for line in whole.splitlines()
+    ]
 
 
 def said(line: bytes) -> dict:
