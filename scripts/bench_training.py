@@ -176,6 +176,8 @@ class Bench:
             f"clean × {STEPS}, accumulated": (self._clean_accumulated, float(STEPS)),
         }
         for name, method in methods().items():
+            if args.bf16 and getattr(method, "precision", None):
+                continue  # all passes are in bfloat16 then
             self.contenders[name] = (lambda m=method: self._ours(m), floor_cost(method, BLOCKS))
         for name, (step, floor) in NAIVE.items():
             self.contenders[name] = (lambda s=step: s(self.model, self.batch), floor)

@@ -101,12 +101,14 @@ def test_flags_in_the_text_are_flags_of_the_command():
     from nlp_adv.cli.sweep_request import SweepArguments
     from nlp_adv.cli.task import task_of
     from nlp_adv.cli.text_attack import TextAttack
+    from nlp_adv.cli.word_arguments import WordTrainingArguments
     from nlp_adv.training.arguments import AdversarialTrainingArguments
 
     training = (SweepArguments, AdversarialTrainingArguments)
     kinds = [
         (*task_of("text").arguments, *training),
         task_of("image").arguments,
+        (WordTrainingArguments,),
         TextAttack.kinds("evaluate"),
         ImageAttack.kinds("evaluate"),
     ]

@@ -42,7 +42,8 @@ def killed_after(monkeypatch, count: int) -> None:
 
     def until(self, work):
         total = whole(self, work)
-        written.append(total)
+        if any(work.values()):  # as a folder is opened, nothing has been done yet
+            written.append(total)
         if len(written) == count:
             raise Killed
         return total

@@ -10,7 +10,7 @@ from pathlib import Path
 import forked
 import pytest
 
-from nlp_adv.methods import METHODS, registry
+from nlp_adv.methods import METHODS, build, registry
 
 DIST_INFO = "mine_package-1.0.dist-info"
 
@@ -168,7 +168,7 @@ def test_a_method_of_an_installed_package_is_found(monkeypatch, installed):
     monkeypatch.setattr(registry, "_entry_points_read", False)
     found = registry.all_methods()
     assert list(found) == [*METHODS, "mine"]
-    assert registry.build("mine", strength=0.2) == found["mine"](0.2)
+    assert build("mine", strength=0.2) == found["mine"](0.2)
     monkeypatch.delitem(sys.modules, "mine_package")
 
 
