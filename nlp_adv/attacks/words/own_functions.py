@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -57,13 +58,13 @@ def found_at(place: str) -> Found | None:
     path, name = Path(match["file"]), match["name"]
     if not path.is_file():
         raise UserError(f"There is no file {path} to take a function from; check the path.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loader = _LeavingNothing(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:  # it is the user's
         raise UserError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     finally:
@@ -72,6 +73,13 @@ def found_at(place: str) -> Found | None:
     if not callable(value):
         raise UserError(f"{path} has no function {name!r}.")
     return Found(value, name, hashlib.sha256(path.read_bytes()).hexdigest()[:12], module)
+
+
+class _LeavingNothing(SourceFileLoader):
+    """Runs a file without a compiled one beside it: the folder is the user's."""
+
+    def set_data(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing."""
 
 
 def name_of(function: Any) -> str:
