@@ -6,6 +6,7 @@ from nlp_adv.methods.building import Modality, build, check_attacks
 from nlp_adv.methods.describing import describe
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
+from nlp_adv.methods.fgm_remembered import FGMRemembered
 from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
@@ -43,6 +44,7 @@ __all__ = [
     "BallMethod",
     "Every",
     "FGMMatrix",
+    "FGMRemembered",
     "FreeAT",
     "FreeLB",
     "InnerPasses",

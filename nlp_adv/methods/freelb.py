@@ -53,9 +53,10 @@ class FreeLB:
 
     Errors: StepError for `reuse` without a memory.
 
-    Cost: K; with a clean term K + 1. With `reuse` δ of every example is kept in main memory, as
-    large as all its embeddings, and saved with checkpoints; on an accelerator it travels there and
-    back. A DDP process knows the examples that it has seen itself, of one epoch or an earlier one.
+    Cost: K; with a clean term K + 1. With `reuse` δ of every example is kept, as large as all its
+    embeddings and their padding, on the device or where its memory says (`--adv_keep_on cpu`), and
+    saved with checkpoints; a step waits for the device once, to name its examples. A DDP process
+    knows the examples that it has seen itself, of one epoch or an earlier one.
     """
 
     ball: Ball

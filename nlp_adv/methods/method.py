@@ -30,8 +30,8 @@ class Method(Protocol):
     A method may also declare `forward_passes`, without any gradient, and `prefix_passes`, through
     the first block alone; what it does not declare is 0. `inner_share` is the share of the rows
     that passes for ∇δ run on, 1 where it is not declared. `mixes_rows = True` says that without the
-    clean loss of its field `clean_weight` a method makes one full pass, at a δ that `gradient`
-    alone has found, so that it can attack some rows of a batch (`SomeRows`).
+    clean loss of its field `clean_weight` a method makes one full pass, at a δ that is known before
+    it, so that it can attack some rows of a batch (`SomeRows`).
 
     One that asks the objective for a `divergence` declares `compares_outputs = True`: a Trainer's
     `compute_loss` is then asked for the outputs that it compares. `whole_weights = True` says that

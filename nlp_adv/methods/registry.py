@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_type_hints
 from nlp_adv.methods.awp import AWP
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
+from nlp_adv.methods.fgm_remembered import FGMRemembered
 from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
@@ -29,6 +30,7 @@ METHODS: dict[str, Any] = {
         FGSM,
         FGM,
         FGMMatrix,
+        FGMRemembered,
         PGD,
         FreeAT,
         YOPO,

@@ -34,8 +34,8 @@ class SomeRows(Around):
     unbiased and has the variance of the draw on top.
 
     Args:
-        method: one that trains at one attacked point: fgm, fgsm, pgd, noise. Its `clean_weight`
-            is 1 − share, which is what the rows that are left alone come to.
+        method: one that trains at one attacked point: fgm, fgsm, pgd, noise, fgm_remembered. Its
+            `clean_weight` is 1 − share, which is what the rows that are left alone come to.
         share: s, above 0 and no more than 1.
 
     Errors: ValueError for another method, or a share that is not 1 − clean_weight; StepError for a

@@ -28,6 +28,7 @@ from nlp_adv.methods.method import (
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Ball, L2Ball, Objective, Per, StepError, full_pass
 from nlp_adv.perturbation.slices import slice_amax
+from nlp_adv.perturbation.word_table import WordTable
 
 
 @runtime_checkable
@@ -167,16 +168,9 @@ class _Vocabulary:
 
     def look_up(self, mask: Tensor) -> Tensor:
         """η (B, T, D), in units of δ."""
-        rows = self.table[self.ids]
+        rows = WordTable(self.table, self.ids).look_up()
         return torch.where(self.seen[self.ids], rows / self.unit, rows) * mask
 
     def assign(self, token: Tensor, mask: Tensor) -> None:
         """V[token] ← the mean of η over the token's free occurrences."""
-        free = mask.amax(-1).flatten() > 0
-        rows = torch.where(free, self.ids.flatten(), len(self.table) - 1)
-        ones = torch.ones_like(rows, dtype=self.table.dtype)
-        counts = torch.zeros_like(self.table[:, 0]).index_add_(0, rows, ones)
-        values = (token * self.unit).flatten(0, 1) / counts[rows, None]
-        self.table.index_fill_(0, rows, 0.0)
-        self.table.index_add_(0, rows, values.to(self.table.dtype))
-        self.seen[rows] = True
+        self.seen[WordTable(self.table, self.ids).assign(token * self.unit, mask)] = True

@@ -80,6 +80,27 @@ class _Inner:
         """The minibatch's."""
         return cast(InnerVerbs, self.whole).model
 
+    # What only methods that keep a table ask for, where the objective has it:
+
+    @property
+    def table(self) -> nn.Parameter | None:
+        """The matrix that x is looked up in."""
+        return cast(nn.Parameter | None, cast(Any, self.inner).table)
+
+    @property
+    def ids(self) -> Tensor | None:
+        """Its rows that x holds."""
+        return cast(Tensor | None, cast(Any, self.inner).ids)
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Of these examples."""
+        return cast(Tensor | None, cast(Any, self.inner).labels)
+
+    def example_names(self) -> list[str]:
+        """The minibatch's."""
+        return list(cast(Any, self.whole).example_names())
+
     def forward(self, delta: Tensor | None = None, *, needs_loss: bool = True) -> Output:
         """The minibatch's."""
         return self.whole.forward(delta, needs_loss=needs_loss)
@@ -147,3 +168,10 @@ class RowsObjective(_Inner):
             rows = delta if self.enters else 0 * delta
             delta = torch.zeros_like(self.whole.mask).index_copy(0, self.kept, rows)
         return self.whole.forward(delta, needs_loss=needs_loss)
+
+    def example_names(self) -> list[str]:
+        """Of these rows, or of their segments."""
+        names = super().example_names()
+        each = len(names) // len(self.whole.mask)
+        kept = self.kept.tolist()
+        return [name for row in kept for name in names[row * each : (row + 1) * each]]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from nlp_adv.perturbation.slices import Per, Segments
@@ -23,14 +24,21 @@ class Memory:
         tensors: what is kept.
         slot: which micro-batch of an accumulated step this is.
         replay: how many times in a row this minibatch was seen before (FreeAT).
+        device: where `keep` leaves a δ until its example comes again; None is where the δ is, so
+            that nothing travels. "cpu" spares an accelerator's memory, and waits for it twice a
+            step.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     slot: int = 0
     replay: int = 0
+    device: torch.device | str | None = None
 
     def keep(self, names: list[str], delta: Tensor, mask: Tensor, per: Per = "example") -> None:
-        """Keep each example's δ under its name, its free coordinates alone, on the CPU.
+        """Keep each example's δ under its name: its free coordinates, in order.
+
+        Nothing here waits for an accelerator, so that how many there are is kept as a tensor too,
+        and on one the rest of the row's width stays, as 0.
 
         Args:
             names: of the examples, or of the segments of each row.
@@ -38,29 +46,39 @@ class Memory:
             mask: 1 where it is free.
             per: what is an example: a row, or a segment.
         """
-        delta = delta.detach().cpu()
-        for name, (row, where) in zip(names, _free(mask, per), strict=True):
-            self.tensors[f"delta/{name}"] = delta[row][where]
+        delta = delta.detach()
+        on = delta.device if self.device is None else self.device
+        for name, (row, free) in zip(names, _free(mask, per), strict=True):
+            place = torch.where(free, free.cumsum(0) - 1, len(free))
+            values = delta.new_zeros(len(free) + 1).scatter_(0, place, delta[row].flatten())
+            kept, count = values[:-1].to(on), free.sum().to(on)
+            if kept.device.type == "cpu":  # where reading a number waits for nothing
+                kept = kept[: int(count)].clone()
+            self.tensors[f"delta/{name}"], self.tensors[f"free/{name}"] = kept, count
 
     def recall(self, names: list[str], start: Tensor, mask: Tensor, per: Per = "example") -> Tensor:
         """Each example's kept δ; `start` where there is none, or of another length."""
-        delta = start.detach().cpu().clone()
-        for name, (row, where) in zip(names, _free(mask, per), strict=True):
-            kept = self.tensors.get(f"delta/{name}")
-            if kept is not None and len(kept) == int(where.sum()):
-                delta[row][where] = kept.to(delta.dtype)
-        return delta.to(start.device)
+        delta = start.detach().clone(memory_format=torch.contiguous_format)
+        for name, (row, free) in zip(names, _free(mask, per), strict=True):
+            if f"delta/{name}" not in self.tensors:
+                continue
+            kept = self.tensors[f"delta/{name}"].to(delta)
+            # Before version 0.10 the width was that of the free ones, and nothing counted them.
+            fits = free.sum() == self.tensors.get(f"free/{name}", torch.tensor(len(kept))).to(kept)
+            place = (free.cumsum(0) - 1).clamp(0, len(kept) - 1)
+            before = delta[row].flatten()
+            delta[row] = torch.where(free & fits, kept[place], before).view_as(delta[row])
+        return delta
 
 
 def _free(mask: Tensor, per: Per) -> Iterator[tuple[int, Tensor]]:
-    """The row of each example, and what of the row is free and its own."""
-    index = per.index.cpu() if isinstance(per, Segments) else None
-    for row, free in enumerate(mask.cpu() > 0):
-        if index is None:
-            yield row, free
-            continue
-        for number in range(per.count if isinstance(per, Segments) else 0):
-            yield row, free & (index[row] == number)[:, None]
+    """The row of each example, and which of the row's coordinates are free and its own, (n,)."""
+    for row, free in enumerate(mask > 0):
+        if isinstance(per, Segments):
+            for number in range(per.count):
+                yield row, (free & (per.index[row] == number)[:, None]).flatten()
+        else:
+            yield row, free.flatten()
 
 
 class NoMemory(Memory):

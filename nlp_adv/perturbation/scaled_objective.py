@@ -102,6 +102,11 @@ class ScaledObjective:
         return self._more.ids
 
     @property
+    def labels(self) -> Tensor | None:
+        """The batch's."""
+        return self._more.labels
+
+    @property
     def unit(self) -> Tensor | float:
         """How long a δ′ of 1 is in absolute units."""
         return self.scale * self._more.unit

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -167,11 +167,12 @@ class Entry:
         """A name for each example: what it consists of, whatever batch and padding it comes in.
 
         Of the ids that are no padding (and of which of them δ moves, where it does not move all),
-        or of the pixels; never of hidden states, which rounding changes with the batch.
+        or of the pixels; never of hidden states, which rounding changes with the batch. Waits for
+        the device once.
         """
         if self.real is None:
             return [_hashed(part) for part in _bytes(self.content)]
-        return [_hashed(part) for part in self._words(self.real)]
+        return _names_of(*self._on_host())
 
     def segment_names(self) -> list[str]:
         """The same for each segment of each row, where δ has segments.
@@ -182,12 +183,14 @@ class Entry:
         if self.segments is None:
             return self.names()
         index, rows = self.segments.index, list[list[str]]()
-        for number in range(self.segments.count):
-            own = index == number
-            if self.real is not None and self.real.shape == own.shape:
-                rows.append([_hashed(part) for part in self._words(self.real & own)])
-            else:  # a module without tokens
-                rows.append([f"{name}/{number}" for name in self.names()])
+        if self.real is not None and self.real.shape == index.shape:
+            ids, real, free, index = self._on_host(index)
+            for number in range(self.segments.count):
+                rows.append(_names_of(ids, real * (index == number), free))
+        else:  # a module without tokens
+            names = self.names()
+            for number in range(self.segments.count):
+                rows.append([f"{name}/{number}" for name in names])
         named = list[str]()
         for row in zip(*rows, strict=True):
             for place, name in enumerate(row):
@@ -195,15 +198,11 @@ class Entry:
                 named.append(f"{name}/{again}" if again else name)
         return named
 
-    def _words(self, real: Tensor) -> list[bytes]:
-        ids, real = self.content.cpu(), real.cpu()
-        free = real if self.free is None else self.free.cpu()
-        rows: list[Any] = []
-        for row, there, moves in zip(ids, real, free, strict=True):
-            moved = moves[there]
-            words = row[there].tolist()
-            rows.append(words if bool(moved.all()) else (words, moved.tolist()))
-        return [repr(row).encode() for row in rows]
+    def _on_host(self, *more: Tensor) -> tuple[Tensor, ...]:
+        """Ids, which are real, which of them δ moves, and more of their shape, in one journey."""
+        ids, real = self.content, cast(Tensor, self.real)
+        free = real if self.free is None else self.free
+        return torch.stack([one.to(ids) for one in (ids, real, free, *more)]).cpu().unbind()
 
     def rows(self, kept: Tensor) -> Entry:
         """Some of the examples, without another look at the model.
@@ -236,6 +235,17 @@ class Entry:
         """
         refuse_uncertain(self.batch, rows_in(self.batch))
         return self.rows(kept)
+
+
+def _names_of(ids: Tensor, real: Tensor, free: Tensor) -> list[str]:
+    """A name for the real tokens of each row, with which of them move where not all do."""
+    names = []
+    for row, there, moves in zip(ids, real > 0, free > 0, strict=True):
+        words: Any = row[there].tolist()
+        moved = moves[there]
+        content = words if bool(moved.all()) else (words, moved.tolist())
+        names.append(_hashed(repr(content).encode()))
+    return names
 
 
 def _hashed(content: bytes) -> str:

@@ -118,7 +118,8 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     )
     adv_share: float | None = _flag(
         "Attack this share of each batch's rows and train on the others clean, in one pass: fgm, "
-        "fgsm, pgd and noise with a clean_weight of 1 − share, for 1 + ⅔·steps·share."
+        "fgsm, pgd, noise and fgm_remembered with a clean_weight of 1 − share; a step costs "
+        "1 + ⅔·steps·share, with the last two 1."
     )
     adv_inner_precision: Literal["bf16"] | None = _flag(
         "Run the passes for δ alone under autocast to bfloat16, in a run in float32."
@@ -164,6 +165,11 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
     )
     adv_first_block: str | None = _flag(
         "Name of the module that yopo takes for the first block, where it is not found."
+    )
+    adv_keep_on: Literal["device", "cpu"] = _flag(
+        "Where what is kept for each example (freelb with --adv_reuse, fgm_remembered by example) "
+        "lies until its next visit: on the device, or in main memory, which the device waits for.",
+        "device",
     )
     adv_seed: int | None = _flag("Seed of random starts; --seed where unset.")
     adv_nonfinite_steps: int = _flag(

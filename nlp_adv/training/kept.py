@@ -78,10 +78,14 @@ class MemoryMixin(_Trainer):
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """The Trainer's; it begins a run, and begins it again with smaller batches."""
-        self._memory = Memory()
+        self._memory = self._new_memory()
         values: Any = super().set_initial_training_values(args, dataloader)
         self._epoch_steps = values[1] if has_length(dataloader) else 0
         return values
+
+    def _new_memory(self) -> Memory:
+        on_cpu = getattr(self.args, "adv_keep_on", "device") == "cpu"
+        return Memory(device="cpu" if on_cpu else None)
 
     def _kept(self) -> dict[str, int]:
         """For a checkpoint's configuration: whether there is something that must come back."""

@@ -11,7 +11,7 @@ from transformers.trainer_utils import HPSearchBackend
 
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, Schedule, WarmUp, bare, floor_cost
-from nlp_adv.perturbation import Memory, ModelObjective, StepError, random_sources, unwrapped
+from nlp_adv.perturbation import ModelObjective, StepError, random_sources, unwrapped
 from nlp_adv.training.beginning import Beginning, check_logs, schedule_of
 from nlp_adv.training.exchange import unsynced
 from nlp_adv.training.heard_logits import HeardLogits
@@ -100,7 +100,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         self._step_log, self._alarm = StepLog(), ConstantPredictionAlarm()
         self._recompiles = RecompileAlarm()
         self._beginning = Beginning(self)
-        self._memory = Memory()
+        self._memory = self._new_memory()
         self._micro_batch = (-1, 0)
         self._ignores_num_items = False
         self._loss_scaling_checked = False
@@ -131,7 +131,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             UserError: the method did not take part in a step or in any, or the numbers are no
                 numbers.
         """
-        self._memory = Memory()
+        self._memory = self._new_memory()
         if kwargs.get("trial") is not None:
             self._hp_search_setup(kwargs["trial"])
         try:

@@ -17,6 +17,7 @@ from nlp_adv.methods import (
     VAT,
     YOPO,
     FGMMatrix,
+    FGMRemembered,
     FreeAT,
     FreeLB,
     Method,
@@ -64,8 +65,9 @@ class Case:
             return getattr(target, "modules", 1) > 1 and self.id == "freelb-relative"
         if isinstance(target, PairTarget) and isinstance(bare(self.method), YOPO):
             return False  # it needs one pass through the model
-        if getattr(bare(self.method), "text_only", False):  # it needs the matrix of the words
-            return target in WORD_TARGETS
+        if any(getattr(bare(self.method), it, False) for it in ("text_only", "reads_table")):
+            by_label = getattr(bare(self.method), "by", "") == "label_word"  # one for each example
+            return target in WORD_TARGETS and not (by_label and target.id == "t5_token")
         return target in TEXT_TARGETS or not self.text_only
 
 
@@ -77,6 +79,26 @@ class SecondReplay(FreeAT):
         memory = objective.memory
         memory.replay = 1
         memory.tensors["freeat/0"] = self.ball.sample(objective.mask, objective.generator)
+        return super().step(objective)
+
+
+@dataclass(frozen=True)
+class Reminded(FGMRemembered):
+    """FGM that has seen all words, or these examples: at first it has nothing to go by."""
+
+    def step(self, objective):
+        kept, mask = objective.memory.tensors, objective.mask
+        draws = torch.Generator().manual_seed(3)
+        if self.by == "example":
+            each, names = objective.within(L2Ball(1.0)).per, objective.example_names()
+            objective.memory.keep(names, mask, mask, each)
+            ones = [key for key in kept if key.startswith("delta/")]
+            many = torch.randn(10_000, generator=draws).to(mask)  # the n-th free number's, anywhere
+            for key in ones:
+                kept[key] *= many[: len(kept[key])]
+        elif objective.table is not None:
+            table = torch.randn(4 * len(objective.table) + 1, mask.shape[-1], generator=draws)
+            kept["fgm_remembered/table"] = table.to(mask)
         return super().step(objective)
 
 
@@ -101,6 +123,9 @@ ABSOLUTE = [
     Case("fgm", FGM(l2), finds_maximum=True),
     Case("fgm-adversarial", FGM(l2, clean_weight=0.0), finds_maximum=True),
     Case("fgm-matrix", FGMMatrix(0.8), couples_examples=True, text_only=True),
+    Case("fgm-remembered", Reminded(l2), text_only=True),
+    Case("fgm-remembered-word", Reminded(linf, 0.5, "word", 0.5), text_only=True),
+    Case("fgm-remembered-example", Reminded(l2, by="example")),
     Case("pgd", PGD(l2, step_size=0.4, steps=3), finds_maximum=True),
     Case("pgd-clean", PGD(l1, 0.4, 3, clean_weight=0.5), finds_maximum=True),
     Case("pgd-zero", PGD(linf, 0.05, 3, random_start=False), finds_maximum=True),
@@ -145,7 +170,16 @@ METHODS_UNDER_TEST = ABSOLUTE + RELATIVE
 # What runs by default: one setting of each method and the options that are code of their own, on
 # words; what differs at a layer, at two modules or on pixels, on a few.
 MAIN = [case.id for case in ABSOLUTE if "-" not in case.id]
-MAIN += ["fgm-matrix", "pgd-rows", "pgd-clean", "freelb-reuse", "trades-token", "freelb-relative"]
+MAIN += [
+    "fgm-matrix",
+    "fgm-remembered",
+    "fgm-remembered-example",
+    "pgd-rows",
+    "pgd-clean",
+    "freelb-reuse",
+    "trades-token",
+    "freelb-relative",
+]
 ELSEWHERE = {
     "bert-layer": ("pgd", "yopo"),
     "bert-two": ("freelb", "freelb-relative"),

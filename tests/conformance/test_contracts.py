@@ -54,6 +54,7 @@ class Spy:
         self.x, self.mask = objective.x, objective.mask
         self.generator, self.memory = objective.generator, objective.memory
         self.table, self.ids, self.model = objective.table, objective.ids, objective.model
+        self.labels = objective.labels
         self.divergence, self.backward = objective.divergence, objective.backward
         self.note, self.example_names = objective.note, objective.example_names
         self.unit, self.within = objective.unit, objective.within

@@ -18,6 +18,7 @@ from nlp_adv.methods import (
     VAT,
     YOPO,
     FGMMatrix,
+    FGMRemembered,
     FreeAT,
     FreeLB,
     NoAttack,
@@ -35,7 +36,7 @@ from nlp_adv.sites.objective import text_objective
 
 LENGTHS = ("step_size", "init_magnitude", "xi")
 WITH_A_BALL = [name for name, method in METHODS.items() if isinstance(method.preset(), Scaled)]
-BOUNDED = ["fgm", "noise", "vat"]  # they go to the surface, or fill the ball
+BOUNDED = ["fgm", "fgm_remembered", "noise", "vat"]  # they go to the surface, or fill the ball
 
 each_name = pytest.mark.parametrize("name", METHODS)
 with_a_ball = pytest.mark.parametrize("name", WITH_A_BALL)
@@ -47,6 +48,7 @@ def test_the_names_are_those_of_the_methods():
         "awp": AWP,
         "fgm": FGM,
         "fgm_matrix": FGMMatrix,
+        "fgm_remembered": FGMRemembered,
         "fgsm": FGSM,
         "freeat": FreeAT,
         "freelb": FreeLB,
@@ -495,6 +497,7 @@ PRESETS_COST = {
     "none": 1,
     "noise": 1,
     "freeat": 1,
+    "fgm_remembered": 1,
     "rdrop": 2,
     "fgm": 2,
     "fgsm": 2,

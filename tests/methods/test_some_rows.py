@@ -217,8 +217,14 @@ def test_a_share_sets_the_clean_weight_and_is_written_down(name, clean):
         ({"name": "fgm", "share": 0.5, "clean_weight": 0.25}, "share .* 0.5 is a clean_weight"),
         ({"name": "fgm", "share": 0.0}, "above 0 and no more than 1, not 0.0"),
         ({"name": "pgd", "share": 1.5}, "above 0 and no more than 1, not 1.5"),
-        ({"name": "freelb", "share": 0.5}, "noise, fgsm, fgm, pgd; freelb trains on other passes"),
-        ({"name": "trades", "share": 0.5}, "noise, fgsm, fgm, pgd; trades trains on other passes"),
+        (
+            {"name": "freelb", "share": 0.5},
+            "fgm, fgm_remembered, pgd; freelb trains on other",
+        ),
+        (
+            {"name": "trades", "share": 0.5},
+            "fgm, fgm_remembered, pgd; trades trains on other",
+        ),
         ({"name": "rdrop", "share": 0.5}, "rdrop has no share"),
         ({"name": "none", "share": 0.5}, "share needs a method"),
     ],

@@ -154,6 +154,41 @@ def tavat(
         optimizer.step()
 
 
+def fgm_remembered(
+    model: nn.Module, batches: list[Batch], *, by: str, epsilon: float, momentum: float, lr: float
+) -> Iterator[Tensor]:
+    """FGM along a running sum of the directions that a word, or a sentence, was given before."""
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    remembered: dict[object, Tensor] = {}
+
+    def keys(batch: Batch, b: int) -> list[object]:
+        words = batch["input_ids"][b, : int(batch["attention_mask"][b].sum())].tolist()
+        if by == "example":
+            return [(tuple(words), place) for place in range(len(words))]
+        label = int(batch["labels"][b]) if by == "label_word" else 0
+        return [(label, word) for word in words]
+
+    for batch in batches:
+        old = torch.zeros_like(look_up(model, batch)).detach()
+        for b in range(len(old)):
+            for i, key in enumerate(keys(batch, b)):
+                old[b, i] = remembered.get(key, old[b, i])
+        lengths = per_sentence(old)
+        delta = torch.where(lengths > 0, epsilon * old / lengths, 0.0).requires_grad_()
+        optimizer.zero_grad()
+        loss = loss_at(model, batch, delta)
+        loss.backward()
+        grad = delta.grad * free_tokens(batch)
+        new = momentum * old + grad / per_sentence(grad)
+        found: dict[object, list[Tensor]] = {}
+        for b in range(len(old)):
+            for i, key in enumerate(keys(batch, b)):
+                found.setdefault(key, []).append(new[b, i])
+        remembered |= {key: torch.stack(values).mean(0) for key, values in found.items()}
+        yield loss.detach()
+        optimizer.step()
+
+
 def shrink(sentence: Tensor, token: Tensor, radius: float) -> None:
     """Both parts of one sentence's δ, in place, so that their sum is inside."""
     norm = float((sentence + token).norm())

@@ -8,7 +8,7 @@ import torch
 from agreement import SEED, SHAPE, assert_same_training, padded, steps_of, uniform_draws
 from models import VOCAB, batch, tiny
 
-from nlp_adv.methods import TAVAT, FreeAT, FreeLB
+from nlp_adv.methods import TAVAT, FGMRemembered, FreeAT, FreeLB
 from nlp_adv.perturbation import L2Ball, LInfBall, Memory
 from nlp_adv.sites.objective import text_objective
 
@@ -168,3 +168,22 @@ def test_tavats_table_is_that_of_the_loop():
     unseen = [word for word in range(VOCAB) if word not in seen]
     assert 0 in unseen  # padding
     assert torch.equal(kept[unseen], before[unseen])
+
+
+# --- FGM remembered
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("by", ["word", "label_word", "example"])
+def test_fgm_remembered_is_the_loop_over_words(by, momentum):
+    batches = [REPEATING, *two_epochs(), REPEATING]
+
+    def loop(model, batches, by=by):
+        settings = {"epsilon": 0.5, "momentum": momentum, "lr": LR}
+        return reference.fgm_remembered(model, batches, by=by, **settings)
+
+    method = FGMRemembered(L2Ball(0.5), momentum, by)
+    assert_same_training(method, loop, batches, lr=LR)
+    other = FGMRemembered(L2Ball(0.5), momentum, "word" if by == "example" else "example")
+    with pytest.raises(AssertionError):
+        assert_same_training(other, loop, batches, lr=LR)

@@ -420,7 +420,8 @@ def test_names_of_examples_tell_the_calls_apart():
     for _ in range(2):
         torch.manual_seed(0)
         method.step(of(case, model, memory=memory))
-    assert set(memory.tensors) == {f"delta/{name}" for name in names}
+    kept = {f"{what}/{name}" for name in names for what in ("delta", "free")}
+    assert set(memory.tensors) == kept
 
 
 # --- methods that need one call

@@ -23,6 +23,7 @@ from nlp_adv.methods import (
     VAT,
     YOPO,
     FGMMatrix,
+    FGMRemembered,
     FreeAT,
     FreeLB,
     Noise,
@@ -62,6 +63,8 @@ METHODS = {
     "yopo-clean": YOPO(l2, 0.2, rounds=2, steps=2, random_start=True, clean_weight=0.25),
     "tavat": TAVAT(l2, step_size=0.2, steps=2),
     "tavat-random": TAVAT(l2, step_size=0.2, steps=2, init_magnitude=0.4, clean_weight=0.25),
+    "remembered": FGMRemembered(l2),
+    "remembered-example": FGMRemembered(l2, by="example", clean_weight=0.25),
     "vat": VAT(l2, xi=0.1),
     "alum": VAT(l2, xi=0.1, steps=2, beta=2.0, symmetric=True),
     "smart": SMART(LInfBall(0.1), 0.05, steps=1, beta=1.0, init_magnitude=0.2),
@@ -76,6 +79,7 @@ METHODS = {
 DIVERGENCES = ("vat", "alum", "smart", "smart-past", "trades", "rdrop")
 JOINT = ("smart", "smart-past", "trades", "rdrop")  # one backward pass over two forward passes
 KEEPING = ("freelb-reuse", "freeat", "tavat", "tavat-random", "smart-past", "relative-tavat")
+KEEPING += ("remembered", "remembered-example")
 
 
 def start_of_its_own(objective: Any, *args: Any) -> Tensor:
