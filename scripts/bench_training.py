@@ -38,26 +38,30 @@ from nlp_adv import (
     VAT,
     YOPO,
     FGMMatrix,
+    FGMRemembered,
     FreeAT,
     FreeLB,
     InnerPasses,
     L2Ball,
+    LayerSite,
     LInfBall,
     Memory,
     Noise,
     RDrop,
     SomeRows,
-    text_objective,
+    objective,
 )
 from nlp_adv.methods import Method, floor_cost
-from nlp_adv.sites.embeddings import EmbeddingTap, find_embedding
+from nlp_adv.sites.embeddings import EmbeddingSite, EmbeddingTap, find_embedding
+from nlp_adv.sites.site import Site
 
 STEPS = 3
 BLOCKS = 6
 LEGEND = """Forward and backward passes only, CPU seconds of all threads (wall clock on a GPU),
 each divided by the clean step of its own round. Passes: full ones, ones for ∇δ alone, ones through
 the first of the six blocks alone, and forward ones without gradient, as the tests count them; where
-half of the rows are attacked, the ones for ∇δ alone run on these.
+half of the rows are attacked, the ones for ∇δ alone run on these. At half depth δ enters behind the
+third of the six blocks; "prefix once", what lies below is computed in the first ∇δ pass alone.
 Floor: the least the method can cost, in clean steps; adding one pass's gradient to another's, which
 it leaves out, is in the accumulated clean steps. Naive versions: full backwards in the inner steps,
 or the embedding matrix perturbed, as snippets in circulation do. Peak memory: resident, of a
@@ -72,12 +76,18 @@ def methods() -> dict[str, Method]:
         "fgm (clean + adv)": FGM(ball),
         "fgm (adv only)": FGM(ball, clean_weight=0.0),
         "fgm_matrix": FGMMatrix(1.0),
+        "fgm_remembered, label and word": FGMRemembered(ball),
+        "fgm_remembered, example": FGMRemembered(ball, by="example"),
         "fgm, half of the rows": SomeRows(FGM(ball), 0.5),
         "pgd-3 (adv only)": PGD(ball, 0.1, STEPS, random_start=False),
         "pgd-3 (clean + adv)": PGD(ball, 0.1, STEPS, random_start=False, clean_weight=0.5),
         "pgd-3, ascents in bf16": InnerPasses(PGD(ball, 0.1, STEPS, False), "bf16"),
         "pgd-3, ascents without dropout": InnerPasses(PGD(ball, 0.1, STEPS, False), dropout=False),
         "pgd-3, half of the rows": SomeRows(PGD(ball, 0.1, STEPS, False, clean_weight=0.5), 0.5),
+        "pgd-3 at half depth": PGD(ball, 0.1, STEPS, random_start=False),
+        "pgd-3 at half depth, prefix once": InnerPasses(
+            PGD(ball, 0.1, STEPS, False), prefix="once"
+        ),
         "freelb-3": FreeLB(ball, 0.1, STEPS, init_magnitude=0.1),
         "freelb-1, reuse": FreeLB(ball, 0.1, 1, reuse=True),
         "freeat (a replay)": FreeAT(ball, 0.3, replays=3),
@@ -167,8 +177,10 @@ class Bench:
         labels = torch.randint(0, 2, (args.batch,))
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
         self.batch = {key: value.to(args.device) for key, value in batch.items()}
-        self.tap = EmbeddingTap(find_embedding(self.model))
-        self.tap.install()
+        tap = EmbeddingTap(find_embedding(self.model))
+        tap.install()
+        words = EmbeddingSite.of(self.model, tap)
+        layer = LayerSite(f"bert.encoder.layer.{BLOCKS // 2 - 1}")
         self.memories: dict[str, Memory] = defaultdict(Memory)
         self.bf16, self.on_cpu = args.bf16, args.device == "cpu"
         self.contenders: dict[str, tuple[Callable[[], None], float]] = {
@@ -178,7 +190,9 @@ class Bench:
         for name, method in methods().items():
             if args.bf16 and getattr(method, "precision", None):
                 continue  # all passes are in bfloat16 then
-            self.contenders[name] = (lambda m=method: self._ours(m), floor_cost(method, BLOCKS))
+            site, below = (layer, 0.5) if "half depth" in name else (words, 0.0)
+            floor = floor_cost(method, BLOCKS, below)
+            self.contenders[name] = (lambda m=method, s=site: self._ours(m, s), floor)
         for name, (step, floor) in NAIVE.items():
             self.contenders[name] = (lambda s=step: s(self.model, self.batch), floor)
 
@@ -190,9 +204,9 @@ class Bench:
         for _ in range(STEPS):
             self._clean()
 
-    def _ours(self, method: Method) -> None:
+    def _ours(self, method: Method, site: Site) -> None:
         memory = self.memories[repr(method)]
-        method.step(text_objective(self.model, self.batch, tap=self.tap, seed=0, memory=memory))
+        method.step(objective(self.model, self.batch, site, seed=0, memory=memory))
         memory.replay = (memory.replay + 1) % getattr(method, "replays", 1)
 
     def run(self, name: str) -> float:

@@ -45,6 +45,11 @@ class Around:
         return getattr(self.method, "inner_share", 1.0)
 
     @property
+    def prefix_once(self) -> bool:
+        """The other's."""
+        return getattr(self.method, "prefix_once", False)
+
+    @property
     def forward_passes(self) -> int:
         """The other's."""
         return getattr(self.method, "forward_passes", 0)

@@ -34,10 +34,10 @@ class FGMRemembered:
 
     Args:
         ball: the constraint on δ, which lies on its surface; L2 per example as FGM's.
-        momentum: μ in [0, 1), how much of the older gradients stays in M at each visit of a row, so
-            that a rare word forgets no faster than a frequent one.
-        by: what has a row of M: a "word" of the vocabulary; a "label_word", which is a word in the
-            texts of one label; or an "example", whose next visit is an epoch later.
+        momentum: μ in [0, 1), how much of M's row stays when it is visited. So a rare word forgets
+            no faster than a frequent one.
+        by: what has a row of M: a word, a word in the texts of one label, or an example. The next
+            visit of the last is an epoch later.
         clean_weight: w adds a clean pass of weight w, and gives the other 1 − w.
 
     Errors: StepError for "word" and "label_word" where x is not looked up in a table, and for
@@ -54,7 +54,7 @@ class FGMRemembered:
 
     ball: Ball
     momentum: float = 0.9
-    by: str = "label_word"
+    by: By = "label_word"
     clean_weight: float = 0.0
 
     name: ClassVar[str] = "fgm_remembered"

@@ -85,6 +85,11 @@ class InnerPasses(Around):
                 f"and {self.name} makes one with these settings."
             )
 
+    @property
+    def prefix_once(self) -> bool:
+        """What lies below δ is computed in the first pass for ∇δ alone."""
+        return self.prefix == "once"
+
     def step(self, objective: Objective) -> StepReport:
         """The method's step."""
         if not isinstance(objective, InnerVerbs):
@@ -102,7 +107,7 @@ class InnerPasses(Around):
                     stack.enter_context(without_dropout(model))
                 yield
 
-        inner = objective.inner_within(cheaply, prefix_once=self.prefix == "once")
+        inner = objective.inner_within(cheaply, prefix_once=self.prefix_once)
         return self.method.step(inner)
 
 

@@ -29,7 +29,8 @@ class Method(Protocol):
 
     A method may also declare `forward_passes`, without any gradient, and `prefix_passes`, through
     the first block alone; what it does not declare is 0. `inner_share` is the share of the rows
-    that passes for ∇δ run on, 1 where it is not declared. `mixes_rows = True` says that without the
+    that passes for ∇δ run on, 1 where it is not declared; `prefix_once = True` says that what lies
+    below δ is computed in the first of them alone. `mixes_rows = True` says that without the
     clean loss of its field `clean_weight` a method makes one full pass, at a δ that is known before
     it, so that it can attack some rows of a batch (`SomeRows`).
 
@@ -154,17 +155,27 @@ def _set(weights: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
     torch.clear_autocast_cache()  # in one long autocast block it holds casts of the others
 
 
-def floor_cost(method: Method, blocks: int | None = None) -> float:
+def floor_cost(method: Method, blocks: int | None = None, below: float = 0.0) -> float:
     """The least a step can cost, in clean steps: one forward and two halves of a backward each.
 
     A full pass is 1; a pass for ∇δ alone skips the weight gradients, a third of the work, and costs
     the share of the rows that it runs on; a forward pass alone is a third; a pass through the first
     of so many blocks is its share of ⅔, and is not counted where their number is not given.
+
+    Args:
+        method: a method.
+        blocks: of the model.
+        below: the share of the model that lies below δ, 0 for word embeddings. No gradient goes
+            there in a pass for ∇δ alone, nor anything from the second such pass on where the prefix
+            is computed once.
     """
     forward_passes = getattr(method, "forward_passes", 0)
     prefix_passes = getattr(method, "prefix_passes", 0) / blocks if blocks else 0
-    inner_passes = method.inner_passes * getattr(method, "inner_share", 1)
-    return method.passes + 2 / 3 * (inner_passes + prefix_passes) + forward_passes / 3
+    above = 2 / 3 * (1 - below) * method.inner_passes
+    once = min(1, method.inner_passes)
+    under = below / 3 * (once if getattr(method, "prefix_once", False) else method.inner_passes)
+    inner = (above + under) * getattr(method, "inner_share", 1)
+    return method.passes + inner + 2 / 3 * prefix_passes + forward_passes / 3
 
 
 def check_weight(clean_weight: float) -> None:

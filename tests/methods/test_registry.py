@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Literal, get_args, get_origin
 
 import pytest
 from models import batch, tiny
@@ -21,6 +22,7 @@ from nlp_adv.methods import (
     FGMRemembered,
     FreeAT,
     FreeLB,
+    InnerPasses,
     NoAttack,
     Noise,
     RDrop,
@@ -101,7 +103,8 @@ def test_own_settings_are_the_fields_but_for_the_ball(name):
     known = {"method", "norm", "unit", "epsilon", "per"}
     assert set(settings) == set(flat) - known
     for key, kind in settings.items():
-        assert isinstance(getattr(method, key), kind)
+        value = getattr(method, key)
+        assert value in get_args(kind) if get_origin(kind) is Literal else isinstance(value, kind)
 
 
 def test_own_settings_have_types():
@@ -491,6 +494,23 @@ def test_the_floor_cost_is_the_documented_one(method, cost):
     assert math.isclose(floor_cost(method, blocks=12), cost)
     if hasattr(method, "ball"):
         assert floor_cost(Scaled(method, "relative"), 12) == floor_cost(method, 12)
+
+
+@pytest.mark.parametrize(
+    ("method", "below", "cost"),
+    [
+        (PGD(L2Ball(1.0), 0.1, 3), 0.0, 1 + 3 * 2 / 3),
+        (PGD(L2Ball(1.0), 0.1, 3), 0.5, 1 + 3 * 1 / 2),
+        (InnerPasses(PGD(L2Ball(1.0), 0.1, 3), prefix="once"), 0.5, 1 + 1 / 2 + 2 * 1 / 3),
+        (InnerPasses(PGD(L2Ball(1.0), 0.1, 3), prefix="once"), 0.0, 1 + 3 * 2 / 3),
+        (FreeLB(L2Ball(1.0), 0.1, 3), 0.5, 3),
+    ],
+    ids=["words", "half", "half-once", "words-once", "full-passes"],
+)
+def test_the_floor_cost_of_a_delta_at_a_layer(method, below, cost):
+    assert math.isclose(floor_cost(method, below=below), cost)
+    scaled = Scaled(method, "relative")
+    assert floor_cost(scaled, below=below) == floor_cost(method, below=below)
 
 
 PRESETS_COST = {

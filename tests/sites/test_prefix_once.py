@@ -7,6 +7,7 @@ import pytest
 import torch
 from models import ARCHITECTURES, assert_gradients, batch, checkpoint, gradients, tiny
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nlp_adv import LayerSite, objective
 from nlp_adv.errors import UserError
@@ -96,6 +97,22 @@ def test_the_modules_below_run_once():
     found.clear()
     METHOD.step(objective(model, batch("bert"), site, seed=0))
     assert found["bert.encoder.layer.0"] == look + METHOD.inner_passes + full
+
+
+def test_what_is_spared_is_the_forward_half_below_the_layer():
+    model, site = tiny("bert"), LayerSite("bert.encoder.layer.0")
+
+    def flops(do) -> int:
+        with FlopCounterMode(display=False) as counter:
+            do()
+        return counter.get_total_flops()
+
+    run = objective(model, batch("bert"), site, seed=0)
+    plain = flops(lambda: METHOD.step(run))
+    once = flops(lambda: InnerPasses(METHOD, prefix="once").step(run))
+    hidden = model.bert.embeddings(batch("bert")["input_ids"])
+    prefix = flops(lambda: model.bert.encoder.layer[0](hidden))
+    assert plain - once == (METHOD.inner_passes - 1) * prefix > 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import pytest
 from tiny_training import assert_one_sentence, build
@@ -117,6 +118,7 @@ def test_every_flag_of_a_method_is_a_field_of_one():
     named |= {"adv_nonfinite_steps", "adv_start_epoch", "adv_start_when"}
     named |= {"adv_every", "adv_linear", "adv_linear_steps"}
     named |= {"adv_share", "adv_inner_precision", "adv_inner_dropout", "adv_inner_prefix"}
+    named |= {"adv_keep_on"}
     named |= {f"adv_{key}" for key in ("epsilon", "norm", "per", "unit")}
     fields = {f"adv_{key}" for _, key in FIELDS}
     assert {dest for dest in actions() if dest.startswith("adv")} == named | fields
@@ -128,6 +130,7 @@ def test_a_flag_alone_changes_its_field_alone(name, key):
     kind = own_settings(METHODS[name])[key]
     before = getattr(bare(preset), key)
     value = {bool: not before, int: 5, float: 0.25, str: "classifier"}.get(kind, 0.25)
+    value = next((one for one in get_args(kind) if isinstance(one, str) and one != before), value)
     changed = method_of("--adv", name, f"--adv_{key}", str(value))
     want = replace(bare(preset), **{key: value})
     assert bare(changed) == want != bare(preset)
