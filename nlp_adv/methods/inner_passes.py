@@ -47,7 +47,7 @@ class InnerPasses(Around):
     pass for ∇δ at half depth costs ½ of a step as it is (no gradient goes below δ), and ⅓ from the
     second on. On a CPU with a BERT of six layers a pass for
     ∇δ took 0.70 of an ordinary step, and 0.60 without dropout; bfloat16 pays where the hardware has
-    it, and took ten steps where it has not.
+    it (0.35 with Intel's AMX), and took ten steps where it has not.
     """
 
     precision: Literal["bf16"] | None = None
