@@ -4,9 +4,10 @@
 
 In every round each contender attacks the same images of the same model once, so that a disturbance
 of the machine hits all alike; ratios are taken within a round. CPU time of this process on one
-thread. The model is a small convolutional network, trained here on scikit-learn's digits; PGD is
-measured on a residual network with random weights as well. torchattacks and foolbox take part
-where they are installed.
+thread; on an accelerator (`--device cuda`) wall clock, until all of its work is finished. The model
+is a small convolutional network, trained here on scikit-learn's digits; PGD is measured on a
+residual network with random weights as well. torchattacks and foolbox take part where they are
+installed.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ from nlp_adv.sites.normalisation import logits_of
 
 RADII = [0.02 * k for k in range(1, 11)]
 CW = {"steps": 200, "search_steps": 9, "step_size": 0.05, "initial_constant": 1e-3}
-LEGEND = """CPU time of the process on one thread; each number is a median over the rounds, and the
-ratio is taken to this package's time in the same round, its range in brackets. This package's times
-include what its result holds beyond the images: two forward passes for answers, confidences and
-rounding, the loss and ‖δ‖₂ along the way. ‖δ‖₂ is the mean over those fooled. No random starts."""
+LEGEND = """CPU time of the process on one thread (wall clock on an accelerator); each number is a
+median over the rounds, and the ratio is taken to this package's time in the same round, its range
+in brackets. This package's times include what its result holds beyond the images: two forward
+passes for answers, confidences and rounding, the loss and ‖δ‖₂ along the way. ‖δ‖₂ is the mean over
+those fooled. No random starts."""
 
 
 class Problem(NamedTuple):
@@ -53,6 +55,10 @@ class Problem(NamedTuple):
     model: nn.Module
     x: Tensor
     y: Tensor
+
+    def on(self, device: str) -> Problem:
+        """The same there."""
+        return Problem(self.model.to(device), self.x.to(device), self.y.to(device))
 
 
 Run = Callable[[Problem], Tensor]
@@ -185,13 +191,13 @@ def loop_deepfool(problem: Problem) -> Tensor:
 def loop_carlini_wagner(problem: Problem) -> Tensor:
     """The whole batch makes all steps of all searches; autograd through tanh, torch's Adam."""
     model, x, y = problem
-    c = torch.full((len(x),), CW["initial_constant"])
+    c = torch.full((len(x),), CW["initial_constant"], device=x.device)
     lower, upper = torch.zeros_like(c), torch.full_like(c, torch.inf)
     closest, distance = x.clone(), torch.full_like(c, torch.inf)
     for _ in range(int(CW["search_steps"])):
         w = torch.atanh((2 * x - 1) * 0.999999).requires_grad_()
         optimizer = torch.optim.Adam([w], lr=CW["step_size"])
-        hit = torch.zeros(len(x), dtype=torch.bool)
+        hit = torch.zeros_like(c, dtype=torch.bool)
         for _ in range(int(CW["steps"])):
             adv = (torch.tanh(w) + 1) / 2
             logits = model(adv)
@@ -277,7 +283,7 @@ def foolbox(name: str, epsilons: float | list[float] | None, **options: Any) -> 
 
 
 def groups(args: argparse.Namespace) -> list[Group]:
-    every = digits()
+    every = digits().on(args.device)
     small = Problem(every.model, every.x[: args.images], every.y[: args.images])
     few = Problem(every.model, every.x[:64], every.y[:64])
     still, from_x = {"random_start": False}, {"random_start": False, "steps": 10}
@@ -320,7 +326,7 @@ def groups(args: argparse.Namespace) -> list[Group]:
     n = len(small.x)
     return [
         Group(f"PGD, 10 steps, {n} digits", small, pgd),
-        Group("PGD, 10 steps, 8 images, residual network", residual(8), pgd),
+        Group("PGD, 10 steps, 8 images, residual network", residual(8).on(args.device), pgd),
         Group(f"PGD, 40 steps, ε = 0.2, {n} digits", small, long),
         Group(f"FGSM at 10 radii, {n} digits; images of the last", small, sweep),
         Group(f"DeepFool, {len(few.x)} digits", few, deepfool),
@@ -341,10 +347,10 @@ def measure(group: Group, rounds: int) -> list[str]:
     for number in range(rounds + 1):  # the first is not counted
         for name in names:
             gc.collect()
-            began = time.process_time()
+            began = clock(group.problem)
             images[name] = group.contenders[name](group.problem).detach()
             if number:
-                seconds[name].append(time.process_time() - began)
+                seconds[name].append(clock(group.problem) - began)
         print(f"{group.title}: round {number} of {rounds}", file=sys.stderr, flush=True)
     base = seconds[names[0]]
     rows = []
@@ -358,6 +364,14 @@ def measure(group: Group, rounds: int) -> list[str]:
     return rows
 
 
+def clock(problem: Problem) -> float:
+    """Seconds: of this process on a CPU, of the wall on an accelerator that has finished."""
+    if problem.x.device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
 def outcome(problem: Problem, adv: Tensor) -> str:
     """Fooled, %, and mean ‖δ‖₂ of those."""
     with torch.no_grad():
@@ -366,8 +380,8 @@ def outcome(problem: Problem, adv: Tensor) -> str:
     return f"{100 * fooled.double().mean():.1f} | {norms.mean():.4f}" if len(norms) else "0.0 | "
 
 
-def machine() -> str:
-    """The processor and the versions."""
+def machine(device: str) -> str:
+    """The device and the versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -378,13 +392,15 @@ def machine() -> str:
         else:
             versions.append(f"{library} not installed")
     processor = names[0] if names else platform.machine()
-    return f"{processor}, 1 thread, float32; {', '.join(versions)}"
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{processor}, 1 thread"
+    return f"{where}, float32; {', '.join(versions)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=256, help="digits in the cheaper attacks")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default="", help="groups whose title begins with this")
     parser.add_argument("--results", help="a Markdown file")
     args = parser.parse_args()
@@ -397,12 +413,19 @@ def main() -> None:
         if group.title.startswith(args.only)
         for row in measure(group, args.rounds)
     ]
-    head = ["attack", "how", "CPU s", "÷ this package", "fooled, %", "‖δ‖₂"]
+    head = [
+        "attack",
+        "how",
+        "CPU s" if args.device == "cpu" else "s",
+        "÷ this package",
+        "fooled, %",
+        "‖δ‖₂",
+    ]
     table = "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows])
     command = shlex.join(["python", "scripts/bench_images.py", *sys.argv[1:]])
     page = (
-        f"# Cost of attacks on images\n\n`{command}`\n\n{machine()}; {args.rounds} rounds.\n\n"
-        f"{table}\n\n{LEGEND}\n"
+        f"# Cost of attacks on images\n\n`{command}`\n\n{machine(args.device)}; "
+        f"{args.rounds} rounds.\n\n{table}\n\n{LEGEND}\n"
     )
     print(page)
     if args.results:

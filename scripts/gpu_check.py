@@ -4,9 +4,9 @@
     bash scripts/gpu_check.sh --device cpu --quick         # tries the script itself
 
 Runs the tests that need a GPU (gradients beside a processor's, float16, bfloat16, attention,
-torch.compile, methods that wait for the device), and the bench of training in float32 and
-bfloat16. A part that fails stands in the table as failed, with its log; the others go on, and the
-exit status is 1.
+torch.compile, methods that wait for the device), the bench of training in float32 and bfloat16, and
+that of attacks on images. A part that fails stands in the table as failed, with its log; the others
+go on, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -62,11 +62,15 @@ def parts(device: str, *, quick: bool) -> list[Part]:
     bench = [python, "scripts/bench_training.py", "--device", device, "--no-memory"]
     if quick:
         bench += ["--repeats", "1", "--warmup", "0", "--batch", "2", "--length", "8"]
+    attacks = [python, "scripts/bench_images.py", "--device", device]
+    if quick:
+        attacks += ["--rounds", "1", "--images", "8", "--only", "PGD, 10 steps"]
     tests = [python, "-m", "pytest", "-n", "0", "-q", "-m", "gpu", "tests"]
     return [
         Part("tests marked gpu", tests),
         Part("what a step costs, float32", bench, shown=True),
         Part("what a step costs, bfloat16", [*bench, "--bf16"], shown=True),
+        Part("what attacks on images cost", attacks, shown=True),
     ]
 
 
