@@ -79,6 +79,11 @@ class FGMRemembered:
         """Whether M has a row for each word of the embedding matrix."""
         return self.by != "example"
 
+    @property
+    def waits_an_epoch(self) -> bool:
+        """Whether δ is 0 until examples come a second time."""
+        return self.by == "example"
+
     def step(self, objective: Objective) -> StepReport:
         """One step of training at the remembered δ."""
         w, ball, clean = self.clean_weight, objective.within(self.ball), None

@@ -90,6 +90,11 @@ class FreeLB:
             )
         return None
 
+    @property
+    def waits_an_epoch(self) -> bool:
+        """Whether δ is 0 until examples come a second time."""
+        return self.reuse and self.steps == 1 and self.init_magnitude == 0
+
     def step(self, objective: Objective) -> StepReport:
         """One step of FreeLB."""
         w, clean = self.clean_weight, None

@@ -39,7 +39,8 @@ class Method(Protocol):
     it reads or moves weight matrices as a whole, and `reads_table = True` that it keeps a row for
     each word of the embedding matrix; training in shards refuses what it cannot give them. `idle`
     says in a sentence why its settings leave ordinary training, where they do; the command line
-    refuses them. `check_model(model)` raises ValueError where its settings name what a model does
+    refuses them; `waits_an_epoch = True`, that they do so until examples come a second time.
+    `check_model(model)` raises ValueError where its settings name what a model does
     not have; a Trainer asks before it trains.
     """
 

@@ -60,6 +60,22 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
         )
 
 
+def refuse_one_epoch(method: Method, steps: int, epoch_steps: int) -> None:
+    """Raise UserError where a method that waits for an example's second visit would see none.
+
+    Args:
+        method: of the run.
+        steps: optimizer steps of the run, 0 where it is none.
+        epoch_steps: those of an epoch, 0 where it has no length.
+    """
+    if getattr(bare(method), "waits_an_epoch", False) and 0 < steps <= epoch_steps:
+        raise UserError(
+            f"With these settings {method.name} moves an example from its second epoch on, and "
+            f"this run has one: train for more, remember by words (fgm_remembered) or begin at "
+            f"random (freelb with --adv_init_magnitude)."
+        )
+
+
 def check_model(method: Method, model: Any) -> None:
     """Raise UserError where the method names what the model does not have."""
     check = getattr(bare(method), "check_model", None)

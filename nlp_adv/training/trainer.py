@@ -29,7 +29,7 @@ from nlp_adv.training.records import (
     warn_if_below_resolution,
     write_config,
 )
-from nlp_adv.training.refusals import refuse_unsupported
+from nlp_adv.training.refusals import refuse_one_epoch, refuse_unsupported
 from nlp_adv.training.replays import ReplayMixin
 from nlp_adv.training.search import searching, set_up, with_backend
 from nlp_adv.training.steps import Steps
@@ -297,6 +297,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         if isinstance(self._schedule.method, NoAttack) and type(self._schedule) is WarmUp:
             return
         refuse_unsupported(self, self._schedule.method)
+        refuse_one_epoch(self._schedule.method, self.state.max_steps, self._epoch_steps)
         self._perturbed = Perturbed(self)
         self._perturbed.begin()
         self._heard = HeardLogits(cast(nn.Module, self.model))

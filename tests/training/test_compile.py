@@ -1,10 +1,12 @@
 """torch.compile: few graphs for all lengths of texts, and the gradients of eager mode."""
 
 import functools
+import shutil
+import sys
 
 import pytest
 import torch
-from models import VOCAB, gradients, tiny
+from models import VOCAB, checkpoint, gradients, tiny
 from tiny_training import METHODS, assert_one_sentence, distance, slowly, trained
 from torch import nn
 
@@ -159,3 +161,25 @@ def test_a_run_that_reaches_the_limit_of_graphs_says_so(tmp_path, caplog):
     assert "pad_to_multiple_of" in sentence
     assert_one_sentence(ValueError(sentence))
     assert not [one for one in said() if "limit of graphs" in one]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [None, False, True], ids=["whole", "anew", "reentrant"])
+@pytest.mark.parametrize("name", ["pgd", "freelb"])
+def test_inductor_computes_the_gradients_of_eager_mode(name, checkpointing, monkeypatch):
+    """The compiler that users have by default, with gradient checkpointing of either kind too."""
+    if shutil.which("g++") is None:
+        pytest.skip("inductor compiles with g++")
+    monkeypatch.setattr(sys.modules[__name__], "LENGTHS", (5, 9))
+
+    def make():
+        model = tiny("bert").train()
+        if checkpointing is not None:
+            checkpoint(model, use_reentrant=checkpointing)
+        return model
+
+    eager, model = make(), make()
+    want = gradients_of(eager, eager, METHODS[name])
+    torch._dynamo.reset()
+    got = gradients_of(torch.compile(model), model, METHODS[name])
+    assert max(map(distance, got, want)) <= 1e-12

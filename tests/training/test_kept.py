@@ -219,3 +219,20 @@ def test_smaller_batches_after_a_restart_find_nothing(tmp_path):
     trainer.args.max_steps = 2
     trainer.train()
     assert sizes == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"adv": "freelb", "adv_steps": 1, "adv_reuse": True, "adv_init_magnitude": 0.0},
+        {"adv": "fgm_remembered", "adv_by": "example"},
+    ],
+    ids=["freelb", "fgm_remembered"],
+)
+def test_an_attack_on_second_visits_needs_a_second_epoch(tmp_path, flags):
+    """It would be ordinary training under the name of an attack."""
+    given = {"data": rows(16), "num_train_epochs": 1, **flags}
+    with pytest.raises(UserError, match="from its second epoch on, and this run has one") as caught:
+        trained(tmp_path / "one", **given)
+    assert_one_sentence(caught.value)
+    trained(tmp_path / "two", **(given | {"num_train_epochs": 2}))
