@@ -231,8 +231,8 @@ def test_smaller_batches_after_a_restart_find_nothing(tmp_path):
 )
 def test_an_attack_on_second_visits_needs_a_second_epoch(tmp_path, flags):
     """It would be ordinary training under the name of an attack."""
-    given = {"data": rows(16), "num_train_epochs": 1, **flags}
+    given = {"data": rows(16), "max_steps": EPOCH, **flags}
     with pytest.raises(UserError, match="from its second epoch on, and this run has one") as caught:
         trained(tmp_path / "one", **given)
     assert_one_sentence(caught.value)
-    trained(tmp_path / "two", **(given | {"num_train_epochs": 2}))
+    trained(tmp_path / "two", **(given | {"max_steps": EPOCH + 1}))
