@@ -191,7 +191,9 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     description: dict[str, Any] = {"model": arguments.model.model_name_or_path}
     if arguments.trains:
         excluded = training.adv_exclude_special_tokens
-        description = run_description(schedule, excluded, training.adv_site, words)
+        description = run_description(
+            schedule, excluded, training.adv_site, words, training.adv_span
+        )
         if "begun_at" in description:
             description["begun_at"] = trainer.attack_schedule.begun_at
     return RunResult(

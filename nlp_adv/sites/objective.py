@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.loss.loss_utils import ForCausalLMLoss
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import (
@@ -23,6 +22,7 @@ from nlp_adv.perturbation import (
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.pixels import PixelSite
 from nlp_adv.sites.site import Site
+from nlp_adv.sites.span import Span, predicts_the_next, span_mask, span_of
 from nlp_adv.sites.taps import Tap
 
 
@@ -32,6 +32,7 @@ def objective(
     site: Site | None = None,
     *,
     mask: Tensor | None = None,
+    span: Span | None = None,
     forward: ForwardFn = model_forward,
     backward: Callable[[Tensor], None] = torch.autograd.backward,
     unsynced: NoSync | None = None,
@@ -66,6 +67,9 @@ def objective(
             `torch.compile`.
         mask: the user's own, multiplied with the site's: 1 where δ may move, (B, T) for the tokens
             that the site's modules work on, or the shape of δ.
+        span: of a language model's row, where δ may move: "prompt", "completion" or "all". The
+            default is the prompt where the labels of a causal language model leave one out, and
+            all elsewhere, or where a mask is given. A column "adv_mask" goes before it.
         forward: (model, batch) → Output; a copy of the batch is given to every pass.
         backward: accumulates ∇θ.
         unsynced: a context without gradient exchange between processes; a DDP model's own
@@ -88,6 +92,7 @@ def objective(
     Cost: of words, one embedding look-up; of a layer, the forward pass up to it; of pixels, none.
     """
     site = site or _default_site(model)
+    mask = _within_span(model, batch, span, mask)
     entry = site.enter(
         model,
         batch,
@@ -163,6 +168,18 @@ def image_objective(
     return objective(model, batch, PixelSite(mean, std), **options)
 
 
+def _within_span(
+    model: nn.Module, batch: Mapping[str, Any], span: Span | None, mask: Tensor | None
+) -> Tensor | None:
+    """The user's mask on the tokens of the span."""
+    if span is None and mask is not None:
+        return mask
+    own = span_mask(model, batch, span_of(model, batch, span))
+    if own is None or mask is None:
+        return mask if own is None else own
+    return mask.to(own.device) * (own if mask.shape == own.shape else own[..., None])
+
+
 def _default_site(model: nn.Module) -> Site:
     if getattr(unwrapped(model), "main_input_name", "") == "pixel_values":
         raise UserError(
@@ -185,9 +202,3 @@ def _counted(batch: Mapping[str, Any], model: nn.Module, tokens: Tensor | None) 
         return tokens
     counted = labels != -100
     return nn.functional.pad(counted[:, 1:], (0, 1)) if predicts_the_next(model) else counted
-
-
-def predicts_the_next(model: nn.Module) -> bool:
-    """Whether the model's own loss compares the logits of a token with the label of the next."""
-    pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    return not pair and getattr(model, "loss_function", None) is ForCausalLMLoss

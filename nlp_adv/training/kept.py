@@ -112,7 +112,9 @@ class MemoryMixin(_Trainer):
         schedule = self._over_run(self._build_schedule())
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
         site = getattr(self.args, "adv_site", None)
-        check_same_method(checkpoint, run_description(schedule, excluded, site, self.train_dataset))
+        span = getattr(self.args, "adv_span", None)
+        description = run_description(schedule, excluded, site, self.train_dataset, span)
+        check_same_method(checkpoint, description)
         if schedule.method.name == "none":
             return
         rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""

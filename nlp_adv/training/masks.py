@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
+from nlp_adv.columns import ADV_MASK
 from nlp_adv.errors import UserError
-from nlp_adv.sites.site import ADV_MASK
 from nlp_adv.training.replaced import replaced_attributes
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one

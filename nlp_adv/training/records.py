@@ -160,8 +160,9 @@ def run_description(
     exclude_special_tokens: bool,
     site: str | None = None,
     data: Any = None,
+    span: str | None = None,
 ) -> dict[str, Any]:
-    """The method with its numbers, its schedule, mask and site, as JSON holds it.
+    """The method with its numbers, its schedule, mask, site and span, as JSON holds it.
 
     Training data whose words are attacked (`AttackedTexts`) say with what.
     """
@@ -171,6 +172,7 @@ def run_description(
     return (
         describe(schedule.method)
         | ({"site": site} if site else {})
+        | ({"span": span} if span else {})
         | ({"words": words} if words else {})
         | schedule.settings()
         | {

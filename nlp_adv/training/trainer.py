@@ -12,6 +12,7 @@ from transformers.trainer_utils import HPSearchBackend
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, Schedule, WarmUp, bare, floor_cost
 from nlp_adv.perturbation import Memory, ModelObjective, StepError, random_sources, unwrapped
+from nlp_adv.sites.span import Span, span_of
 from nlp_adv.training.beginning import Beginning, check_logs, schedule_of
 from nlp_adv.training.exchange import unsynced
 from nlp_adv.training.heard_logits import HeardLogits
@@ -65,7 +66,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     BatchNorm's running statistics are those of the passes that θ is trained on.
 
     A column `adv_mask` of the data, 1 for each token that may be perturbed and 0 for the others,
-    multiplies the mask of δ; no collator, model, loss or evaluation sees it.
+    multiplies the mask of δ; no collator, model, loss or evaluation sees it. In a row of a causal
+    language model whose labels leave out a prompt, δ moves on the prompt alone (`--adv_span`).
 
     Errors: UserError for a set-up in which the result would be wrong (see `refusals`), a model
     without a hookable embedding, or images without an image processor.
@@ -105,6 +107,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         self._ignores_num_items = False
         self._loss_scaling_checked = False
         self._embedding_dtype = torch.float32
+        self._span: Span = "all"
         self._warned_of_resolution = False
 
     @property
@@ -319,11 +322,14 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         assert self._perturbed is not None
         seed = self._start_seed()
         step, self._memory.slot = self._micro_batch
+        wanted = getattr(self.args, "adv_span", None)
+        self._span = "all" if self._adv_mask is not None else span_of(model, inputs, wanted)
         self._memory.replay = step % _replays(self._schedule)
         return self._perturbed.objective(
             model,
             inputs,
             mask=self._adv_mask,
+            span=self._span,
             forward=passes.forward,
             backward=passes.backward,
             unsynced=lambda: unsynced(self.accelerator, model),
@@ -349,7 +355,10 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
         site = getattr(self.args, "adv_site", None)
-        return run_description(self._schedule, excluded, site, self.train_dataset)
+        # Before the first minibatch the default span is not known.
+        found = None if self._span == "all" else self._span
+        span = getattr(self.args, "adv_span", None) or found
+        return run_description(self._schedule, excluded, site, self.train_dataset, span)
 
 
 class AdversarialTrainer(AdversarialMixin, Trainer):

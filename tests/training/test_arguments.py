@@ -117,6 +117,7 @@ def test_every_flag_of_a_method_is_a_field_of_one():
     named |= {"adv_nonfinite_steps", "adv_start_epoch", "adv_start_when"}
     named |= {"adv_every", "adv_linear", "adv_linear_steps"}
     named |= {"adv_share", "adv_inner_precision", "adv_inner_dropout", "adv_inner_prefix"}
+    named |= {"adv_span"}
     named |= {f"adv_{key}" for key in ("epsilon", "norm", "per", "unit")}
     fields = {f"adv_{key}" for _, key in FIELDS}
     assert {dest for dest in actions() if dest.startswith("adv")} == named | fields
