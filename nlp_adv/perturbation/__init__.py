@@ -13,6 +13,7 @@ from nlp_adv.perturbation.inner_objective import (
     RowsObjective,
 )
 from nlp_adv.perturbation.inner_pass import without_dropout
+from nlp_adv.perturbation.log_probs import Completions, completions
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
 from nlp_adv.perturbation.objective import Objective, Output
@@ -32,6 +33,7 @@ from nlp_adv.perturbation.units import Unit, unit_length
 __all__ = [
     "BALLS",
     "Ball",
+    "Completions",
     "FirstBlock",
     "ForwardFn",
     "FrozenDropout",
@@ -60,6 +62,7 @@ __all__ = [
     "advance",
     "ascend",
     "blocks_after",
+    "completions",
     "copied",
     "divergence",
     "find_first_block",
