@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from nlp_adv.errors import UserError
 
 if TYPE_CHECKING:
+    from nlp_adv.data.pairs import PairCollator
     from nlp_adv.methods import (
         AWP,
+        CAT,
         FGM,
         FGSM,
         METHODS,
@@ -51,6 +53,7 @@ __version__ = "0.9.0"
 
 __all__ = [
     "AWP",
+    "CAT",
     "FGM",
     "FGSM",
     "METHODS",
@@ -78,6 +81,7 @@ __all__ = [
     "Memory",
     "NoAttack",
     "Noise",
+    "PairCollator",
     "PixelSite",
     "RDrop",
     "Scaled",
@@ -94,8 +98,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "nlp_adv.data.pairs": ("PairCollator",),
     "nlp_adv.methods": (
         "AWP",
+        "CAT",
         "FGM",
         "FGSM",
         "METHODS",

@@ -16,7 +16,7 @@ from nlp_adv.perturbation.inner_pass import without_dropout
 from nlp_adv.perturbation.log_probs import Completions, completions
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
-from nlp_adv.perturbation.objective import Objective, Output
+from nlp_adv.perturbation.objective import LossOfCompletions, Objective, Output, PairedObjective
 from nlp_adv.perturbation.output_kinds import kind_of
 from nlp_adv.perturbation.running import (
     ForwardFn,
@@ -42,6 +42,7 @@ __all__ = [
     "L1Ball",
     "L2Ball",
     "LInfBall",
+    "LossOfCompletions",
     "Memory",
     "ModelObjective",
     "NoMemory",
@@ -49,6 +50,7 @@ __all__ = [
     "Objective",
     "Output",
     "Outputs",
+    "PairedObjective",
     "Pass",
     "Per",
     "RowedObjective",

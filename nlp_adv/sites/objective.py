@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from nlp_adv.columns import ADV_ROWS
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import (
     ForwardFn,
@@ -20,6 +21,7 @@ from nlp_adv.perturbation import (
     unwrapped,
 )
 from nlp_adv.sites.embeddings import EmbeddingSite
+from nlp_adv.sites.pairs import pairs_of
 from nlp_adv.sites.pixels import PixelSite
 from nlp_adv.sites.site import Site
 from nlp_adv.sites.span import Span, predicts_the_next, span_mask, span_of
@@ -44,6 +46,7 @@ def objective(
     share: Tensor | float = 1.0,
     first_block: str | None = None,
     generators: Sequence[Any] = (),
+    reference: nn.Module | None = None,
 ) -> ModelObjective:
     """L(θ, x + δ, y), x the clean point of the batch at a site.
 
@@ -84,6 +87,11 @@ def objective(
             is not found.
         generators: sources of random numbers that the forward pass draws from, beside torch's,
             numpy's and Python's global ones: see `FrozenDropout`.
+        reference: a frozen model to compare with, for methods that do (capo), where the model has
+            no adapter that could be switched off.
+
+    A batch with the column "adv_rows" holds pairs of completions: x is then that of the prompts,
+    see `nlp_adv.sites.pairs`.
 
     Raises:
         UserError: model, batch, site and mask do not fit together, no token may move, or a method
@@ -92,20 +100,23 @@ def objective(
     Cost: of words, one embedding look-up; of a layer, the forward pass up to it; of pixels, none.
     """
     site = site or _default_site(model)
-    mask = _within_span(model, batch, span, mask)
-    entry = site.enter(
-        model,
-        batch,
-        mask=mask,
-        special_ids=special_ids,
-        forward=forward,
-        generators=generators,
-    )
+    about: dict[str, Any] = {"special_ids": special_ids, "generators": generators}
+    pairs = None
+    if ADV_ROWS in batch:
+        about |= {"span": span, "mask": mask, "forward": forward, "reference": reference}
+        pairs = pairs_of(model, batch, site, **about)
+        entry = pairs.entry
+    else:
+        mask = _within_span(model, batch, span, mask)
+        entry = site.enter(model, batch, mask=mask, forward=forward, **about)
     batch, tokens = entry.batch, entry.tokens
     spans = "start_positions" in batch  # two distributions over tokens, none of them a token's own
     width = None if spans or tokens is None else tokens.shape[-1]
     return ModelObjective(
-        run=lambda delta: entry.run(model, delta),
+        run=pairs.ordinary if pairs is not None else lambda delta: entry.run(model, delta),
+        run_groups=cache(pairs.run) if pairs is not None else None,
+        run_reference=pairs.reference if pairs is not None else None,
+        pairs=len(pairs) if pairs is not None else 0,
         x=entry.x,
         mask=entry.mask,
         model=model,

@@ -59,6 +59,8 @@ class StepLog:
             self._sum("clean_loss", report.clean * scale)
         if report.divergence is not None:
             self._sum("adv_divergence", report.divergence / objective.share)
+        for name, loss in (report.groups or {}).items():
+            self._sum(f"{name}_loss", loss * scale)
         ball = getattr(method, "ball", None)
         if ball is not None and objective.delta is not None:
             ball, each = objective.within(ball), objective.within(L2Ball(1.0)).per

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import HPSearchBackend
 
+from nlp_adv.columns import ADV_ROWS
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, Schedule, WarmUp, bare, floor_cost
 from nlp_adv.perturbation import Memory, ModelObjective, StepError, random_sources, unwrapped
@@ -19,7 +20,7 @@ from nlp_adv.training.heard_logits import HeardLogits
 from nlp_adv.training.inputs import Perturbed, scale_of
 from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
-from nlp_adv.training.masks import MaskMixin
+from nlp_adv.training.masks import MaskMixin, preferences
 from nlp_adv.training.passes import StockPasses, loss_scale
 from nlp_adv.training.recompiles import RecompileAlarm
 from nlp_adv.training.records import (
@@ -157,7 +158,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     ) -> Tensor:
         """One micro-batch; the method's passes are made where it calls `compute_loss`."""
         alone = self._perturbed is None
-        self._adv_mask = None  # an evaluation may have left its own
+        self._adv_mask = self._pairs = None  # an evaluation may have left its own
         try:
             with self._steps.of_its_own():
                 loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
@@ -322,15 +323,20 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         assert self._perturbed is not None
         seed = self._start_seed()
         step, self._memory.slot = self._micro_batch
-        wanted = getattr(self.args, "adv_span", None)
-        self._span = "all" if self._adv_mask is not None else span_of(model, inputs, wanted)
         self._memory.replay = step % _replays(self._schedule)
+        wanted, forward = getattr(self.args, "adv_span", None), passes.forward
+        if getattr(bare(self._schedule.method), "reads_completions", False):
+            inputs, forward = self._pairs or preferences(inputs), passes.forward_alone
+        if ADV_ROWS in inputs:
+            self._span = wanted or "prompt"
+        else:
+            self._span = "all" if self._adv_mask is not None else span_of(model, inputs, wanted)
         return self._perturbed.objective(
             model,
             inputs,
             mask=self._adv_mask,
             span=self._span,
-            forward=passes.forward,
+            forward=forward,
             backward=passes.backward,
             unsynced=lambda: unsynced(self.accelerator, model),
             passes=count,

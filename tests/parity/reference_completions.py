@@ -1,0 +1,100 @@
+"""The loops of methods that read completions, written out from their papers.
+
+Plain torch on `inputs_embeds`: nothing of nlp_adv, no hook, one forward pass a term.
+"""
+
+import torch
+from torch import Tensor, nn
+
+Rows = dict[str, Tensor]
+
+
+def embedded(model: nn.Module, rows: Rows) -> Tensor:
+    return model.get_input_embeddings()(rows["input_ids"])
+
+
+def log_probabilities(model: nn.Module, rows: Rows, delta: Tensor | None = None) -> Tensor:
+    """(R, T − 1): of each next word."""
+    points = embedded(model, rows)
+    points = points if delta is None else points + delta
+    logits = model(inputs_embeds=points, attention_mask=rows["attention_mask"]).logits
+    every = logits[:, :-1].log_softmax(-1)
+    return every.gather(-1, rows["labels"][:, 1:].clamp(min=0)[..., None])[..., 0]
+
+
+def over_completions(rows: Rows, values: Tensor) -> Tensor:
+    """(R,): the mean over the words of each completion."""
+    counted = rows["labels"][:, 1:] != -100
+    return (values * counted).sum(1) / counted.sum(1)
+
+
+def cross_entropy(model: nn.Module, rows: Rows, delta: Tensor | None = None) -> Tensor:
+    return -over_completions(rows, log_probabilities(model, rows, delta))
+
+
+def log1mp(model: nn.Module, rows: Rows, delta: Tensor, threshold: float) -> Tensor:
+    logp = log_probabilities(model, rows, delta)
+    rest = torch.log(1 - logp.exp())
+    return -over_completions(rows, torch.where(logp < threshold, 0.0, rest))
+
+
+def prompts(rows: Rows) -> Tensor:
+    """(R, T, 1): 1 on the words that δ may move."""
+    return (rows["attention_mask"] * (rows["labels"] == -100)).double()[..., None]
+
+
+def token_norms(values: Tensor) -> Tensor:
+    return values.norm(dim=-1, keepdim=True)
+
+
+def relative_norm(model: nn.Module, rows: Rows) -> Tensor:
+    """(R, 1, 1): the root mean square norm of each prompt's word vectors."""
+    mask = prompts(rows)
+    square = (embedded(model, rows).detach() * mask).square().sum((1, 2))
+    return (square / mask.sum((1, 2))).sqrt()[:, None, None]
+
+
+def descended(
+    model: nn.Module, rows: Rows, *, epsilon: Tensor | float, alpha: Tensor | float, steps: int
+) -> Tensor:
+    """δ that makes the completions likely, in an L2 ball around each word of the prompt."""
+    delta = torch.zeros_like(embedded(model, rows))
+    for _ in range(steps):
+        leaf = delta.clone().requires_grad_()
+        loss = cross_entropy(model, rows, leaf * prompts(rows)).sum()
+        (grad,) = torch.autograd.grad(loss, leaf)
+        norm = token_norms(grad)
+        delta = delta - alpha * torch.where(norm > 0, grad / norm, 0.0)
+        length = token_norms(delta)
+        delta = torch.where(length > epsilon, delta * epsilon / length, delta)
+    return delta
+
+
+def cat(
+    model: nn.Module,
+    rejected: Rows,
+    chosen: Rows,
+    utility: Rows,
+    *,
+    epsilon: float,
+    alpha: float,
+    steps: int,
+    away: float = 0.5,
+    toward: float = 0.5,
+    refusal: float = 0.5,
+    useful: float = 1.0,
+    cutoff: float = 0.5,
+    threshold: float = -5.0,
+    relative: bool = False,
+) -> Tensor:
+    """Xhonneux et al., eq. (3), with a bounded loss away and a loss on clean prompts."""
+    unit = relative_norm(model, rejected) if relative else 1.0
+    delta = descended(model, rejected, epsilon=epsilon * unit, alpha=alpha * unit, steps=steps)
+    mean_away = log1mp(model, rejected, delta, threshold).mean()
+    losses = cross_entropy(model, chosen, delta)
+    leaky = torch.where(losses < cutoff, cutoff + 0.001 * (losses - cutoff), losses)
+    loss = away * mean_away + toward * leaky.mean()
+    loss = loss + refusal * cross_entropy(model, chosen).mean()
+    loss = loss + useful * cross_entropy(model, utility).mean()
+    loss.backward()
+    return loss.detach()

@@ -1,0 +1,61 @@
+"""Methods that read completions beside loops written from their papers, in float64."""
+
+import paired as rows
+import pytest
+import reference_completions as reference
+import torch
+from models import assert_gradients, gradients, tiny
+
+from nlp_adv.columns import CHOSEN, REJECTED, UTILITY
+from nlp_adv.methods import CAT, Scaled
+from nlp_adv.perturbation import L2Ball
+from nlp_adv.sites.objective import text_objective
+
+SIZES = {"epsilon": 0.4, "alpha": 0.15, "steps": 4}
+WEIGHTS = {"away": 0.3, "toward": 0.7, "refusal": 0.2, "useful": 1.5}
+OURS = ("away_weight", "toward_weight", "refusal_weight", "utility_weight")
+
+
+def groups(batch):
+    return tuple(rows.of(batch, number) for number in (REJECTED, CHOSEN, UTILITY))
+
+
+def found(step):
+    model = tiny("gpt2_lm")
+    loss = step(model)
+    return loss, gradients(model)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("cuts", [{}, {"cutoff": 5.6, "threshold": -4.5}], ids=["paper", "cut off"])
+def test_cat_is_the_papers_loop(relative, cuts):
+    batch = rows.paired()
+    weights = dict(zip(OURS, WEIGHTS.values(), strict=True))
+    ours = {"cutoff": "toward_cutoff", "threshold": "away_threshold"}
+    settings = weights | {ours[key]: value for key, value in cuts.items()}
+    method = CAT(L2Ball(0.4, "token"), 0.15, 4, **settings)
+    method = Scaled(method, "relative") if relative else method
+
+    def loop(model):
+        return reference.cat(model, *groups(batch), **SIZES, **WEIGHTS, **cuts, relative=relative)
+
+    def step(model):
+        return method.step(text_objective(model, batch, seed=0)).loss
+
+    (want_loss, want), (loss, theta) = found(loop), found(step)
+    torch.testing.assert_close(loss, want_loss, rtol=0, atol=1e-10)
+    assert_gradients(theta, want)
+    still = CAT(L2Ball(0.0, "token"), 0.15, 4, **settings)
+    _, unmoved = found(lambda model: still.step(text_objective(model, batch, seed=0)).loss)
+    assert max((theta[name] - unmoved[name]).abs().max() for name in theta) > 1e-3
+
+
+def test_the_cut_offs_bite():
+    """Without this the second case above could be the first one."""
+    batch = rows.paired()
+    model = tiny("gpt2_lm")
+    rejected, chosen, _ = groups(batch)
+    losses = reference.cross_entropy(model, chosen)
+    assert losses.min() < 5.6 < losses.max()
+    logp = reference.log_probabilities(model, rejected)[rejected["labels"][:, 1:] != -100]
+    assert logp.min() < -4.5 < logp.max()
