@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nlp_adv.data.pairs import PairCollator
     from nlp_adv.methods import (
         AWP,
+        CAPO,
         CAT,
         FGM,
         FGSM,
@@ -53,6 +54,7 @@ __version__ = "0.9.0"
 
 __all__ = [
     "AWP",
+    "CAPO",
     "CAT",
     "FGM",
     "FGSM",
@@ -101,6 +103,7 @@ _HOMES = {
     "nlp_adv.data.pairs": ("PairCollator",),
     "nlp_adv.methods": (
         "AWP",
+        "CAPO",
         "CAT",
         "FGM",
         "FGSM",

@@ -3,6 +3,7 @@
 from nlp_adv.methods.around import Around, bare
 from nlp_adv.methods.awp import AWP
 from nlp_adv.methods.building import Modality, build, check_attacks
+from nlp_adv.methods.capo import CAPO
 from nlp_adv.methods.cat import CAT
 from nlp_adv.methods.describing import describe
 from nlp_adv.methods.fgm import FGM
@@ -31,6 +32,7 @@ from nlp_adv.methods.yopo import YOPO
 
 __all__ = [
     "AWP",
+    "CAPO",
     "CAT",
     "FGM",
     "FGSM",

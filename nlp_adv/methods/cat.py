@@ -12,7 +12,7 @@ L is the mean cross entropy of a completion's tokens, away its Σ −log(1 − p
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ from nlp_adv.perturbation import (
 )
 
 CLEAN = ("chosen_clean", "utility")  # the groups that δ does not enter
+TERMS = ("away", "toward", "refusal", "utility")
+CUTOFFS = ("toward_cutoff", "away_cutoff")
 LEAK = 0.001  # of the slope that a completion below its cut-off keeps, as in the released code
 
 
@@ -46,7 +48,7 @@ class CAT:
         refusal_weight: w_r, of the chosen completion at x, without δ.
         utility_weight: w_u, of the utility rows.
         toward_cutoff: nats a token below which a chosen completion counts as learnt.
-        away_threshold: tokens whose log-probability is below it are improbable enough.
+        away_cutoff: nats above which a token of a rejected completion is improbable enough.
 
     Errors: StepError for a minibatch that holds no pairs (see `nlp_adv.data.pairs`).
 
@@ -73,7 +75,7 @@ class CAT:
     refusal_weight: float = 0.5
     utility_weight: float = 1.0
     toward_cutoff: float = 0.5
-    away_threshold: float = -5.0
+    away_cutoff: float = 5.0
 
     name: ClassVar[str] = "cat"
     text_only: ClassVar[bool] = True
@@ -83,14 +85,8 @@ class CAT:
 
     def __post_init__(self) -> None:
         check_steps(self.steps, at_least=1)
-        for name in ("step_size", "away_weight", "toward_weight", "refusal_weight"):
+        for name in ("step_size", *(f"{one}_weight" for one in TERMS), *CUTOFFS):
             check_nonnegative(name, getattr(self, name))
-        check_nonnegative("utility_weight", self.utility_weight)
-        check_nonnegative("toward_cutoff", self.toward_cutoff)
-        if not self.away_threshold < 0:
-            raise ValueError(
-                f"away_threshold is a log-probability, below 0, not {self.away_threshold}."
-            )
 
     @property
     def inner_passes(self) -> int:
@@ -110,16 +106,7 @@ class CAT:
     def step(self, objective: Objective) -> StepReport:
         """One step of CAT."""
         pairs = paired(objective, self.name)
-        delta = torch.zeros_like(pairs.mask)
-        if pairs.pairs:
-            delta = ascend(
-                lambda delta: pairs.completions_gradient(delta, ("rejected",), rejected_loss),
-                delta,
-                ball=pairs.within(self.ball),
-                step_size=-self.step_size,  # descends
-                steps=self.steps,
-            )
-        return self.train_at(delta, pairs)
+        return self.train_at(toward_rejected(pairs, self), pairs)
 
     def train_at(self, delta: Tensor, pairs: PairedObjective) -> StepReport:
         """∇θ of the four terms, in one pass."""
@@ -141,7 +128,7 @@ class CAT:
     def _loss(self, group: str, found: Completions) -> Tensor:
         """(R,): the loss of a group's completions."""
         if group == "rejected":
-            return found.log1mp(self.away_threshold)
+            return found.log1mp(self.away_cutoff)
         return cut_off(found, self.toward_cutoff) if group == "chosen" else found.cross_entropy()
 
     @classmethod
@@ -166,8 +153,40 @@ def paired(objective: Objective, name: str) -> PairedObjective:
     return objective
 
 
-def rejected_loss(found: Mapping[str, Completions]) -> Tensor:
-    """What the attack descends: the loss of the completions that are not wanted."""
+class Targeted(Protocol):
+    """A method whose δ descends."""
+
+    @property
+    def ball(self) -> Ball:
+        """The constraint on δ."""
+        ...
+
+    @property
+    def step_size(self) -> float | Tensor:
+        """α."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        ...
+
+
+def toward_rejected(pairs: PairedObjective, method: Targeted) -> Tensor:
+    """δ after K descents of the rejected completions' loss from the clean point."""
+    delta = torch.zeros_like(pairs.mask)
+    if not pairs.pairs:
+        return delta
+    return ascend(
+        lambda delta: pairs.completions_gradient(delta, ("rejected",), _rejected_loss),
+        delta,
+        ball=pairs.within(method.ball),
+        step_size=-method.step_size,
+        steps=method.steps,
+    )
+
+
+def _rejected_loss(found: Mapping[str, Completions]) -> Tensor:
     return found["rejected"].cross_entropy().sum()
 
 

@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from nlp_adv.methods.awp import AWP
+from nlp_adv.methods.capo import CAPO
 from nlp_adv.methods.cat import CAT
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
@@ -40,6 +41,7 @@ METHODS: dict[str, Any] = {
         TRADES,
         AWP,
         CAT,
+        CAPO,
     )
 }
 """The methods of this package; `all_methods()` holds those of others as well."""

@@ -50,13 +50,17 @@ class Completions:
         """(R,): −1/n Σ_t log p_t, the mean over a completion's n tokens."""
         return -self._mean(self.logp)
 
-    def log1mp(self, threshold: float) -> Tensor:
-        """(R,): −1/n Σ_t log(1 − p_t), where tokens with log p_t < `threshold` count 0.
+    def bounded(self, cutoff: float) -> Tensor:
+        """(R,): the same, where tokens with −log p_t > `cutoff` count as the cut-off."""
+        return -self._mean(self.logp.clamp_min(-cutoff))
+
+    def log1mp(self, cutoff: float) -> Tensor:
+        """(R,): −1/n Σ_t log(1 − p_t), where tokens with −log p_t > `cutoff` count 0.
 
         What is to become improbable is pushed no further than that, so that the loss has an end:
         Mazeika et al., "HarmBench", ICML 2024, https://arxiv.org/abs/2402.04249, of R2D2.
         """
-        return -self._mean(torch.where(self.logp.detach() < threshold, 0.0, self.rest))
+        return -self._mean(torch.where(self.logp.detach() < -cutoff, 0.0, self.rest))
 
     def _mean(self, values: Tensor) -> Tensor:
         return values.sum(1) / self.tokens.clamp_min(1)

@@ -60,7 +60,7 @@ class Pairs:
     labels: Tensor
     rows: dict[int, Tensor]
     reference_model: nn.Module | None = None
-    _lengths: dict[tuple[str, ...], int] = field(default_factory=dict)
+    _known: dict[tuple[str, ...], tuple[Tensor, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many pairs it has."""
@@ -82,37 +82,21 @@ class Pairs:
 
         Columns that none of their rows needs are left away.
         """
-        unknown = [name for name in groups if name not in GROUPS]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is no group of rows; there are {', '.join(GROUPS)}.")
-        rows, sources, moved = [], [], []
-        for number, moves in (GROUPS[name] for name in groups):
+        kept, width = self._kept(groups)
+        owners, moves = [], []
+        for number, moved in (GROUPS[name] for name in groups):
             own = self.rows[number]
-            rows.append(own)
-            moved.append(torch.full_like(own, int(moves)))
-            sources.append(torch.arange(len(own), device=own.device) * int(moves))
-        kept, source = torch.cat(rows), torch.cat(sources)
-        if not len(kept):
-            raise StepError(
-                f"A minibatch has no row of {', '.join(groups)}, so that no loss of it would train "
-                f"anything; let every minibatch have a pair or a utility row with weight."
-            )
-        width = self._width(groups, kept)
-        labels = self.labels[kept, :width]
+            owners.append(torch.arange(len(own), device=own.device) * int(moved))
+            moves.append(torch.full_like(own, int(moved)))
+        source = torch.cat(owners)  # the pair whose δ a row has
+        enters = torch.cat(moves).to(self.entry.mask.dtype)[:, None, None]
         entry = _cut(self.entry, source, self._batch(kept, width), width)
-        free = torch.cat(moved).to(self.entry.mask.dtype)[:, None, None]
-        ends = torch.tensor([len(own) for own in rows]).cumsum(0).tolist()
 
         def run(delta: Tensor | None) -> Output:
             if delta is not None:
-                delta = _columns(delta, self.entry, width)[source] * free
-            logits = entry.run(self.model, delta).logits
-            found = self._found(logits, labels)
-            parts = {
-                name: found[slice(end - len(own), end)]
-                for name, own, end in zip(groups, rows, ends, strict=True)
-            }
-            return Output(found.logp.new_zeros(()), None, False, parts)
+                delta = _columns(delta, self.entry, width)[source] * enters
+            found = self._found(entry.run(self.model, delta).logits, groups)
+            return Output(self.entry.mask.new_zeros(()), None, False, found)
 
         return run
 
@@ -132,24 +116,26 @@ class Pairs:
                 "This method compares the model with what it was before training: train an adapter "
                 "(LoRA), which can be switched off, or give objective(…, reference=frozen_model)."
             )
-        found: dict[str, Completions] = {}
         switched = nullcontext if self.reference_model is not None or off is None else off
         with torch.no_grad(), evaluating(inner), switched():
-            for name in groups:
-                kept = self.rows[GROUPS[name][0]]
-                width = self._width((name,), kept)
-                logits = self.entry.forward(inner, dict(self._batch(kept, width))).logits
-                found[name] = self._found(logits, self.labels[kept, :width])
-        return found
+            batch = dict(self._batch(*self._kept(tuple(groups))))
+            return self._found(self.entry.forward(inner, batch).logits, tuple(groups))
 
-    def _found(self, logits: Tensor | None, labels: Tensor) -> Completions:
+    def _found(self, logits: Tensor | None, groups: tuple[str, ...]) -> dict[str, Completions]:
+        """The completions of each group, of the logits of all their rows."""
+        kept, width = self._kept(groups)
+        labels = self.labels[kept, :width]
         if logits is None or logits.shape[:2] != labels.shape:
             shape = "none" if logits is None else str(tuple(logits.shape))
             raise StepError(
                 f"Losses on completions need logits (R, T, V) of a language model for rows "
                 f"{tuple(labels.shape)}, and the model returns {shape}."
             )
-        return completions(logits, labels)
+        every, parts, end = completions(logits, labels), {}, 0
+        for name in groups:
+            begin, end = end, end + len(self.rows[GROUPS[name][0]])
+            parts[name] = every[begin:end]
+        return parts
 
     def _batch(self, kept: Tensor, width: int) -> Mapping[str, Any]:
         """What the model is given of some rows, up to a column."""
@@ -162,12 +148,24 @@ class Pairs:
         }
         return batch_of(cut, kept, size)
 
-    def _width(self, groups: tuple[str, ...], kept: Tensor) -> int:
-        """The longest of the rows; waits for the device, once for each set of groups."""
-        if groups not in self._lengths:
-            real = self.batch["attention_mask"][kept]
-            self._lengths[groups] = int(real.sum(1).max())
-        return self._lengths[groups]
+    def _kept(self, groups: tuple[str, ...]) -> tuple[Tensor, int]:
+        """The rows of these groups, and the longest one's length.
+
+        Waits for the device, once for each set of groups.
+        """
+        unknown = [name for name in groups if name not in GROUPS]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no group of rows; there are {', '.join(GROUPS)}.")
+        if groups not in self._known:
+            kept = torch.cat([self.rows[GROUPS[name][0]] for name in groups])
+            if not len(kept):
+                raise StepError(
+                    f"A minibatch has no row of {', '.join(groups)}, so that no loss of it would "
+                    f"train anything; let every minibatch have a pair, or a utility row with "
+                    f"weight."
+                )
+            self._known[groups] = kept, int(self.batch["attention_mask"][kept].sum(1).max())
+        return self._known[groups]
 
 
 def pairs_of(
@@ -204,6 +202,10 @@ def pairs_of(
     ours = ("labels", COMPLETION_MASK)
     seen = {key: value for key, value in without_mask(batch).items() if key not in ours}
     seen.setdefault("attention_mask", torch.ones_like(ids))
+    if hasattr(getattr(unwrapped(model), "config", None), "use_cache"):
+        seen["use_cache"] = (
+            False  # a cache of keys is wrong where only some blocks are checkpointed
+        )
     _check(seen, labels, rows)
     prompt = seen["attention_mask"] * (labels == NO_LABEL)
     some = rows[REJECTED] if len(rows[REJECTED]) else rows[UTILITY][:1]

@@ -106,7 +106,7 @@ class StockPasses:
         if not _is_trained(model):
             model = without_engine(self._trainer.accelerator, model)
         with self._trainer.compute_loss_context_manager():
-            return model_forward(model, batch | {"use_cache": False})
+            return model_forward(model, batch)
 
     def _loss_of(self, model: nn.Module, batch: dict[str, Any]) -> Any:
         """What `compute_loss` returns; None where it fails for want of labels."""

@@ -346,6 +346,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             memory=self._memory,
             share=share,
             first_block=getattr(self.args, "adv_first_block", None),
+            reference=getattr(self, "ref_model", None),  # trl's, where it keeps one
         )
 
     def _start_seed(self) -> int:

@@ -98,3 +98,33 @@ def cat(
     loss = loss + useful * cross_entropy(model, utility).mean()
     loss.backward()
     return loss.detach()
+
+
+def capo(
+    model: nn.Module,
+    before: nn.Module,
+    rejected: Rows,
+    chosen: Rows,
+    utility: Rows | None,
+    *,
+    epsilon: float,
+    alpha: float,
+    steps: int,
+    beta: float = 0.25,
+    cutoff: float = 5.0,
+    useful: float = 1.0,
+) -> Tensor:
+    """Xhonneux et al., eq. (5): IPO of perturbed prompts beside a reference of clean ones."""
+    delta = descended(model, rejected, epsilon=epsilon, alpha=alpha, steps=steps)
+
+    def mean(of: nn.Module, rows: Rows, delta: Tensor | None, least: float = -1e9) -> Tensor:
+        return over_completions(rows, log_probabilities(of, rows, delta).clamp(min=least))
+
+    with torch.no_grad():
+        first = mean(before, chosen, None) - mean(before, rejected, None)
+    now = mean(model, chosen, delta) - mean(model, rejected, delta, -cutoff)
+    loss = (now - first - 1 / (2 * beta)).square().mean()
+    if utility is not None:
+        loss = loss + useful * cross_entropy(model, utility).mean()
+    loss.backward()
+    return loss.detach()

@@ -7,8 +7,8 @@ import torch
 from models import assert_gradients, gradients, tiny
 
 from nlp_adv.columns import CHOSEN, REJECTED, UTILITY
-from nlp_adv.methods import CAT, Scaled
-from nlp_adv.perturbation import L2Ball
+from nlp_adv.methods import CAPO, CAT, Scaled
+from nlp_adv.perturbation import L2Ball, StepError
 from nlp_adv.sites.objective import text_objective
 
 SIZES = {"epsilon": 0.4, "alpha": 0.15, "steps": 4}
@@ -31,8 +31,8 @@ def found(step):
 def test_cat_is_the_papers_loop(relative, cuts):
     batch = rows.paired()
     weights = dict(zip(OURS, WEIGHTS.values(), strict=True))
-    ours = {"cutoff": "toward_cutoff", "threshold": "away_threshold"}
-    settings = weights | {ours[key]: value for key, value in cuts.items()}
+    ours = {"cutoff": "toward_cutoff", "threshold": "away_cutoff"}
+    settings = weights | {ours[key]: abs(value) for key, value in cuts.items()}
     method = CAT(L2Ball(0.4, "token"), 0.15, 4, **settings)
     method = Scaled(method, "relative") if relative else method
 
@@ -59,3 +59,40 @@ def test_the_cut_offs_bite():
     assert losses.min() < 5.6 < losses.max()
     logp = reference.log_probabilities(model, rejected)[rejected["labels"][:, 1:] != -100]
     assert logp.min() < -4.5 < logp.max()
+
+
+def before():
+    """A frozen model with other weights."""
+    model = tiny("gpt2_lm").eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.data = parameter.data * 0.7
+    return model
+
+
+@pytest.mark.parametrize("settings", [{}, {"beta": 0.6, "cutoff": 4.5, "useful": 0.5}])
+@pytest.mark.parametrize("utility", [0, 2])
+def test_capo_is_the_papers_loop(utility, settings):
+    batch, names = (
+        rows.paired(utility=utility),
+        {"cutoff": "away_cutoff", "useful": "utility_weight"},
+    )
+    own = {names.get(key, key): value for key, value in settings.items()}
+    method = CAPO(L2Ball(0.4, "token"), 0.15, 4, **own)
+
+    def loop(model):
+        rejected, chosen, useful = groups(batch)
+        more = useful if utility else None
+        return reference.capo(model, before(), rejected, chosen, more, **SIZES, **settings)
+
+    def step(model):
+        return method.step(text_objective(model, batch, seed=0, reference=before())).loss
+
+    (want_loss, want), (loss, theta) = found(loop), found(step)
+    torch.testing.assert_close(loss, want_loss, rtol=0, atol=1e-10)
+    assert_gradients(theta, want)
+
+
+def test_capo_needs_a_model_to_compare_with():
+    method = CAPO(L2Ball(0.4, "token"), 0.15, 4)
+    with pytest.raises(StepError, match="train an adapter"):
+        method.step(text_objective(tiny("gpt2_lm"), rows.paired(), seed=0))

@@ -45,7 +45,7 @@ def test_values_and_gradients_are_those_of_the_whole_softmax(chunk):
     assert found.tokens.tolist() == [8, 8, 3, 1, 0]
     torch.testing.assert_close(found.logp, want[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(found.rest, want[1], rtol=0, atol=1e-12)
-    got = found.log_prob(), found.cross_entropy(), found.log1mp(-3.0)
+    got = found.log_prob(), found.cross_entropy(), found.log1mp(3.0)
     weights = torch.arange(1.0, ROWS + 1, dtype=torch.float64)
     for mine, other in zip(got, measures(*want), strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
@@ -71,7 +71,7 @@ def test_a_certain_token_has_a_finite_loss_and_gradient():
     logits.requires_grad_()
     found = completions(logits, torch.tensor([[-100, 1]]))
     assert found.logp[0, 1] == 0
-    loss = found.log1mp(-5.0).sum()
+    loss = found.log1mp(5.0).sum()
     torch.testing.assert_close(loss, torch.tensor(60.0 - torch.log(torch.tensor(3.0)).item()))
     loss.backward()
     want = torch.tensor([-1 / 3, 1.0, -1 / 3, -1 / 3])
@@ -83,7 +83,7 @@ def test_a_token_below_the_threshold_is_left_alone():
     found = completions(logits, labels)
     low = found.labelled & (found.logp < -5.0)
     assert low.any()
-    (grad,) = torch.autograd.grad(found.log1mp(-5.0).sum(), logits)
+    (grad,) = torch.autograd.grad(found.log1mp(5.0).sum(), logits)
     assert (grad[:, :-1][low[:, 1:]] == 0).all()
     assert (grad[:, :-1][(found.labelled & ~low)[:, 1:]] != 0).any(-1).all()
 
@@ -112,7 +112,7 @@ def test_no_tensor_is_as_large_as_the_logits_but_their_own_gradient():
     words, chunk = 4000, 3
     logits, labels = made(torch.bfloat16, words=words)
     with Largest() as forward:
-        loss = completions(logits, labels, chunk=chunk).log1mp(-50.0).sum()
+        loss = completions(logits, labels, chunk=chunk).log1mp(50.0).sum()
     assert max(forward.sizes()) == chunk * words
     with Largest() as backward:
         loss.backward()

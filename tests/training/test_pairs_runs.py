@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from nlp_adv import AdversarialTrainer, AdversarialTrainingArguments, UserError
 from nlp_adv.columns import ADV_ROWS, CHOSEN, COMPLETION_MASK, REJECTED, UTILITY
 from nlp_adv.data.pairs import PairCollator, with_utility
-from nlp_adv.methods import CAT, Scaled
+from nlp_adv.methods import CAPO, CAT, Scaled
 from nlp_adv.perturbation import L2Ball
 
 sys.path.append(str(Path(__file__).parents[1] / "parity"))
@@ -98,6 +98,7 @@ def adversarial(kind, folder, method=None, *, lora=True, rows=None, collator=Non
         return AdversarialSFT(args=SFTFlags(**{**given, **flags}), **options)
     del options["data_collator"]
     given |= {"precompute_ref_log_probs": True, "loss_type": "ipo"}
+    options["ref_model"] = None if lora else tiny("CausalLM")
     return AdversarialDPO(args=DPOFlags(**{**given, **flags}), **options)
 
 
@@ -127,6 +128,50 @@ def test_cat_is_a_naive_loop(tmp_path, kind, lora):
     assert 0.3 < logged(trainer, "delta_relative")[0] < 0.400001
     for name in ("rejected", "chosen", "chosen_clean", "utility"):
         assert logged(trainer, f"{name}_loss")[0] > 0
+
+
+def preferred(batch):
+    """[chosen | rejected], as trl's collator has them."""
+    found = []
+    halves = {key: batch[key].chunk(2) for key in ("input_ids", "attention_mask", COMPLETION_MASK)}
+    for place in (1, 0):
+        rows = {key: value[place] for key, value in halves.items()}
+        labels = rows["input_ids"].masked_fill(rows.pop(COMPLETION_MASK) == 0, -100)
+        found.append(rows | {"labels": labels})
+    return found
+
+
+@pytest.mark.parametrize("precomputed", [True, False])
+def test_capo_in_a_dpo_trainer_is_a_naive_loop(tmp_path, precomputed):
+    """The reference is the model without its adapter, at the clean prompts."""
+    pairs, _ = data()
+    method = CAPO(L2Ball(0.4, "token"), 0.15, 4)
+    flags = {"precompute_ref_log_probs": precomputed}
+    trainer = adversarial("dpo", tmp_path, method, rows=Dataset.from_list(pairs), **flags)
+    heard = Heard(trainer)
+    trainer.train()
+    (batch,) = heard.batches
+    before = tiny("CausalLM").eval()
+    trainer.model.zero_grad()
+    want = reference.capo(trainer.model, before, *preferred(batch), None, **SIZES)
+    assert_gradients(heard.gradient, gradients(trainer.model))
+    assert logged(trainer, "loss")[0] == pytest.approx(float(want), abs=1e-4)
+    assert logged(trainer, "preference_loss")[0] == pytest.approx(float(want), rel=1e-5)
+
+
+def test_capo_without_an_adapter_compares_with_trls_own_reference(tmp_path):
+    pairs, _ = data()
+    method = CAPO(L2Ball(0.4, "token"), 0.15, 4)
+    flags = {"precompute_ref_log_probs": False, "lora": False}
+    trainer = adversarial("dpo", tmp_path, method, rows=Dataset.from_list(pairs), **flags)
+    for parameter in trainer.ref_model.parameters():
+        parameter.data *= 0.7
+    heard = Heard(trainer)
+    trainer.train()
+    trainer.model.zero_grad()
+    halves = preferred(heard.batches[0])
+    reference.capo(trainer.model, trainer.ref_model, *halves, None, **SIZES)
+    assert_gradients(heard.gradient, gradients(trainer.model))
 
 
 def test_micro_batches_equal_the_whole_batch(tmp_path):
