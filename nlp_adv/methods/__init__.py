@@ -12,6 +12,7 @@ from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
 from nlp_adv.methods.inner_passes import InnerPasses
+from nlp_adv.methods.lat import LAT
 from nlp_adv.methods.method import BallMethod, Method, StepReport, floor_cost
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
@@ -36,6 +37,7 @@ __all__ = [
     "CAT",
     "FGM",
     "FGSM",
+    "LAT",
     "METHODS",
     "PGD",
     "SMART",

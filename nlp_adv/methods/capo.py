@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from nlp_adv.methods.cat import paired, total, toward_rejected
+from nlp_adv.methods.cat import descended, paired, rejected_loss, total
 from nlp_adv.methods.method import StepReport, check_nonnegative, check_steps
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Ball, L2Ball, Objective, PairedObjective
@@ -77,7 +77,8 @@ class CAPO:
     def step(self, objective: Objective) -> StepReport:
         """One step of CAPO."""
         pairs = paired(objective, self.name)
-        return self.train_at(toward_rejected(pairs, self), pairs)
+        delta = descended(pairs, self, ("rejected",), rejected_loss)
+        return self.train_at(delta, pairs)
 
     def train_at(self, delta: Tensor, pairs: PairedObjective) -> StepReport:
         """∇θ of the squared distance of the margin, in one pass."""

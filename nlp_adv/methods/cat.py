@@ -10,7 +10,7 @@ completion ŷ that is not wanted (rejected) and one that is (chosen), δ on the 
 L is the mean cross entropy of a completion's tokens, away its Σ −log(1 − p_t) (`log1mp`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -23,6 +23,7 @@ from nlp_adv.perturbation import (
     Ball,
     Completions,
     L2Ball,
+    LossOfCompletions,
     Objective,
     PairedObjective,
     StepError,
@@ -106,7 +107,7 @@ class CAT:
     def step(self, objective: Objective) -> StepReport:
         """One step of CAT."""
         pairs = paired(objective, self.name)
-        return self.train_at(toward_rejected(pairs, self), pairs)
+        return self.train_at(descended(pairs, self, ("rejected",), rejected_loss), pairs)
 
     def train_at(self, delta: Tensor, pairs: PairedObjective) -> StepReport:
         """∇θ of the four terms, in one pass."""
@@ -172,13 +173,15 @@ class Targeted(Protocol):
         ...
 
 
-def toward_rejected(pairs: PairedObjective, method: Targeted) -> Tensor:
-    """δ after K descents of the rejected completions' loss from the clean point."""
+def descended(
+    pairs: PairedObjective, method: Targeted, groups: Sequence[str], loss: LossOfCompletions
+) -> Tensor:
+    """δ after K descents of a loss on some groups from the clean point; 0 without a pair."""
     delta = torch.zeros_like(pairs.mask)
     if not pairs.pairs:
         return delta
     return ascend(
-        lambda delta: pairs.completions_gradient(delta, ("rejected",), _rejected_loss),
+        lambda delta: pairs.completions_gradient(delta, groups, loss),
         delta,
         ball=pairs.within(method.ball),
         step_size=-method.step_size,
@@ -186,7 +189,8 @@ def toward_rejected(pairs: PairedObjective, method: Targeted) -> Tensor:
     )
 
 
-def _rejected_loss(found: Mapping[str, Completions]) -> Tensor:
+def rejected_loss(found: Mapping[str, Completions]) -> Tensor:
+    """(): how unlikely the completions are that an attacker wants."""
     return found["rejected"].cross_entropy().sum()
 
 

@@ -57,8 +57,9 @@ class Method(Protocol):
     it reads or moves weight matrices as a whole, and `reads_table = True` that it keeps a row for
     each word of the embedding matrix; training in shards refuses what it cannot give them. `idle`
     says in a sentence why its settings leave ordinary training, where they do; the command line
-    refuses them. `check_model(model)` raises ValueError where its settings name what a model does
-    not have; a Trainer asks before it trains.
+    refuses them. `depths` are shares of a model's depth at whose blocks, and at the embeddings, δ
+    enters where no site is named. `check_model(model)` raises ValueError where its settings name
+    what a model does not have; a Trainer asks before it trains.
     """
 
     @property

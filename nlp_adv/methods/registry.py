@@ -12,6 +12,7 @@ from nlp_adv.methods.fgm_matrix import FGMMatrix
 from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
+from nlp_adv.methods.lat import LAT
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
@@ -42,6 +43,7 @@ METHODS: dict[str, Any] = {
         AWP,
         CAT,
         CAPO,
+        LAT,
     )
 }
 """The methods of this package; `all_methods()` holds those of others as well."""

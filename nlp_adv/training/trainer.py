@@ -17,7 +17,7 @@ from nlp_adv.sites.span import Span, span_of
 from nlp_adv.training.beginning import Beginning, check_logs, schedule_of
 from nlp_adv.training.exchange import unsynced
 from nlp_adv.training.heard_logits import HeardLogits
-from nlp_adv.training.inputs import Perturbed, scale_of
+from nlp_adv.training.inputs import Perturbed, scale_of, site_text
 from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
 from nlp_adv.training.masks import MaskMixin, preferences
@@ -361,7 +361,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
-        site = getattr(self.args, "adv_site", None)
+        site = site_text(self.args, self._schedule.method, cast(nn.Module, self.model))
         # Before the first minibatch the default span is not known.
         found = None if self._span == "all" else self._span
         span = getattr(self.args, "adv_span", None) or found

@@ -14,7 +14,7 @@ from torch import nn
 
 from nlp_adv import UserError
 from nlp_adv.columns import ADV_ROWS, CHOSEN, REJECTED, UTILITY
-from nlp_adv.methods import CAPO, CAT, InnerPasses, Method, Scaled, bare
+from nlp_adv.methods import CAPO, CAT, LAT, InnerPasses, Method, Scaled, bare
 from nlp_adv.methods.around import with_bare
 from nlp_adv.perturbation import L2Ball, LInfBall, StepError
 from nlp_adv.sites.embeddings import EmbeddingSite
@@ -45,6 +45,12 @@ class Case:
 
 
 tokens = L2Ball(0.4, "token")
+
+
+def SEVERAL():
+    return EmbeddingSite() + LayerSite("0", "1")
+
+
 CASES = [
     Case("cat", CAT(tokens, 0.15, 3)),
     Case("cat-relative", Scaled(CAT(tokens, 0.15, 3), "relative")),
@@ -53,6 +59,8 @@ CASES = [
     Case("capo", CAPO(tokens, 0.15, 3), full=2, forward=2),
     Case("capo-alone", CAPO(tokens, 0.15, 3, utility_weight=0.0), full=2, forward=2, utility=False),
     Case("cat-layer", CAT(tokens, 0.15, 3), lambda: LayerSite("transformer.h.0")),
+    Case("lat", LAT(tokens, 0.15, 3), SEVERAL, inner=2),
+    Case("lat-relative", Scaled(LAT(tokens, 0.15, 3), "relative"), SEVERAL, inner=2),
     Case(
         "cat-prefix",
         InnerPasses(CAT(tokens, 0.15, 3), prefix="once"),
@@ -104,37 +112,37 @@ def test_1_a_radius_of_zero_is_no_attack_and_another_is_one(case):
 
 @each_case
 def test_2_delta_is_in_the_ball_on_the_prompts_alone(case):
+    """Each site's, in the forward passes as the model has it."""
     model, batch = tiny("gpt2_lm"), rows.paired(padding=2)
     found = made(case, model, batch)
-    assert found.x.shape[:2] == (3, batch["input_ids"].shape[1])
     prompt = rows.of(batch, REJECTED)
     moves = (prompt["attention_mask"] == 1) & (prompt["labels"] == -100)
-    assert torch.equal(found.mask.amax(-1) == 1, moves)
-    deltas = []
-    target = next(iter(found.run_groups.__wrapped__.__self__.entry.parts)).tap
-    add = target.adding
+    parts = found.run_groups.__wrapped__.__self__.entry.parts
+    assert torch.equal(found.mask.amax(-1) == 1, moves.repeat(1, len(parts)))
+    given = {part.tap: [] for part in parts}
+    for tap, deltas in given.items():
 
-    def adding(*given, **options):
-        deltas.extend(given)
-        return add(*given, **options)
+        def adding(*own, tap=tap, deltas=deltas, **options):
+            deltas.extend(own)
+            return type(tap).adding(tap, *own, **options)
 
-    target.adding = adding
+        tap.adding = adding
     case.method.step(found)
-    unit = getattr(case.method, "unit", "absolute")
-    limit = bare(case.method).ball.epsilon
-    if unit == "relative":
-        norms = (found.x * found.mask).square().sum((1, 2)) / moves.sum(1)
-        limit = limit * norms.sqrt().max()
-    assert len(deltas) == case.method.inner_passes + case.method.passes
-    for delta in deltas:
-        norm = bare(case.method).ball.norm(delta)
-        assert (norm <= limit * (1 + 1e-9)).all()
-    last = deltas[-1]
-    width = last.shape[1]
-    assert (last[:3][~moves[:, :width]] == 0).all()
-    assert torch.equal(last[:3], last[3:6])  # one δ for both completions
-    assert (last[6:] == 0).all()
-    assert (last[:3].norm(dim=-1)[moves[:, :width]] > 0).all()
+    ball = bare(case.method).ball
+    for part in parts:
+        limit = torch.as_tensor(ball.epsilon).double()
+        if getattr(case.method, "unit", "absolute") == "relative":
+            x = part.x * moves[..., None]
+            limit = limit * (x.square().sum((1, 2)) / moves.sum(1)).sqrt()[:, None, None]
+        deltas = given[part.tap]
+        assert len(deltas) == case.method.inner_passes + case.method.passes
+        for delta in deltas:
+            assert (ball.norm(delta[:3]) <= limit * (1 + 1e-9)).all()
+        last, free = deltas[-1], moves[:, : deltas[-1].shape[1]]
+        assert (last[:3][~free] == 0).all()
+        assert torch.equal(last[:3], last[3:6])  # one δ for both completions
+        assert (last[6:] == 0).all()
+        assert (last[:3].norm(dim=-1)[free] > 0).any()  # behind the last block one token counts
 
 
 @each_case

@@ -13,6 +13,7 @@ from nlp_adv.methods import (
     CAT,
     FGM,
     FGSM,
+    LAT,
     METHODS,
     PGD,
     SMART,
@@ -55,6 +56,7 @@ def test_the_names_are_those_of_the_methods():
         "fgsm": FGSM,
         "freeat": FreeAT,
         "freelb": FreeLB,
+        "lat": LAT,
         "noise": Noise,
         "none": NoAttack,
         "pgd": PGD,
@@ -516,6 +518,7 @@ PRESETS_COST = {
     "pgd": 2 + 2 * 2 / 3,
     "cat": 1 + 10 / 3 * 2 / 3,
     "capo": 1 + 1 / 3 + 10 / 2 * 2 / 3,
+    "lat": 1 + 16 * 2 / 3 * 2 / 3,
     "trades": 2 + 3 * 2 / 3,
 }
 

@@ -3,6 +3,10 @@
 Plain torch on `inputs_embeds`: nothing of nlp_adv, no hook, one forward pass a term.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +15,27 @@ Rows = dict[str, Tensor]
 
 def embedded(model: nn.Module, rows: Rows) -> Tensor:
     return model.get_input_embeddings()(rows["input_ids"])
+
+
+@contextmanager
+def latent(model: nn.Module, deltas: Sequence[Tensor]) -> Iterator[None]:
+    """The k-th δ is added to the output of the k-th block."""
+
+    def adding(delta: Tensor) -> Any:
+        def add(module: Any, args: Any, output: Any) -> Any:
+            first = output[0] if isinstance(output, tuple) else output
+            moved = first + delta
+            return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+        return add
+
+    pairs = zip(model.transformer.h, deltas, strict=False)
+    handles = [block.register_forward_hook(adding(delta)) for block, delta in pairs]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def log_probabilities(model: nn.Module, rows: Rows, delta: Tensor | None = None) -> Tensor:
@@ -126,5 +151,61 @@ def capo(
     loss = (now - first - 1 / (2 * beta)).square().mean()
     if utility is not None:
         loss = loss + useful * cross_entropy(model, utility).mean()
+    loss.backward()
+    return loss.detach()
+
+
+def lat(
+    model: nn.Module,
+    rejected: Rows,
+    chosen: Rows,
+    utility: Rows,
+    *,
+    epsilon: float,
+    alpha: float,
+    steps: int,
+    relative: bool = False,
+) -> Tensor:
+    """Sheshadri et al., eq. (3) and (4), at the embeddings and the first two blocks.
+
+    With a loss on clean prompts, a leaky cut-off, and steps along the gradient.
+    """
+    mask = prompts(rejected)
+    with torch.no_grad():
+        given = {"attention_mask": rejected["attention_mask"], "output_hidden_states": True}
+        hidden = model.transformer(rejected["input_ids"], **given).hidden_states
+        first = model.transformer.h[1]
+        seen = []
+        handle = first.register_forward_hook(
+            lambda m, a, o: seen.append(o[0] if isinstance(o, tuple) else o)
+        )
+        model(rejected["input_ids"], attention_mask=rejected["attention_mask"])
+        handle.remove()
+        points = [embedded(model, rejected), hidden[1], seen[0]]
+    units = [(h * mask).square().sum((1, 2)) / mask.sum((1, 2)) for h in points]
+    units = [unit.sqrt()[:, None, None] if relative else 1.0 for unit in units]
+    deltas = [torch.zeros_like(point) for point in points]
+
+    def at(rows: Rows, deltas: Sequence[Tensor], loss: Any) -> Tensor:
+        with latent(model, [delta * mask for delta in deltas[1:]]):
+            return loss(model, rows, deltas[0] * mask)
+
+    def away(model: nn.Module, rows: Rows, delta: Tensor) -> Tensor:
+        return log1mp(model, rows, delta, -5.0)
+
+    for _ in range(steps):
+        leaves = [delta.clone().requires_grad_() for delta in deltas]
+        loss = at(rejected, leaves, cross_entropy) + at(chosen, leaves, away)
+        grads = torch.autograd.grad(0.5 * loss.sum(), leaves)
+        for place, (grad, unit) in enumerate(zip(grads, units, strict=True)):
+            norm = token_norms(grad)
+            moved = deltas[place] - alpha * unit * torch.where(norm > 0, grad / norm, 0.0)
+            length = token_norms(moved)
+            shorter = moved * epsilon * unit / length
+            deltas[place] = torch.where(length > epsilon * unit, shorter, moved)
+    losses = at(chosen, deltas, cross_entropy)
+    leaky = torch.where(losses < 0.5, 0.5 + 0.001 * (losses - 0.5), losses)
+    loss = 0.5 * at(rejected, deltas, away).mean() + 0.5 * leaky.mean()
+    loss = loss + 0.5 * cross_entropy(model, chosen).mean() + cross_entropy(model, utility).mean()
     loss.backward()
     return loss.detach()

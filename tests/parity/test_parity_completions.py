@@ -7,9 +7,11 @@ import torch
 from models import assert_gradients, gradients, tiny
 
 from nlp_adv.columns import CHOSEN, REJECTED, UTILITY
-from nlp_adv.methods import CAPO, CAT, Scaled
+from nlp_adv.methods import CAPO, CAT, LAT, Scaled
 from nlp_adv.perturbation import L2Ball, StepError
-from nlp_adv.sites.objective import text_objective
+from nlp_adv.sites.embeddings import EmbeddingSite
+from nlp_adv.sites.layer import LayerSite
+from nlp_adv.sites.objective import objective, text_objective
 
 SIZES = {"epsilon": 0.4, "alpha": 0.15, "steps": 4}
 WEIGHTS = {"away": 0.3, "toward": 0.7, "refusal": 0.2, "useful": 1.5}
@@ -96,3 +98,23 @@ def test_capo_needs_a_model_to_compare_with():
     method = CAPO(L2Ball(0.4, "token"), 0.15, 4)
     with pytest.raises(StepError, match="train an adapter"):
         method.step(text_objective(tiny("gpt2_lm"), rows.paired(), seed=0))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_lat_is_the_papers_loop_at_several_sites(relative):
+    """Each site has a δ, a ball and a unit of its own."""
+    batch, method = rows.paired(), LAT(L2Ball(0.4, "token"), 0.15, 4)
+    method = Scaled(method, "relative") if relative else method
+    site = EmbeddingSite() + LayerSite("0", "transformer.h.1")
+
+    def loop(model):
+        return reference.lat(model, *groups(batch), **SIZES, relative=relative)
+
+    def step(model):
+        return method.step(objective(model, batch, site, seed=0)).loss
+
+    (want_loss, want), (loss, theta) = found(loop), found(step)
+    torch.testing.assert_close(loss, want_loss, rtol=0, atol=1e-10)
+    assert_gradients(theta, want)
+    _, alone = found(lambda model: method.step(text_objective(model, batch, seed=0)).loss)
+    assert max((theta[name] - alone[name]).abs().max() for name in theta) > 1e-3

@@ -128,7 +128,8 @@ def test_a_flag_alone_changes_its_field_alone(name, key):
     preset = METHODS[name].preset()
     kind = own_settings(METHODS[name])[key]
     before = getattr(bare(preset), key)
-    value = {bool: not before, int: 5, float: 0.25, str: "classifier"}.get(kind, 0.25)
+    number = 0.25 if before != 0.25 else 0.75
+    value = {bool: not before, int: 5, str: "classifier"}.get(kind, number)
     changed = method_of("--adv", name, f"--adv_{key}", str(value))
     want = replace(bare(preset), **{key: value})
     assert bare(changed) == want != bare(preset)

@@ -214,6 +214,33 @@ def test_the_registry_trains_by_flags_and_says_so(tmp_path):
     assert len(logged(trainer, "rejected_loss")) == 2
 
 
+@pytest.mark.parametrize(
+    ("site", "written", "parts"),
+    [(None, "embedding,layer:0,layer:1", 3), ("layer:1", "layer:1", 1)],
+)
+@pytest.mark.parametrize("kind", ["plain", "sft"])
+def test_lat_enters_the_embeddings_and_blocks_unless_it_is_told(
+    tmp_path, kind, site, written, parts
+):
+    flags = {"adv": "lat", "adv_steps": 2, "adv_site": site, "adv_epsilon": 0.2}
+    trainer = adversarial(kind, tmp_path, save_steps=1, **flags)
+    seen = []
+    make = trainer._objective
+
+    def made(*args, **kwargs):
+        seen.append(make(*args, **kwargs))
+        return seen[-1]
+
+    trainer._objective = made
+    trainer.train()
+    trainer.save_model()
+    columns = seen[0].mask.shape[1]
+    assert columns == parts * seen[0].run_groups.__wrapped__.__self__.labels.shape[1]
+    text = (tmp_path / "adversarial_config.json").read_text(encoding="utf-8")
+    assert f'"site": "{written}"' in text
+    assert logged(trainer, "delta_relative")[0] == pytest.approx(0.2 * 2.5 / 8, rel=0.2)
+
+
 def test_a_batch_without_a_pair_trains_on_its_utility_rows(tmp_path):
     _, useful = data()
     rows = Dataset.from_list(useful + useful[:1])
