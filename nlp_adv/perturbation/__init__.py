@@ -13,7 +13,7 @@ from nlp_adv.perturbation.inner_objective import (
     RowsObjective,
 )
 from nlp_adv.perturbation.inner_pass import without_dropout
-from nlp_adv.perturbation.log_probs import Completions, completions
+from nlp_adv.perturbation.log_probs import Completions, Labelled, completions
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
 from nlp_adv.perturbation.objective import LossOfCompletions, Objective, Output, PairedObjective
@@ -42,6 +42,7 @@ __all__ = [
     "L1Ball",
     "L2Ball",
     "LInfBall",
+    "Labelled",
     "LossOfCompletions",
     "Memory",
     "ModelObjective",

@@ -66,7 +66,31 @@ class Completions:
         return values.sum(1) / self.tokens.clamp_min(1)
 
 
-def completions(logits: Tensor, labels: Tensor, *, chunk: int = CHUNK) -> Completions:
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Where the labels of a batch are; found once for several passes.
+
+    Args:
+        tokens: (R, T), true on the tokens of completions, but for a row's first, which nothing
+            predicts.
+        places: (N,), their places in the flattened batch.
+        targets: (N,), their ids.
+    """
+
+    tokens: Tensor
+    places: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor) -> Labelled:
+        """Of labels (R, T), −100 for what is no part of a completion. Waits for the device."""
+        there = labels != NO_LABEL
+        there = torch.cat([torch.zeros_like(there[:, :1]), there[:, 1:]], 1)
+        places = there.flatten().nonzero()[:, 0]
+        return cls(there, places, labels.flatten()[places])
+
+
+def completions(logits: Tensor, labels: Tensor | Labelled, *, chunk: int = CHUNK) -> Completions:
     """The labelled tokens' log-probabilities, and those of all other words.
 
     log p_t = z_{t−1, y_t} − log Σ_v exp z_{t−1, v};   log(1 − p_t) is the same over all v ≠ y_t, so
@@ -74,24 +98,24 @@ def completions(logits: Tensor, labels: Tensor, *, chunk: int = CHUNK) -> Comple
 
     Args:
         logits: (R, T, V), of a model that predicts the next token.
-        labels: (R, T), −100 for what is no part of a completion; the first token has no prediction.
+        labels: (R, T), −100 for what is no part of a completion, or what was found of them.
         chunk: how many rows of V logits are held in float32 at a time.
 
     Cost: beside the logits and their gradient, a few tensors of chunk × V in float32 (float64 where
-    the logits are), forward and backward. Waits for the device once.
+    the logits are), forward and backward.
     """
-    labelled = labels != NO_LABEL
-    labelled = torch.cat([torch.zeros_like(labelled[:, :1]), labelled[:, 1:]], 1)
-    places = labelled.flatten().nonzero()[:, 0]
-    targets = labels.flatten()[places]
+    found = Labelled.of(labels) if isinstance(labels, Tensor) else labels
     # A row's first token is never labelled, so that the place before is in the same row.
-    found = _Picked.apply(logits.flatten(0, 1), places - 1, targets, chunk)  # type: ignore[no-untyped-call]
-    logp, rest = (_spread(one, places, labels) for one in found)
-    return Completions(logp, rest, labelled)
+    rows = found.places - 1
+    picked = _Picked.apply(logits.flatten(0, 1), rows, found.targets, chunk)  # type: ignore[no-untyped-call]
+    logp, rest = (_spread(one, found) for one in picked)
+    return Completions(logp, rest, found.tokens)
 
 
-def _spread(values: Tensor, places: Tensor, like: Tensor) -> Tensor:
-    return values.new_zeros(like.numel()).index_copy(0, places, values).view(like.shape)
+def _spread(values: Tensor, found: Labelled) -> Tensor:
+    """(R, T) of (N,)."""
+    empty = values.new_zeros(found.tokens.numel())
+    return empty.index_copy(0, found.places, values).view(found.tokens.shape)
 
 
 class _Picked(torch.autograd.Function):

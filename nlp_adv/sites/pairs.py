@@ -20,6 +20,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation import (
     Completions,
     ForwardFn,
+    Labelled,
     Output,
     StepError,
     completions,
@@ -60,7 +61,8 @@ class Pairs:
     labels: Tensor
     rows: dict[int, Tensor]
     reference_model: nn.Module | None = None
-    _known: dict[tuple[str, ...], tuple[Tensor, int]] = field(default_factory=dict)
+    _rows_of: dict[tuple[str, ...], tuple[Tensor, int]] = field(default_factory=dict)
+    _labels_of: dict[tuple[str, ...], Labelled] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many pairs it has."""
@@ -123,15 +125,14 @@ class Pairs:
 
     def _found(self, logits: Tensor | None, groups: tuple[str, ...]) -> dict[str, Completions]:
         """The completions of each group, of the logits of all their rows."""
-        kept, width = self._kept(groups)
-        labels = self.labels[kept, :width]
-        if logits is None or logits.shape[:2] != labels.shape:
+        wanted = self._labelled(groups)
+        if logits is None or logits.shape[:2] != wanted.tokens.shape:
             shape = "none" if logits is None else str(tuple(logits.shape))
             raise StepError(
                 f"Losses on completions need logits (R, T, V) of a language model for rows "
-                f"{tuple(labels.shape)}, and the model returns {shape}."
+                f"{tuple(wanted.tokens.shape)}, and the model returns {shape}."
             )
-        every, parts, end = completions(logits, labels), {}, 0
+        every, parts, end = completions(logits, wanted), {}, 0
         for name in groups:
             begin, end = end, end + len(self.rows[GROUPS[name][0]])
             parts[name] = every[begin:end]
@@ -151,12 +152,12 @@ class Pairs:
     def _kept(self, groups: tuple[str, ...]) -> tuple[Tensor, int]:
         """The rows of these groups, and the longest one's length.
 
-        Waits for the device, once for each set of groups.
+        Waits for the device, once for each set of groups, as `_labelled` does.
         """
         unknown = [name for name in groups if name not in GROUPS]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no group of rows; there are {', '.join(GROUPS)}.")
-        if groups not in self._known:
+        if groups not in self._rows_of:
             kept = torch.cat([self.rows[GROUPS[name][0]] for name in groups])
             if not len(kept):
                 raise StepError(
@@ -164,8 +165,15 @@ class Pairs:
                     f"train anything; let every minibatch have a pair, or a utility row with "
                     f"weight."
                 )
-            self._known[groups] = kept, int(self.batch["attention_mask"][kept].sum(1).max())
-        return self._known[groups]
+            self._rows_of[groups] = kept, int(self.batch["attention_mask"][kept].sum(1).max())
+        return self._rows_of[groups]
+
+    def _labelled(self, groups: tuple[str, ...]) -> Labelled:
+        """Where the completions of these groups are."""
+        if groups not in self._labels_of:
+            kept, width = self._kept(groups)
+            self._labels_of[groups] = Labelled.of(self.labels[kept, :width])
+        return self._labels_of[groups]
 
 
 def pairs_of(
