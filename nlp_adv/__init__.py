@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 from nlp_adv.errors import UserError
 
 if TYPE_CHECKING:
+    from nlp_adv.data.pairs import PairCollator
     from nlp_adv.methods import (
         AWP,
+        CAPO,
+        CAT,
         FGM,
         FGSM,
+        LAT,
         METHODS,
         PGD,
         SMART,
@@ -52,8 +56,11 @@ __version__ = "0.9.0"
 
 __all__ = [
     "AWP",
+    "CAPO",
+    "CAT",
     "FGM",
     "FGSM",
+    "LAT",
     "METHODS",
     "PGD",
     "SMART",
@@ -80,6 +87,7 @@ __all__ = [
     "Memory",
     "NoAttack",
     "Noise",
+    "PairCollator",
     "PixelSite",
     "RDrop",
     "Scaled",
@@ -96,10 +104,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "nlp_adv.data.pairs": ("PairCollator",),
     "nlp_adv.methods": (
         "AWP",
+        "CAPO",
+        "CAT",
         "FGM",
         "FGSM",
+        "LAT",
         "METHODS",
         "PGD",
         "SMART",

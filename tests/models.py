@@ -145,6 +145,13 @@ def batch(name: str, *, padding: int = 0) -> dict[str, Tensor]:
     return {**result, "labels": labels}
 
 
+def answered(prompts: tuple[int, ...] = (3, 2, 1)) -> dict[str, Tensor]:
+    """A language model's batch whose labels leave out so many first tokens of each row."""
+    full = batch("gpt2_lm")
+    outside = torch.arange(TOKENS) < torch.tensor(prompts)[:, None]
+    return full | {"labels": full["labels"].masked_fill(outside, -100)}
+
+
 def example(full: dict[str, Tensor], row: int, *, trimmed: bool) -> dict[str, Tensor]:
     """One sentence of a batch, with or without its padding."""
     one = {key: value[row : row + 1] for key, value in full.items()}

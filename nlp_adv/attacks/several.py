@@ -31,7 +31,7 @@ from nlp_adv.errors import UserError
 from nlp_adv.perturbation import Ball
 from nlp_adv.perturbation.evaluating import logit_margin
 from nlp_adv.perturbation.running import unwrapped
-from nlp_adv.sites.objective import predicts_the_next
+from nlp_adv.sites.span import predicts_the_next
 
 NONE = -100  # the label of what has no right answer, as in transformers
 SHARE = 0.25  # τ as a share of the mean margin

@@ -76,7 +76,7 @@ def announce(training: AdversarialTrainingArguments, method: Method, words: str 
     )
 
 
-_KEPT_BY_PLAIN = ("adv_seed", "adv_embedding", "adv_site", "adv_mend_loss_scaling")
+_KEPT_BY_PLAIN = ("adv_seed", "adv_embedding", "adv_site", "adv_span", "adv_mend_loss_scaling")
 
 
 def plain_arguments(training: AdversarialTrainingArguments) -> AdversarialTrainingArguments:

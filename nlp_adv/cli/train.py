@@ -25,6 +25,7 @@ from nlp_adv.folders import write_whole
 from nlp_adv.training.arguments import AdversarialTrainingArguments
 from nlp_adv.training.beginning import check_logs, unknown_metric
 from nlp_adv.training.callbacks import RobustnessCallback
+from nlp_adv.training.inputs import site_text
 from nlp_adv.training.on_the_way import KeptOnTheWay
 from nlp_adv.training.records import run_description
 from nlp_adv.training.refusals import check_model
@@ -191,7 +192,8 @@ def _one_run(task: Task, arguments: TrainArguments) -> RunResult:
     description: dict[str, Any] = {"model": arguments.model.model_name_or_path}
     if arguments.trains:
         excluded = training.adv_exclude_special_tokens
-        description = run_description(schedule, excluded, training.adv_site, words)
+        site = site_text(training, schedule.method, model)
+        description = run_description(schedule, excluded, site, words, training.adv_span)
         if "begun_at" in description:
             description["begun_at"] = trainer.attack_schedule.begun_at
     return RunResult(

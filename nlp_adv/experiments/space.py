@@ -42,6 +42,7 @@ _OF_TRAINING = (
 _NOT_SEARCHED = (
     "adv_embedding",
     "adv_site",
+    "adv_span",
     "adv_first_block",
     "adv_seed",
     "adv_mend_loss_scaling",

@@ -3,6 +3,8 @@
 from nlp_adv.methods.around import Around, bare
 from nlp_adv.methods.awp import AWP
 from nlp_adv.methods.building import Modality, build, check_attacks
+from nlp_adv.methods.capo import CAPO
+from nlp_adv.methods.cat import CAT
 from nlp_adv.methods.describing import describe
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
@@ -11,6 +13,7 @@ from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
 from nlp_adv.methods.inner_passes import InnerPasses
+from nlp_adv.methods.lat import LAT
 from nlp_adv.methods.method import BallMethod, Method, StepReport, floor_cost
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
@@ -31,8 +34,11 @@ from nlp_adv.methods.yopo import YOPO
 
 __all__ = [
     "AWP",
+    "CAPO",
+    "CAT",
     "FGM",
     "FGSM",
+    "LAT",
     "METHODS",
     "PGD",
     "SMART",

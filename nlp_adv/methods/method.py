@@ -1,7 +1,7 @@
 """What every training method is: a frozen dataclass that takes one step on an objective."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,22 @@ class StepReport(NamedTuple):
     """The loss at δ = 0, where the method passes there."""
     divergence: Tensor | None = None
     """How far the perturbed outputs are from the clean ones, unweighted."""
+    groups: Mapping[str, Tensor] | None = None
+    """The loss of each group of rows, unweighted, where the method reads completions."""
+
+    def detached(self) -> "StepReport":
+        """The same numbers without their graphs."""
+
+        def without(loss: Tensor | None) -> Tensor | None:
+            return None if loss is None else loss.detach()
+
+        return StepReport(
+            self.loss.detach(),
+            without(self.adversarial),
+            without(self.clean),
+            without(self.divergence),
+            self.groups and {name: one.detach() for name, one in self.groups.items()},
+        )
 
 
 class Method(Protocol):
@@ -35,12 +51,16 @@ class Method(Protocol):
     it, so that it can attack some rows of a batch (`SomeRows`).
 
     One that asks the objective for a `divergence` declares `compares_outputs = True`: a Trainer's
-    `compute_loss` is then asked for the outputs that it compares. `whole_weights = True` says that
+    `compute_loss` is then asked for the outputs that it compares. `reads_completions = True` says
+    that its losses are its own, of the completions of a paired batch (`PairedObjective`): a Trainer
+    then runs the model itself, and what `compute_loss` makes of a batch does not count.
+    `whole_weights = True` says that
     it reads or moves weight matrices as a whole, and `reads_table = True` that it keeps a row for
     each word of the embedding matrix; training in shards refuses what it cannot give them. `idle`
     says in a sentence why its settings leave ordinary training, where they do; the command line
     refuses them; `waits_an_epoch = True`, that they do so until examples come a second time.
-    `check_model(model)` raises ValueError where its settings name what a model does
+    `depths` are shares of a model's depth at whose blocks, and at the embeddings, δ enters where no
+    site is named. `check_model(model)` raises ValueError where its settings name what a model does
     not have; a Trainer asks before it trains.
     """
 
@@ -79,11 +99,6 @@ def mixed(clean_weight: float, clean: Tensor | None, adversarial: Tensor) -> Ste
         return StepReport(adversarial, adversarial=adversarial, clean=clean)
     loss = clean_weight * clean + (1 - clean_weight) * adversarial
     return StepReport(loss, adversarial=adversarial, clean=clean)
-
-
-def detached(*losses: Tensor) -> tuple[Tensor, ...]:
-    """The same numbers without their graphs."""
-    return tuple(loss.detach() for loss in losses)
 
 
 def random_start(objective: Objective, ball: Ball, magnitude: float) -> Tensor:

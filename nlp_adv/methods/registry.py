@@ -5,12 +5,15 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from nlp_adv.methods.awp import AWP
+from nlp_adv.methods.capo import CAPO
+from nlp_adv.methods.cat import CAT
 from nlp_adv.methods.fgm import FGM
 from nlp_adv.methods.fgm_matrix import FGMMatrix
 from nlp_adv.methods.fgm_remembered import FGMRemembered
 from nlp_adv.methods.fgsm import FGSM
 from nlp_adv.methods.freeat import FreeAT
 from nlp_adv.methods.freelb import FreeLB
+from nlp_adv.methods.lat import LAT
 from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
@@ -40,6 +43,9 @@ METHODS: dict[str, Any] = {
         SMART,
         TRADES,
         AWP,
+        CAT,
+        CAPO,
+        LAT,
     )
 }
 """The methods of this package; `all_methods()` holds those of others as well."""

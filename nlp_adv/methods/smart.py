@@ -21,7 +21,6 @@ from nlp_adv.methods.method import (
     check_nonnegative,
     check_off_centre,
     check_steps,
-    detached,
     farthest,
     replaced,
     trained_weights,
@@ -129,7 +128,7 @@ class SMART:
             drift = objective.divergence(clean, past, symmetric=True)
             loss = loss + self.proximal_weight * drift
         objective.backward(loss)
-        return StepReport(*detached(loss, adversarial.loss, clean.loss, moved))
+        return StepReport(loss, adversarial.loss, clean.loss, moved).detached()
 
     def _at_average(self, objective: Objective) -> Output:
         """f̃(x), after the average has taken in the weights of this optimizer step."""

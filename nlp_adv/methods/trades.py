@@ -16,7 +16,6 @@ from nlp_adv.methods.method import (
     check_nonnegative,
     check_off_centre,
     check_steps,
-    detached,
     farthest,
 )
 from nlp_adv.methods.scaled import Scaled
@@ -89,7 +88,7 @@ class TRADES:
         moved = objective.divergence(clean, adversarial)
         loss = clean.loss + self.beta * moved
         objective.backward(loss)
-        return StepReport(*detached(loss, adversarial.loss, clean.loss, moved))
+        return StepReport(loss, adversarial.loss, clean.loss, moved).detached()
 
     @classmethod
     def preset(cls) -> Scaled:

@@ -13,9 +13,10 @@ from nlp_adv.perturbation.inner_objective import (
     RowsObjective,
 )
 from nlp_adv.perturbation.inner_pass import without_dropout
+from nlp_adv.perturbation.log_probs import Completions, Labelled, completions
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
-from nlp_adv.perturbation.objective import Objective, Output
+from nlp_adv.perturbation.objective import LossOfCompletions, Objective, Output, PairedObjective
 from nlp_adv.perturbation.output_kinds import kind_of
 from nlp_adv.perturbation.running import (
     ForwardFn,
@@ -32,6 +33,7 @@ from nlp_adv.perturbation.units import Unit, unit_length
 __all__ = [
     "BALLS",
     "Ball",
+    "Completions",
     "FirstBlock",
     "ForwardFn",
     "FrozenDropout",
@@ -40,6 +42,8 @@ __all__ = [
     "L1Ball",
     "L2Ball",
     "LInfBall",
+    "Labelled",
+    "LossOfCompletions",
     "Memory",
     "ModelObjective",
     "NoMemory",
@@ -47,6 +51,7 @@ __all__ = [
     "Objective",
     "Output",
     "Outputs",
+    "PairedObjective",
     "Pass",
     "Per",
     "RowedObjective",
@@ -60,6 +65,7 @@ __all__ = [
     "advance",
     "ascend",
     "blocks_after",
+    "completions",
     "copied",
     "divergence",
     "find_first_block",

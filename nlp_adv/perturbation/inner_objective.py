@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from nlp_adv.perturbation.balls import Ball
+from nlp_adv.perturbation.log_probs import Completions
 from nlp_adv.perturbation.memory import Memory
-from nlp_adv.perturbation.objective import Objective, Output
+from nlp_adv.perturbation.objective import (
+    LossOfCompletions,
+    Objective,
+    Output,
+    PairedObjective,
+)
 
 
 @runtime_checkable
@@ -112,6 +118,29 @@ class _Inner:
     def gradient(self, delta: Tensor, loss_fn: Callable[[Output], Tensor] | None = None) -> Tensor:
         """∇δ of the other objective."""
         return self.inner.gradient(delta, loss_fn)
+
+    @property
+    def pairs(self) -> int:
+        """The minibatch's."""
+        return cast(PairedObjective, self.whole).pairs
+
+    def completions(self, delta: Tensor, *groups: str) -> Mapping[str, Completions]:
+        """The minibatch's."""
+        return cast(PairedObjective, self.whole).completions(delta, *groups)
+
+    def completions_gradient(
+        self, delta: Tensor, groups: Sequence[str], loss_fn: LossOfCompletions
+    ) -> Tensor:
+        """∇δ of the other objective."""
+        return cast(PairedObjective, self.inner).completions_gradient(delta, groups, loss_fn)
+
+    def reference(self, *groups: str) -> Mapping[str, Completions]:
+        """The minibatch's."""
+        return cast(PairedObjective, self.whole).reference(*groups)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The minibatch's."""
+        return cast(PairedObjective, self.whole).mean(values)
 
     def within(self, ball: Ball) -> Ball:
         """The ball met with the bounds of δ."""

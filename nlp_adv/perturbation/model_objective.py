@@ -1,10 +1,11 @@
 """The one implementation of `Objective`: a function of δ that runs a model."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -18,10 +19,18 @@ from nlp_adv.perturbation.frozen_dropout import FrozenDropout
 from nlp_adv.perturbation.full_pass import WENT_NOWHERE, SplitPass, full_pass, grad_of
 from nlp_adv.perturbation.inner_objective import InnerObjective, RowsObjective
 from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
+from nlp_adv.perturbation.log_probs import Completions
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
-from nlp_adv.perturbation.objective import Output
+from nlp_adv.perturbation.objective import LossOfCompletions, Output
 from nlp_adv.perturbation.slices import Segments, slice_rows
 
+Run = Callable[[Tensor | None], Output]
+"""δ → what the model makes of the minibatch there."""
+
+NO_PAIRS = (
+    "This method trains on pairs of completions: give data with the columns prompt, chosen and "
+    "rejected, and data_collator=PairCollator(tokenizer) (nlp_adv.data.pairs)."
+)
 _OTHER_STREAM = 0x9E3779B97F4A7C15 >> 1  # a model seeded like the objective gets other masks
 
 
@@ -65,11 +74,14 @@ class ModelObjective:
             has a ball and a unit.
         texts: the examples that `counted` is of, where a row holds several.
         run_rows: indices of rows → `run` of the batch that has these rows alone.
+        run_groups: groups of rows → a run of these rows, whose outputs are `completions`.
+        run_reference: the same at x, of the model before its training.
+        pairs: how many pairs there are.
         prefix_once: makes what each of several passes goes through, so that what lies below δ is
             computed in the first of them alone.
     """
 
-    run: Callable[[Tensor | None], Output]
+    run: Run
     x: Tensor
     mask: Tensor
     model: nn.Module
@@ -92,8 +104,11 @@ class ModelObjective:
     high: Tensor | None = None
     segments: Segments | None = None
     texts: Segments | None = None
-    run_rows: Callable[[Tensor], Callable[[Tensor | None], Output]] | None = None
+    run_rows: Callable[[Tensor], Run] | None = None
     prefix_once: Callable[[], Callable[[], AbstractContextManager[None]]] | None = None
+    run_groups: Callable[[tuple[str, ...]], Run] | None = None
+    run_reference: Callable[[Sequence[str]], Mapping[str, Completions]] | None = None
+    pairs: int = 0
 
     unit: float = field(default=1.0, init=False)
     """How long a δ of 1 is: this objective's lengths are absolute."""
@@ -111,20 +126,23 @@ class ModelObjective:
 
     def forward(self, delta: Tensor | None = None, *, needs_loss: bool = True) -> Output:
         """The loss and logits at x + mask·δ, with a graph to θ unless gradients are off."""
+        return self._forward(self.run, delta, needs_loss=needs_loss)
+
+    def _forward(self, run: Run, delta: Tensor | None, *, needs_loss: bool) -> Output:
         trained_on = torch.is_grad_enabled()
         if trained_on and self._forwards == 0:
             self._finiteness.begins_on(self._gradients())
         self._forwards += trained_on
         statistics = nullcontext() if trained_on else still_statistics(self.model)
         with self._synchronisation(), self._frozen_dropout(), statistics:
-            return self._run(delta, needs_loss=needs_loss)
+            return self._run(run, delta, needs_loss=needs_loss)
 
     def forward_redrawn(self) -> Output:
         """The same at the clean point, under a dropout mask of its own."""
         self._forwards += torch.is_grad_enabled()
         seed = self.generator.initial_seed() ^ _OTHER_STREAM
         with self._synchronisation(), self._frozen_dropout.redrawn(seed):
-            return self._run(None)
+            return self._run(self.run, None)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate ∇θ, and ∇δ into a leaf δ that `forward` was given."""
@@ -142,11 +160,18 @@ class ModelObjective:
 
         Cost: one forward and about half a backward: ⅔ of a clean step.
         """
+        needs_loss = loss_fn is None
+        loss_fn = loss_fn or (lambda output: output.loss)
+        return self._gradient(self.run, delta, loss_fn, needs_loss=needs_loss)
+
+    def _gradient(
+        self, run: Run, delta: Tensor, loss_fn: Callable[[Output], Tensor], *, needs_loss: bool
+    ) -> Tensor:
         leaf = delta.detach().requires_grad_()
         with self.unsynced(), inner_pass(self.model):
             with self._frozen_dropout():
-                output = self._run(leaf, needs_loss=loss_fn is None)
-            loss = output.loss if loss_fn is None else loss_fn(output)
+                output = self._run(run, leaf, needs_loss=needs_loss)
+            loss = loss_fn(output)
             self.note(loss)
             if not loss.requires_grad:
                 self._frozen_dropout.restore()
@@ -154,6 +179,39 @@ class ModelObjective:
             with self._frozen_dropout.restored_on_error():
                 torch.autograd.backward(loss * self.loss_scale)
         return grad_of(leaf) / self.loss_scale
+
+    def completions(self, delta: Tensor, *groups: str) -> Mapping[str, Completions]:
+        """What the model finds of the completions of these groups: see `PairedObjective`."""
+        output = self._forward(self._groups(groups), delta, needs_loss=False)
+        return cast("Mapping[str, Completions]", output.completions)
+
+    def completions_gradient(
+        self, delta: Tensor, groups: Sequence[str], loss_fn: LossOfCompletions
+    ) -> Tensor:
+        """∇δ of a loss on these groups, whose rows alone are run.
+
+        Cost: as `gradient`, times their share of the rows.
+        """
+
+        def loss(output: Output) -> Tensor:
+            return loss_fn(cast("Mapping[str, Completions]", output.completions))
+
+        return self._gradient(self._groups(tuple(groups)), delta, loss, needs_loss=False)
+
+    def reference(self, *groups: str) -> Mapping[str, Completions]:
+        """The same at x, of the model before its training: no graph, evaluation mode."""
+        if self.run_reference is None:
+            raise StepError(NO_PAIRS)
+        return self.run_reference(groups)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(): the mean of (R,), this minibatch's share of an accumulated step; 0 of no rows."""
+        return self.share * values.sum() / max(1, len(values))
+
+    def _groups(self, groups: tuple[str, ...]) -> Run:
+        if self.run_groups is None:
+            raise StepError(NO_PAIRS)
+        return self.run_groups(groups)
 
     def within(self, ball: Ball) -> Ball:
         """The ball of each segment, met with the bounds `low` and `high`, where there are any."""
@@ -217,7 +275,7 @@ class ModelObjective:
         try:
             with self.unsynced():
                 with self._frozen_dropout(), still_statistics(self.model):
-                    loss = self._run(delta.detach()).loss
+                    loss = self._run(self.run, delta.detach()).loss
                 self.note(loss)
                 with self._frozen_dropout.restored_on_error():
                     torch.autograd.backward(loss * self.loss_scale)
@@ -263,7 +321,7 @@ class ModelObjective:
         if prefix_once and self.prefix_once is None:
             raise StepError("inner_prefix (--adv_inner_prefix) needs δ on a layer of a model.")
 
-        def within(run: Callable[[Tensor | None], Output]) -> Callable[[Tensor | None], Output]:
+        def within(run: Run) -> Run:
             once = self.prefix_once() if prefix_once and self.prefix_once else nullcontext
 
             def run_within(delta: Tensor | None) -> Output:
@@ -272,8 +330,9 @@ class ModelObjective:
 
             return run_within
 
-        inner, rows = copy(self), self.run_rows
+        inner, rows, groups = copy(self), self.run_rows, self.run_groups
         inner.run = within(self.run)
+        inner.run_groups = None if groups is None else cache(lambda names: within(groups(names)))
         inner.run_rows = None if rows is None else lambda kept: within(rows(kept))
         return InnerObjective(self, inner)
 
@@ -299,8 +358,8 @@ class ModelObjective:
             delta.register_hook(self.note)  # type: ignore[no-untyped-call]
         return masked
 
-    def _run(self, delta: Tensor | None, *, needs_loss: bool = True) -> Output:
-        output = self.run(None if delta is None else self._masked(delta))
+    def _run(self, run: Run, delta: Tensor | None, *, needs_loss: bool = True) -> Output:
+        output = run(None if delta is None else self._masked(delta))
         if output.labelled and not needs_loss and self._has_no_label():
             return output.without_loss()
         if output.labelled or not needs_loss:

@@ -5,13 +5,14 @@ runs unchanged on word embeddings (B, T, D) and on pixels (B, C, H, W), under th
 Accelerate and in a bare loop.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from nlp_adv.perturbation.balls import Ball
+from nlp_adv.perturbation.log_probs import Completions
 from nlp_adv.perturbation.memory import Memory
 
 
@@ -19,11 +20,13 @@ class Output(NamedTuple):
     """What a forward pass returns: `loss` (), `logits` (B, C) where the model has them.
 
     Without a single label there is no loss: `labelled` is false, and `loss` is 0 without a graph.
+    Of groups of rows it is `completions` alone.
     """
 
     loss: Tensor
     logits: Tensor | None
     labelled: bool = True
+    completions: Mapping[str, Completions] | None = None
 
     def detached(self) -> "Output":
         """The same values without their graph."""
@@ -84,4 +87,48 @@ class Objective(Protocol):
 
         Gradients flow through both; detach what shall be held still.
         """
+        ...
+
+
+LossOfCompletions = Callable[[Mapping[str, Completions]], Tensor]
+"""Of the completions of each group of rows, one number."""
+
+
+@runtime_checkable
+class PairedObjective(Objective, Protocol):
+    """A minibatch of pairs: rejected and chosen completions of prompts that δ lies on, (P, T, D).
+
+    Methods that train towards one completion and away from another ask it, by groups of rows:
+    "rejected" and "chosen" at x + δ, "rejected_clean", "chosen_clean" and "utility" at x.
+    """
+
+    @property
+    def pairs(self) -> int:
+        """P; a minibatch of utility rows alone has 0, and nothing to attack."""
+        ...
+
+    def completions(self, delta: Tensor, *groups: str) -> Mapping[str, Completions]:
+        """What the model finds of the completions of these groups, in one pass with a graph to θ.
+
+        Raises:
+            StepError: the minibatch holds no pairs.
+        """
+        ...
+
+    def completions_gradient(
+        self, delta: Tensor, groups: Sequence[str], loss_fn: LossOfCompletions
+    ) -> Tensor:
+        """∇δ alone of a loss on these groups; only their rows are run."""
+        ...
+
+    def reference(self, *groups: str) -> Mapping[str, Completions]:
+        """What the model found of clean groups before it was trained: detached, no graph.
+
+        Raises:
+            StepError: nobody knows how to run it without its training.
+        """
+        ...
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(): the mean over rows (R,), in an accumulated step its share of one; 0 of no rows."""
         ...

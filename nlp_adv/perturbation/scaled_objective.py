@@ -1,6 +1,6 @@
 """The change of the unit of length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from nlp_adv.perturbation.balls import Ball, WithinBox
 from nlp_adv.perturbation.full_pass import SplitPass
+from nlp_adv.perturbation.log_probs import Completions
 from nlp_adv.perturbation.memory import Memory
 from nlp_adv.perturbation.model_objective import ModelObjective
-from nlp_adv.perturbation.objective import Objective, Output
+from nlp_adv.perturbation.objective import LossOfCompletions, Objective, Output
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,29 @@ class ScaledObjective:
     def example_names(self) -> list[str]:
         """The objective's."""
         return self._more.example_names()
+
+    @property
+    def pairs(self) -> int:
+        """The objective's."""
+        return self._more.pairs
+
+    def completions(self, delta: Tensor, *groups: str) -> Mapping[str, Completions]:
+        """Of a pass at scale·δ′."""
+        return self._more.completions(delta * self.scale, *groups)
+
+    def completions_gradient(
+        self, delta: Tensor, groups: Sequence[str], loss_fn: LossOfCompletions
+    ) -> Tensor:
+        """∇δ′ = scale·∇δ."""
+        return self._more.completions_gradient(delta * self.scale, groups, loss_fn) * self.scale
+
+    def reference(self, *groups: str) -> Mapping[str, Completions]:
+        """The objective's."""
+        return self._more.reference(*groups)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The objective's."""
+        return self._more.mean(values)
 
     def split_pass(self, delta: Tensor, *, weight: float = 1.0) -> SplitPass:
         """A full pass at scale·δ′."""

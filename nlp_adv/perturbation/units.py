@@ -14,10 +14,18 @@ token. So ε = 0.03 is 14 % of one token's norm in a sentence of 21 tokens, as i
 a text of 120, as in IMDB: **one relative ε is another threat at each length**. Beside it belongs
 `token_share`, and data sets of unlike length belong in different columns. Only L∞ and a constraint
 on each token (per="token") do not depend on the length.
+
+rms(x) is that of the minibatch in hand, computed anew in every step: where training lets hidden
+states grow, a relative ε grows with them. Hidden states of many language models have an *attention
+sink*, a first token whose norm is tens of times that of all others (Xiao et al., "Efficient
+Streaming Language Models with Attention Sinks", ICLR 2024). It would be the unit of everybody; so
+the longest token of an example is left out of rms(x) where it is more than `SINK` times as long as
+the others are.
 """
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from nlp_adv.perturbation.balls import TINY, Ball, L2Ball
@@ -25,6 +33,8 @@ from nlp_adv.perturbation.objective import Objective
 from nlp_adv.perturbation.slices import Per, slice_amax, slice_sum
 
 Unit = Literal["absolute", "per_coordinate", "relative"]
+
+SINK = 10.0  # a token so many times as long as the others is an attention sink
 
 
 def unit_length(objective: Objective, ball: Ball, unit: Unit) -> Tensor | float:
@@ -46,9 +56,21 @@ def unit_length(objective: Objective, ball: Ball, unit: Unit) -> Tensor | float:
         return length
     if unit == "relative":
         x = objective.x.to(mask.dtype) * mask
-        square = slice_sum(x * x, whole) / slice_sum(mask, whole).clamp_min(1)
-        return length * square.sqrt().clamp_min(TINY)
+        return length * _mean_square(x, mask, whole).sqrt().clamp_min(TINY)
     raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, not {unit!r}.")
+
+
+def _mean_square(x: Tensor, mask: Tensor, whole: Per) -> Tensor:
+    """Of the free coordinates of an example, or of a module's δ, without its attention sink."""
+    square = x * x
+    mean = slice_sum(square, whole) / slice_sum(mask, whole).clamp_min(1)
+    if x.ndim != 3:
+        return mean
+    tokens = square.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
+    longest = slice_amax(tokens, whole)
+    others = (tokens < longest).to(mask.dtype)
+    rest = slice_sum(square * others, whole) / slice_sum(mask * others, whole).clamp_min(1)
+    return torch.where((rest > 0) & (longest > SINK**2 * rest), rest, mean)
 
 
 def token_share(epsilon: float, tokens: float, *, norm: str = "l2", per: Per = "example") -> float:

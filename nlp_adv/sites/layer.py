@@ -4,6 +4,7 @@ from functools import partial
 
 from torch import nn
 
+from nlp_adv.errors import UserError
 from nlp_adv.perturbation import unwrapped
 from nlp_adv.sites.modules import ModuleSite, around
 from nlp_adv.sites.names import module_named
@@ -21,7 +22,8 @@ class LayerSite(ModuleSite):
     pixels. Lengths in the unit "relative" are shares of the norm of h.
 
     Args:
-        names: of the modules, as in `model.named_modules()`. Each has a δ of its own.
+        names: of the modules, as in `model.named_modules()`, or numbers of the model's blocks, from
+            0: "3" is the output of the fourth. Each has a δ of its own.
 
     Errors: UserError where there is no such module, where it returns no hidden states, or where
     it cannot be known which of them are padding (say so with a mask then).
@@ -35,8 +37,43 @@ class LayerSite(ModuleSite):
 
 
 def layer_tap(model: nn.Module, name: str) -> Tap:
-    """The hook on the module of this name, not yet installed."""
+    """The hook on the module of this name, or on the block of this number, not yet installed."""
     model = unwrapped(model)
-    module = module_named(model, name)
+    module = block_of(model, int(name)) if name.isdecimal() else module_named(model, name)
     way = around(model, module)
     return Tap(module, around=way, kind="layer", flag="--adv_site layer:NAME")
+
+
+def block_of(model: nn.Module, number: int) -> nn.Module:
+    """One of the model's blocks, see `blocks_of`.
+
+    Raises:
+        UserError: it has no such block.
+    """
+    blocks = blocks_of(model)
+    if number >= len(blocks):
+        raise UserError(
+            f"{type(unwrapped(model)).__name__} has {len(blocks)} blocks, 0 to {len(blocks) - 1}, "
+            f"and none of number {number} (--adv_site layer:{number})."
+        )
+    return blocks[number]
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The model's blocks: the elements of its longest list of modules of one type.
+
+    Raises:
+        UserError: it has no such list, or several that are equally long.
+    """
+    model = unwrapped(model)
+    lists = [list(one) for one in model.modules() if isinstance(one, nn.ModuleList)]
+    alike = [one for one in lists if len({type(block) for block in one}) == 1]
+    most = max(map(len, alike), default=0)
+    longest = [one for one in alike if len(one) == most]
+    if len(longest) != 1:
+        raise UserError(
+            f"{type(model).__name__} has {'several stacks' if longest else 'no stack'} of blocks, "
+            f"so that a number (--adv_site layer:3) names none of them; write the name of a "
+            f"module, layer:NAME."
+        )
+    return longest[0]

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.loss.loss_utils import ForCausalLMLoss
 
+from nlp_adv.columns import ADV_ROWS
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import (
     ForwardFn,
@@ -21,8 +21,10 @@ from nlp_adv.perturbation import (
     unwrapped,
 )
 from nlp_adv.sites.embeddings import EmbeddingSite
+from nlp_adv.sites.pairs import pairs_of
 from nlp_adv.sites.pixels import PixelSite
 from nlp_adv.sites.site import Site
+from nlp_adv.sites.span import Span, predicts_the_next, span_mask, span_of
 from nlp_adv.sites.taps import Tap
 
 
@@ -32,6 +34,7 @@ def objective(
     site: Site | None = None,
     *,
     mask: Tensor | None = None,
+    span: Span | None = None,
     forward: ForwardFn = model_forward,
     backward: Callable[[Tensor], None] = torch.autograd.backward,
     unsynced: NoSync | None = None,
@@ -43,6 +46,7 @@ def objective(
     share: Tensor | float = 1.0,
     first_block: str | None = None,
     generators: Sequence[Any] = (),
+    reference: nn.Module | None = None,
 ) -> ModelObjective:
     """L(θ, x + δ, y), x the clean point of the batch at a site.
 
@@ -66,6 +70,9 @@ def objective(
             `torch.compile`.
         mask: the user's own, multiplied with the site's: 1 where δ may move, (B, T) for the tokens
             that the site's modules work on, or the shape of δ.
+        span: of a language model's row, where δ may move: "prompt", "completion" or "all". The
+            default is the prompt where the labels of a causal language model leave one out, and
+            all elsewhere, or where a mask is given. A column "adv_mask" goes before it.
         forward: (model, batch) → Output; a copy of the batch is given to every pass.
         backward: accumulates ∇θ.
         unsynced: a context without gradient exchange between processes; a DDP model's own
@@ -80,6 +87,11 @@ def objective(
             is not found.
         generators: sources of random numbers that the forward pass draws from, beside torch's,
             numpy's and Python's global ones: see `FrozenDropout`.
+        reference: a frozen model to compare with, for methods that do (capo), where the model has
+            no adapter that could be switched off.
+
+    A batch with the column "adv_rows" holds pairs of completions: x is then that of the prompts,
+    see `nlp_adv.sites.pairs`.
 
     Raises:
         UserError: model, batch, site and mask do not fit together, no token may move, or a method
@@ -88,19 +100,23 @@ def objective(
     Cost: of words, one embedding look-up; of a layer, the forward pass up to it; of pixels, none.
     """
     site = site or _default_site(model)
-    entry = site.enter(
-        model,
-        batch,
-        mask=mask,
-        special_ids=special_ids,
-        forward=forward,
-        generators=generators,
-    )
+    about: dict[str, Any] = {"special_ids": special_ids, "generators": generators}
+    pairs = None
+    if ADV_ROWS in batch:
+        about |= {"span": span, "mask": mask, "forward": forward, "reference": reference}
+        pairs = pairs_of(model, batch, site, **about)
+        entry = pairs.entry
+    else:
+        mask = _within_span(model, batch, span, mask)
+        entry = site.enter(model, batch, mask=mask, forward=forward, **about)
     batch, tokens = entry.batch, entry.tokens
     spans = "start_positions" in batch  # two distributions over tokens, none of them a token's own
     width = None if spans or tokens is None else tokens.shape[-1]
     return ModelObjective(
-        run=lambda delta: entry.run(model, delta),
+        run=pairs.ordinary if pairs is not None else lambda delta: entry.run(model, delta),
+        run_groups=cache(pairs.run) if pairs is not None else None,
+        run_reference=pairs.reference if pairs is not None else None,
+        pairs=len(pairs) if pairs is not None else 0,
         x=entry.x,
         mask=entry.mask,
         model=model,
@@ -163,6 +179,18 @@ def image_objective(
     return objective(model, batch, PixelSite(mean, std), **options)
 
 
+def _within_span(
+    model: nn.Module, batch: Mapping[str, Any], span: Span | None, mask: Tensor | None
+) -> Tensor | None:
+    """The user's mask on the tokens of the span."""
+    if span is None and mask is not None:
+        return mask
+    own = span_mask(model, batch, span_of(model, batch, span))
+    if own is None or mask is None:
+        return mask if own is None else own
+    return mask.to(own.device) * (own if mask.shape == own.shape else own[..., None])
+
+
 def _default_site(model: nn.Module) -> Site:
     if getattr(unwrapped(model), "main_input_name", "") == "pixel_values":
         raise UserError(
@@ -185,9 +213,3 @@ def _counted(batch: Mapping[str, Any], model: nn.Module, tokens: Tensor | None) 
         return tokens
     counted = labels != -100
     return nn.functional.pad(counted[:, 1:], (0, 1)) if predicts_the_next(model) else counted
-
-
-def predicts_the_next(model: nn.Module) -> bool:
-    """Whether the model's own loss compares the logits of a token with the label of the next."""
-    pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    return not pair and getattr(model, "loss_function", None) is ForCausalLMLoss

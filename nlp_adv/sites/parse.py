@@ -9,8 +9,8 @@ from nlp_adv.sites.modules import ModuleSite
 
 _KINDS: dict[str, Callable[..., ModuleSite]] = {"embedding": EmbeddingSite, "layer": LayerSite}
 _FORMS = (
-    "write embedding, embedding:NAME, layer:NAME, or several of them with commas, for example "
-    "layer:bert.encoder.layer.3 or embedding:A,embedding:B (and pixels for images)"
+    "write embedding, embedding:NAME, layer:NAME, layer:NUMBER, or several of them with commas, "
+    "for example layer:bert.encoder.layer.3 or embedding,layer:3,layer:7 (and pixels for images)"
 )
 
 
@@ -20,6 +20,7 @@ def parse_site(text: str) -> ModuleSite | None:
         embedding                        the word embeddings
         embedding:NAME                   the embedding module of this name
         layer:NAME                       the output of the module of this name
+        layer:3                          the output of the model's fourth block
         embedding:A,embedding:B          both, one δ each
 
     Names are those of `model.named_modules()`; whether the model has them is seen when it is known.

@@ -18,12 +18,10 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from nlp_adv.columns import ADV_MASK, ADV_ROWS
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import FirstBlock, ForwardFn, Output, Segments, model_forward
 from nlp_adv.sites.cutting import batch_of, refuse_uncertain, rows_in, some_of
-
-ADV_MASK = "adv_mask"
-"""The key of a batch that holds the user's own token mask; no model ever sees it."""
 
 
 class Site(Protocol):
@@ -281,9 +279,10 @@ def own_mask(batch: Mapping[str, Any], mask: Tensor | None) -> Tensor | None:
 
 def without_mask(batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the model sees of the batch."""
-    if ADV_MASK not in batch:
+    ours = (ADV_MASK, ADV_ROWS)
+    if not any(name in batch for name in ours):
         return batch
-    return {key: value for key, value in batch.items() if key != ADV_MASK}
+    return {key: value for key, value in batch.items() if key not in ours}
 
 
 def refuse_nothing(mask: Tensor, why: str) -> None:

@@ -77,11 +77,11 @@ def tokens_of(
     if attention is None or (fits and attention.numel() != ids.numel()):
         attention = given_mask
     masked = isinstance(attention, Tensor) and attention.ndim < 4
-    real = _real(ids, attention, model) if masked else None
+    real = real_tokens(ids, attention, model) if masked else None
     packed = texts_in(ids, real, (*seen.received, batch), pad_id=_pad_id(model))
     if packed is not None:
         return Tokens(ids, *packed)
-    return Tokens(ids, _real(ids, attention, model) if real is None else real)
+    return Tokens(ids, real_tokens(ids, attention, model) if real is None else real)
 
 
 def _received(seen: Seen) -> tuple[Tensor | None, Tensor | None] | None:
@@ -110,7 +110,7 @@ def _is_ids(value: Any) -> bool:
     return whole and value.ndim >= 2
 
 
-def _real(ids: Tensor, attention: Any, model: nn.Module) -> Tensor:
+def real_tokens(ids: Tensor, attention: Any, model: nn.Module) -> Tensor:
     """(B, T): the attention mask in the shape of the ids; without one, what is not padding."""
     pad_id = _pad_id(model)
     if not isinstance(attention, Tensor):

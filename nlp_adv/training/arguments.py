@@ -163,6 +163,10 @@ class AdversarialArguments(_MethodArguments):  # type: ignore[misc]
         "layer:bert.encoder.layer.3), or several with commas, one δ each; the word embeddings, or "
         "the pixels of images, where unset."
     )
+    adv_span: Literal["all", "prompt", "completion"] | None = _flag(
+        "Where δ may move in a language model's row: all, prompt or completion; the prompt where "
+        "labels leave one out, else all, where unset. A column adv_mask goes before it."
+    )
     adv_first_block: str | None = _flag(
         "Name of the module that yopo takes for the first block, where it is not found."
     )

@@ -147,6 +147,8 @@ def check_same_method(checkpoint: Path, description: Mapping[str, Any]) -> None:
     if now == "none":
         return
     about = {"nlp_adv_version", MEMORY_PROCESSES, "begun_at"}
+    if "span" not in ours:  # the default's, which only a minibatch tells
+        about.add("span")
     same_version = theirs.get("nlp_adv_version") == ours["nlp_adv_version"]
     names = theirs.keys() | ours.keys() if same_version else theirs.keys() & ours.keys()
     differ = [name for name in (*ours, *theirs) if name in names - about]

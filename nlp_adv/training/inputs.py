@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Modality
+from nlp_adv.methods import Method, Modality, bare
 from nlp_adv.perturbation import ModelObjective
 from nlp_adv.sites.embeddings import EmbeddingSite
+from nlp_adv.sites.layer import blocks_of
 from nlp_adv.sites.modules import ModuleSite
 from nlp_adv.sites.normalisation import processor_statistics
 from nlp_adv.sites.objective import objective
@@ -58,9 +59,13 @@ class Perturbed:
         return objective(model, inputs, self._site, special_ids=self._special_ids(), **options)
 
     def _find(self) -> Site:
-        site = module_site(self._trainer.args)
+        trainer = self._trainer
+        site = module_site(trainer.args)
         if site is not None:
             return site
+        text = site_text(trainer.args, trainer.attack_schedule.method, trainer.model)
+        if text is not None:
+            return cast(Site, parse_site(text))
         if modality_of(self._trainer.model) == "text":
             return EmbeddingSite()
         processor = self._trainer.processing_class
@@ -98,6 +103,21 @@ def module_site(args: Any) -> ModuleSite | None:
     if embedding:
         return EmbeddingSite(embedding)
     return parse_site(text) if text else None
+
+
+def site_text(args: Any, method: Method, model: nn.Module) -> str | None:
+    """--adv_site, or the site of a method that has one by itself; None of the model's own input.
+
+    Raises:
+        UserError: the method's site is at numbered blocks, which the model does not have.
+    """
+    named: str | None = getattr(args, "adv_site", None)
+    depths = getattr(bare(method), "depths", ())
+    if named or not depths or getattr(args, "adv_embedding", None):
+        return named
+    count = len(blocks_of(model))
+    numbers = sorted({max(0, round(depth * count) - 1) for depth in depths})
+    return ",".join(["embedding", *(f"layer:{number}" for number in numbers)])
 
 
 def check_site(model: nn.Module, args: Any) -> None:

@@ -3,9 +3,10 @@
 import logging
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
@@ -20,6 +21,7 @@ from nlp_adv.training.checkpoints import (
     memory_processes,
     newest_whole,
 )
+from nlp_adv.training.inputs import site_text
 from nlp_adv.training.records import run_description
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
@@ -115,8 +117,10 @@ class MemoryMixin(_Trainer):
     def _check_same_run(self, checkpoint: Path) -> None:
         schedule = self._over_run(self._build_schedule())
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
-        site = getattr(self.args, "adv_site", None)
-        check_same_method(checkpoint, run_description(schedule, excluded, site, self.train_dataset))
+        site = site_text(self.args, schedule.method, cast(nn.Module, self.model))
+        span = getattr(self.args, "adv_span", None)
+        description = run_description(schedule, excluded, site, self.train_dataset, span)
+        check_same_method(checkpoint, description)
         if schedule.method.name == "none":
             return
         rank = f"_{self.args.process_index}" if self.args.world_size > 1 else ""

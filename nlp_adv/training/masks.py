@@ -1,4 +1,4 @@
-"""A column `adv_mask` of the data: which tokens of an example may be perturbed."""
+"""Columns that only the perturbation sees: a token mask, and which rows are pairs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
+from nlp_adv.columns import ADV_MASK, ADV_ROWS, CHOSEN, COMPLETION_MASK, REJECTED
 from nlp_adv.errors import UserError
-from nlp_adv.sites.site import ADV_MASK
+from nlp_adv.sites.cutting import batch_of
 from nlp_adv.training.replaced import replaced_attributes
 
 if TYPE_CHECKING:  # the mixin goes before any Trainer; only the type checker takes it for one
@@ -21,16 +22,23 @@ else:
 
 
 class MaskMixin(_Trainer):
-    """The Trainer's data with a column `adv_mask`, which neither collators nor the model see."""
+    """The Trainer's data with columns that the model does not see.
+
+    `adv_mask` is hidden from collators too. Of a paired batch (`nlp_adv.data.pairs`) the Trainer
+    itself, its loss and its evaluation see the rows that ordinary training learns: chosen and
+    utility.
+    """
 
     _adv_mask: Tensor | None = None
     """That of the micro-batch in hand."""
+    _pairs: Mapping[str, Any] | None = None
+    """All rows of it, where it is paired."""
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         columns = cast("list[str]", self._signature_columns)
-        if ADV_MASK not in columns:
-            columns.append(ADV_MASK)
+        wanted = (ADV_MASK, *getattr(self.data_collator, "columns", ()))
+        columns += [name for name in wanted if name not in columns]
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         tokenizer = getattr(self.data_collator, "tokenizer", None) or self.processing_class
@@ -44,7 +52,31 @@ class MaskMixin(_Trainer):
             self._adv_mask = prepared[ADV_MASK]
             prepared = copy(prepared)  # the same batch may come again
             del prepared[ADV_MASK]
+        if isinstance(prepared, Mapping) and ADV_ROWS in prepared:
+            self._pairs, prepared = prepared, learnt_rows(prepared)
         return prepared
+
+
+def learnt_rows(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of a paired batch that ordinary training learns, as the model takes them.
+
+    Waits for the device.
+    """
+    groups = batch[ADV_ROWS]
+    kept = (groups != REJECTED).nonzero()[:, 0]
+    rows = batch_of(batch, kept, len(groups))
+    return {key: value for key, value in rows.items() if key not in (ADV_ROWS, COMPLETION_MASK)}
+
+
+def preferences(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A batch of trl's DPOTrainer as a paired one: its rows are [chosen | rejected]."""
+    ids, completed = batch.get("input_ids"), batch.get(COMPLETION_MASK)
+    if not isinstance(ids, Tensor) or not isinstance(completed, Tensor) or len(ids) % 2:
+        return batch
+    numbers = torch.tensor([CHOSEN, REJECTED], device=ids.device)
+    known = ("input_ids", "attention_mask", COMPLETION_MASK)
+    given = {key: batch[key] for key in known if key in batch}
+    return given | {ADV_ROWS: numbers.repeat_interleave(len(ids) // 2)}
 
 
 class CollatesMask:
@@ -57,6 +89,7 @@ class CollatesMask:
 
     def __init__(self, collator: Callable[[list[Any]], Any], side: str) -> None:
         self.collator, self.side = collator, side
+        self.columns: Sequence[str] = getattr(collator, "columns", ())
 
     def __call__(self, features: list[Any]) -> Any:
         """The user's batch, with the masks of its rows, (B, T).

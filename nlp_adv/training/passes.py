@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
-from nlp_adv.perturbation import Output, StepError, logits_of
+from nlp_adv.perturbation import Output, StepError, logits_of, model_forward
 from nlp_adv.training.bookkeeping import Bookkeeping
 from nlp_adv.training.exchange import without_engine
 from nlp_adv.training.heard_logits import HeardLogits
@@ -97,6 +97,16 @@ class StockPasses:
             self._check_graph(logits)
         self.logits = None if logits is None else logits.detach()
         return Output(loss, logits)
+
+    def forward_alone(self, model: nn.Module, batch: dict[str, Any]) -> Output:
+        """The model by itself, for methods whose losses are their own.
+
+        `compute_loss` and what it counts stay out of it.
+        """
+        if not _is_trained(model):
+            model = without_engine(self._trainer.accelerator, model)
+        with self._trainer.compute_loss_context_manager():
+            return model_forward(model, batch)
 
     def _loss_of(self, model: nn.Module, batch: dict[str, Any]) -> Any:
         """What `compute_loss` returns; None where it fails for want of labels."""

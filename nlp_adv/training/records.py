@@ -59,6 +59,8 @@ class StepLog:
             self._sum("clean_loss", report.clean * scale)
         if report.divergence is not None:
             self._sum("adv_divergence", report.divergence / objective.share)
+        for name, loss in (report.groups or {}).items():
+            self._sum(f"{name}_loss", loss * scale)
         ball = getattr(method, "ball", None)
         if ball is not None and objective.delta is not None:
             ball, each = objective.within(ball), objective.within(L2Ball(1.0)).per
@@ -160,8 +162,9 @@ def run_description(
     exclude_special_tokens: bool,
     site: str | None = None,
     data: Any = None,
+    span: str | None = None,
 ) -> dict[str, Any]:
-    """The method with its numbers, its schedule, mask and site, as JSON holds it.
+    """The method with its numbers, its schedule, mask, site and span, as JSON holds it.
 
     Training data whose words are attacked (`AttackedTexts`) say with what.
     """
@@ -171,6 +174,7 @@ def run_description(
     return (
         describe(schedule.method)
         | ({"site": site} if site else {})
+        | ({"span": span} if span else {})
         | ({"words": words} if words else {})
         | schedule.settings()
         | {

@@ -19,6 +19,12 @@ def refuse_unsupported(trainer: Any, method: Method) -> None:
             f"the script with `torchrun --nproc_per_node {args.n_gpu}` or `accelerate launch`."
         )
     _refuse_sharded(trainer, method)
+    if getattr(bare(method), "reads_completions", False) and args.label_smoothing_factor:
+        raise UserError(
+            f"{method.name} makes its losses of completions by itself, so that "
+            f"label_smoothing_factor {args.label_smoothing_factor} would change nothing; leave it "
+            f"off."
+        )
     if getattr(method, "prefix_passes", 0) and args.torch_compile:
         raise UserError(
             f"{method.name} runs the first block alone and uncompiled, and a compiled model draws "

@@ -9,16 +9,18 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import HPSearchBackend
 
+from nlp_adv.columns import ADV_ROWS
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, NoAttack, Schedule, WarmUp, bare, floor_cost
 from nlp_adv.perturbation import ModelObjective, StepError, random_sources, unwrapped
+from nlp_adv.sites.span import Span, span_of
 from nlp_adv.training.beginning import Beginning, check_logs, schedule_of
 from nlp_adv.training.exchange import unsynced
 from nlp_adv.training.heard_logits import HeardLogits
-from nlp_adv.training.inputs import Perturbed, scale_of
+from nlp_adv.training.inputs import Perturbed, scale_of, site_text
 from nlp_adv.training.kept import MemoryMixin
 from nlp_adv.training.loss_scaling import check_loss_scaling, share_of_a_mean
-from nlp_adv.training.masks import MaskMixin
+from nlp_adv.training.masks import MaskMixin, preferences
 from nlp_adv.training.passes import StockPasses, loss_scale
 from nlp_adv.training.recompiles import RecompileAlarm
 from nlp_adv.training.records import (
@@ -65,7 +67,8 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     BatchNorm's running statistics are those of the passes that θ is trained on.
 
     A column `adv_mask` of the data, 1 for each token that may be perturbed and 0 for the others,
-    multiplies the mask of δ; no collator, model, loss or evaluation sees it.
+    multiplies the mask of δ; no collator, model, loss or evaluation sees it. In a row of a causal
+    language model whose labels leave out a prompt, δ moves on the prompt alone (`--adv_span`).
 
     Errors: UserError for a set-up in which the result would be wrong (see `refusals`), a model
     without a hookable embedding, or images without an image processor.
@@ -105,6 +108,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         self._ignores_num_items = False
         self._loss_scaling_checked = False
         self._embedding_dtype = torch.float32
+        self._span: Span = "all"
         self._warned_of_resolution = False
 
     @property
@@ -154,7 +158,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
     ) -> Tensor:
         """One micro-batch; the method's passes are made where it calls `compute_loss`."""
         alone = self._perturbed is None
-        self._adv_mask = None  # an evaluation may have left its own
+        self._adv_mask = self._pairs = None  # an evaluation may have left its own
         try:
             with self._steps.of_its_own():
                 loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
@@ -321,11 +325,19 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         seed = self._start_seed()
         step, self._memory.slot = self._micro_batch
         self._memory.replay = step % _replays(self._schedule)
+        wanted, forward = getattr(self.args, "adv_span", None), passes.forward
+        if getattr(bare(self._schedule.method), "reads_completions", False):
+            inputs, forward = self._pairs or preferences(inputs), passes.forward_alone
+        if ADV_ROWS in inputs:
+            self._span = wanted or "prompt"
+        else:
+            self._span = "all" if self._adv_mask is not None else span_of(model, inputs, wanted)
         return self._perturbed.objective(
             model,
             inputs,
             mask=self._adv_mask,
-            forward=passes.forward,
+            span=self._span,
+            forward=forward,
             backward=passes.backward,
             unsynced=lambda: unsynced(self.accelerator, model),
             passes=count,
@@ -335,6 +347,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
             memory=self._memory,
             share=share,
             first_block=getattr(self.args, "adv_first_block", None),
+            reference=getattr(self, "ref_model", None),  # trl's, where it keeps one
         )
 
     def _start_seed(self) -> int:
@@ -349,8 +362,11 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
     def _description(self) -> dict[str, Any]:
         excluded = getattr(self.args, "adv_exclude_special_tokens", False)
-        site = getattr(self.args, "adv_site", None)
-        return run_description(self._schedule, excluded, site, self.train_dataset)
+        site = site_text(self.args, self._schedule.method, cast(nn.Module, self.model))
+        # Before the first minibatch the default span is not known.
+        found = None if self._span == "all" else self._span
+        span = getattr(self.args, "adv_span", None) or found
+        return run_description(self._schedule, excluded, site, self.train_dataset, span)
 
 
 class AdversarialTrainer(AdversarialMixin, Trainer):

@@ -88,6 +88,37 @@ def test_each_segment_has_a_unit_of_its_own(x, per):
         torch.testing.assert_close(got.expand(3, 5, 1)[own], want[own])
 
 
+@pytest.mark.parametrize("times", [11.0, 300.0])
+@pytest.mark.parametrize("per", ["example", "token"])
+def test_an_attention_sink_is_no_part_of_the_unit(x, times, per):
+    """The first token of the first example is as long as so many others; of the third, alone."""
+    unit = math.sqrt(WIDTH) * x / x.norm(dim=-1, keepdim=True)
+    unit[:, 0] *= times
+    got = unit_length(objective_of(unit), L2Ball(1.0, per), "relative")
+    tokens = [math.sqrt(free) if per == "example" else 1.0 for free in FREE]
+    want = [math.sqrt(WIDTH) * one for one in tokens]
+    want[2] *= times  # one token has no others
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64).view(3, 1, 1))
+
+
+def test_a_token_that_is_long_but_no_sink_counts(x):
+    unit = math.sqrt(WIDTH) * x / x.norm(dim=-1, keepdim=True)
+    unit[:, 0] *= 9.0
+    got = unit_length(objective_of(unit), L2Ball(1.0, "token"), "relative")
+    want = [math.sqrt(WIDTH * (81 + free - 1) / free) for free in FREE]
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64).view(3, 1, 1))
+
+
+def test_each_segment_leaves_its_own_sink_out(x):
+    """Columns 0 and 1 are one module's, the others another's."""
+    unit = math.sqrt(WIDTH) * x / x.norm(dim=-1, keepdim=True)
+    unit[:, 2] *= 50.0
+    objective = objective_of(unit)
+    objective.segments = Segments((torch.arange(5) > 1).long().expand(3, 5), 2)
+    got = unit_length(objective, L2Ball(1.0, "token"), "relative")
+    torch.testing.assert_close(got[0], torch.full((5, 1), 2.0, dtype=torch.float64))
+
+
 def test_pixels_have_one_unit_a_picture():
     x = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     objective = linear_objective(LinearClassifier((2, 4, 4)), x, SIGNS)

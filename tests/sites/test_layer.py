@@ -308,3 +308,22 @@ def test_a_text_that_names_none_is_refused(text):
 def test_a_module_named_twice_is_refused():
     with pytest.raises(UserError, match=r"names one module twice"):
         LayerSite("bert.pooler", "bert.pooler").taps(tiny("bert"))
+
+
+def test_a_number_names_a_block_of_the_longest_stack():
+    model = tiny("gpt2_lm")
+    numbered, named = (LayerSite(name).taps(model) for name in ("1", "transformer.h.1"))
+    assert numbered[0].module is named[0].module is model.transformer.h[1]
+    both = parse_site("embedding,layer:0,layer:1").taps(model)
+    wanted = [model.transformer.wte, *model.transformer.h]
+    assert all(tap.module is one for tap, one in zip(both, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "said"),
+    [("gpt2_lm", "2", "has 2 blocks, 0 to 1"), ("t5", "0", "several stacks of blocks")],
+)
+def test_a_number_that_names_no_block_is_refused(name, number, said):
+    with pytest.raises(UserError, match=said) as caught:
+        LayerSite(number).taps(tiny(name))
+    assert ". " not in str(caught.value)

@@ -119,6 +119,7 @@ def test_every_flag_of_a_method_is_a_field_of_one():
     named |= {"adv_every", "adv_linear", "adv_linear_steps"}
     named |= {"adv_share", "adv_inner_precision", "adv_inner_dropout", "adv_inner_prefix"}
     named |= {"adv_keep_on"}
+    named |= {"adv_span"}
     named |= {f"adv_{key}" for key in ("epsilon", "norm", "per", "unit")}
     fields = {f"adv_{key}" for _, key in FIELDS}
     assert {dest for dest in actions() if dest.startswith("adv")} == named | fields
@@ -129,7 +130,8 @@ def test_a_flag_alone_changes_its_field_alone(name, key):
     preset = METHODS[name].preset()
     kind = own_settings(METHODS[name])[key]
     before = getattr(bare(preset), key)
-    value = {bool: not before, int: 5, float: 0.25, str: "classifier"}.get(kind, 0.25)
+    number = 0.25 if before != 0.25 else 0.75
+    value = {bool: not before, int: 5, str: "classifier"}.get(kind, number)
     value = next((one for one in get_args(kind) if isinstance(one, str) and one != before), value)
     changed = method_of("--adv", name, f"--adv_{key}", str(value))
     want = replace(bare(preset), **{key: value})

@@ -70,8 +70,16 @@ class Naive:
         self.embedding = next(m for n, m in trainer.model.named_modules() if n.endswith("wte"))
         rows, columns = self.batch["input_ids"].shape
         width = self.embedding.embedding_dim
-        self.mask = self.batch["attention_mask"][..., None].double()
+        self.mask = self.moves()[..., None].double()
         self.zero = torch.zeros(rows, columns, width, dtype=torch.float64)
+
+    def moves(self):
+        """Where there is a prompt, δ moves on it alone."""
+        real, labels = self.batch["attention_mask"], self.batch.get("labels")
+        if "completion_mask" in self.batch:
+            return real - self.batch["completion_mask"]
+        outside = None if labels is None else real * (labels == -100)
+        return real if outside is None or not outside[:, 1:].any() else outside
 
     def loss(self, delta):
         return self.run(delta)[0]

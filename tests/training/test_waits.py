@@ -10,14 +10,15 @@ from collections import Counter
 import pytest
 import torch
 from models import batch, tiny
+from paired import paired
 from tiny_training import DIVERGENCES, KEEPING, METHODS, rows, slowly, trained
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer
 
-from nlp_adv import AdversarialTrainer, InnerPasses, LayerSite, objective
-from nlp_adv.methods import PGD, TRADES, FreeLB, SomeRows, bare
+from nlp_adv import AdversarialTrainer, InnerPasses, LayerSite, objective, text_objective
+from nlp_adv.methods import CAPO, CAT, LAT, PGD, TRADES, FreeLB, SomeRows, bare
 from nlp_adv.perturbation import L2Ball, Memory
 from nlp_adv.training.finiteness import NonFiniteAlarm
 
@@ -184,3 +185,18 @@ def test_a_step_of_the_trainer_waits_no_more_than_the_stock_one(tmp_path, monkey
     for step in counted(AdversarialTrainer, options={"method": method}):
         step["_local_scalar_dense"] -= name in LOOKS
         assert +step <= Counter({key: passes(method) * value for key, value in stock.items()})
+
+
+@pytest.mark.parametrize("kind", [CAT, CAPO, LAT])
+def test_methods_that_read_completions_wait_no_more_for_more_steps(kind):
+    """A step looks at its batch once: at the prompts, the groups and where their labels are."""
+    model, before = tiny("gpt2_lm"), tiny("gpt2_lm").requires_grad_(False)
+
+    def step(steps):
+        method = kind(L2Ball(0.4, "token"), 0.1, steps)
+        method.step(text_objective(model, paired(), seed=0, reference=before))
+
+    step(1)  # the first look counts the calls of the loss
+    few, many = (waits(lambda steps=steps: step(steps)) for steps in (2, 6))
+    assert few == many
+    assert few.total() < 40
