@@ -4,6 +4,7 @@ What the Hub would give lies in folders of the same names, and flags alone make 
 """
 
 import json
+import sys
 from pathlib import Path
 
 import datasets
@@ -17,7 +18,10 @@ from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaMode
 from nlp_adv.cli.main import main
 from nlp_adv.data.text_demo import demo_tokenizer
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+import carry_over
+
+RECIPES = Path(carry_over.__file__).parent
 GOOD, BAD = ("superb", "bright", "warm", "clever"), ("dull", "grey", "cold", "stale")
 NOUNS = ("plot", "cast", "score", "end", "joke", "tune", "scene", "line")
 TEXTS = [
@@ -93,6 +97,10 @@ COMMANDS = {
 }
 
 
+def flags(settings: dict) -> list[str]:
+    return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+
+
 def test_every_recipe_is_here():
     assert {path.stem for path in RECIPES.glob("*.yaml")} == set(COMMANDS)
 
@@ -152,12 +160,38 @@ def _renamed(row: dict) -> dict:
     return {"sentence": row["text"], "label": row["label"]}
 
 
+def test_the_scan_from_embeddings_to_words(place, tmp_path, capsys):
+    """Two of its points, and what is drawn of them."""
+    chosen = ["plain", "pgd-3, ε 0.04", "pgd-3, α 0.02, no ball", "pgd-3, ε 0.04, per token"]
+    small = SMALL | {"max_steps": 5, "output_dir": str(tmp_path / "out")}
+    command = [*COMMANDS["main_small"], "--wordnet", "words.json", *flags(small)]
+    assert carry_over.main([*command, "--seeds", "0", "--methods", *chosen]) == 0
+    found = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in found["methods"]] == [
+        name for name in carry_over.methods() if name in chosen
+    ]
+    assert "validation split" in found["data"]
+    assert {"textfooler", "pwws"} <= set(found["methods"][0]["accuracy"])
+    assert (tmp_path / "out" / "carry_over.svg").exists()
+    assert carry_over.main([*command, "--dry_run"]) == 0
+    counted = capsys.readouterr().out
+    assert all(
+        name in counted for points in carry_over.lines().values() for name in points.values()
+    )
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_it_runs_from_its_command_to_its_report(name, place, tmp_path, capsys):
     recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     small = {**SMALL, "output_dir": str(tmp_path / "out")}
-    flags = [word for key, value in small.items() for word in (f"--{key}", str(value))]
-    command = ["compare", str(RECIPES / f"{name}.yaml"), *COMMANDS[name], *flags, "--seeds", "0"]
+    command = [
+        "compare",
+        str(RECIPES / f"{name}.yaml"),
+        *COMMANDS[name],
+        *flags(small),
+        "--seeds",
+        "0",
+    ]
     assert main([*command, "--dry_run"]) == 0
     counted = capsys.readouterr().out
     assert all(method in counted for method in recipe["methods"])
