@@ -30,7 +30,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument(
         "--archive",
         help="a folder for finished cells, a small file each without texts and weights: those "
-        "that are there are not run, on any machine",
+        "that are there are taken and not run, on any machine",
     )
     parser.add_argument("--report_only", action="store_true", help="of the cells that are there")
     parser.add_argument(

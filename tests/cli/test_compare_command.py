@@ -1,6 +1,7 @@
 """`nlp-adv compare`: every cell once, resumed, shared, and one report of all."""
 
 import json
+import zipfile
 
 import pytest
 import yaml
@@ -162,6 +163,11 @@ def test_an_archive_carries_finished_cells_to_another_machine(recipe, work, caps
     names = {path.name for path in (work / "carried").iterdir()}
     assert names == {f"{name}-seed0.zip" for name in RECIPE["methods"]}
     packed = {path.name: path.read_bytes() for path in (work / "carried").iterdir()}
+    counted = compare(capsys, recipe, *archive, "there", "--dry_run").out
+    lines = {line.split("  ")[0].strip(): line.split() for line in counted.splitlines()}
+    assert lines["none"][1:3] == lines["fgm"][1:3] == ["2", "1"]  # cells, to train
+    assert "3 cells" in counted
+    assert "by the mean of 3 finished ones" in counted
     there = compare(capsys, recipe, *archive, "there")
     assert there.code == 0, there
     assert "none, seed 0" not in there.err
@@ -196,12 +202,23 @@ def test_a_control_stays_where_its_model_is(recipe, work, capsys):
     assert compare(capsys, recipe, *archive, "there", "--seeds", "0").code == 0
 
 
-def test_an_archive_that_is_damaged(recipe, work, capsys):
+def test_an_archive_that_is_damaged(recipe, work, capsys, monkeypatch):
     (work / "carried").mkdir()
-    (work / "carried" / "none-seed0.zip").write_bytes(b"PK nothing")
-    run = compare(capsys, recipe, "--archive", "carried", "--output_dir", "out")
-    refused_last(run, "none-seed0.zip", "remove it")
+    path = work / "carried" / "none-seed0.zip"
+    path.write_bytes(b"PK nothing")
+    request = (recipe, "--archive", "carried", "--output_dir", "out")
+    refused_last(compare(capsys, *request), "none-seed0.zip", "remove it")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("training.json", "{}")
+        file.writestr("../evaluation.json", "{}")
+    refused_last(compare(capsys, *request), "none-seed0.zip", "records.jsonl", "remove it")
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("training.json", "records.jsonl", "evaluation.json"):
+            file.writestr(name, "{}" * 10)
+    monkeypatch.setattr("nlp_adv.experiments.archive._LARGEST", 10)
+    refused_last(compare(capsys, *request), "would fill the disk")
     assert not (work / "out").exists()
+    assert not (work / "evaluation.json").exists()
 
 
 def test_flags_win_over_the_recipe(recipe, files):
