@@ -35,6 +35,7 @@ DEFAULT_VARIANTS = {
     "test_what_a_training_step_makes_of_the_inputs_reaches_every_pass_once": 4,
     "test_a_flag_that_a_sweep_varies_is_obeyed_in_each_trial": 3,
     "test_every_method_runs": 4,
+    "test_it_runs_from_its_command_to_its_report": 3,
     "test_an_attack_is_its_papers_loop": 8,
     "test_carlini_and_wagner_is_its_papers_loop": 1,
     "test_freeat_is_the_papers_loop": 3,

@@ -27,6 +27,11 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--output_dir", help="cells and report; runs/RECIPE by default")
     parser.add_argument("--methods", nargs="+", help="of the recipe; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, help="all of the recipe by default")
+    parser.add_argument(
+        "--archive",
+        help="a folder for finished cells, a small file each without texts and weights: those "
+        "that are there are taken and not run, on any machine",
+    )
     parser.add_argument("--report_only", action="store_true", help="of the cells that are there")
     parser.add_argument(
         "--dry_run", action="store_true", help="check everything, say what it will take, and stop"

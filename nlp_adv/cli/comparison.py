@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from nlp_adv.cli.flags import command_line
 from nlp_adv.cli.task import Task, load_task
 from nlp_adv.cli.text_attack import TextAttack
 from nlp_adv.errors import UserError
-from nlp_adv.experiments.cells import Cell, cells_of
+from nlp_adv.experiments.archive import exchange
+from nlp_adv.experiments.cells import TRAINING, Cell, cells_of
 from nlp_adv.experiments.recipe import INHERITED, Control, Recipe, checked_seeds, read_recipe
 from nlp_adv.folders import FolderTaken, alone_in, unusable_as_name
 from nlp_adv.report import ModelResult, write_report
@@ -55,6 +56,8 @@ def compare(options: argparse.Namespace, overrides: dict[str, Any], command: str
     except ValueError as error:
         raise UserError(f"--seeds: {error}.") from error
     cells = list(cells_of(recipe, folder, options.methods, seeds))
+    archive = Path(options.archive) if options.archive else None
+    _exchange(cells_of(recipe, folder), archive)
     if options.dry_run:
         _check([cell for cell in cells if not cell.evaluated])
         print(dry_run(cells))
@@ -62,7 +65,7 @@ def compare(options: argparse.Namespace, overrides: dict[str, Any], command: str
     elsewhere = []
     if not options.report_only:
         _check([cell for cell in cells if not cell.evaluated])
-        elsewhere = [cell for cell in cells if not (cell.evaluated or _run(cell))]
+        elsewhere = [cell for cell in cells if not (cell.evaluated or _run(cell, archive))]
     if elsewhere:
         names = ", ".join(cell.title for cell in elsewhere)
         print(f"Another process is at {names}: run this again, with --report_only, at its end.")
@@ -113,7 +116,13 @@ def _check_training(arguments: TrainArguments, tasks: dict[str, Task]) -> None:
         tasks[same].check_fits(tasks[same].new_model(), arguments)
 
 
-def _run(cell: Cell) -> bool:
+def _exchange(cells: Iterable[Cell], archive: Path | None) -> None:
+    if archive is not None:
+        for cell in cells:
+            exchange(cell, archive)
+
+
+def _run(cell: Cell, archive: Path | None) -> bool:
     """Train and evaluate what is missing; False if another process is at it."""
     baseline, control = cell.baseline, cell.control
     try:
@@ -128,15 +137,24 @@ def _run(cell: Cell) -> bool:
                 raise _without_state(cell)
             if not cell.evaluated:
                 _say(cell, "evaluate", cell.attack_flags)
-                transfer = load(baseline.folder).records if baseline else ()
+                others = load(baseline.folder).records if baseline else ()
+                transfer = [one for one in others if one.text]  # an archive has left them out
                 times = control.logits_times if control else 1.0
                 evaluate.run(cell.attack_flags, transfer=transfer, logits_times=times)
+            _exchange([cell], archive)
     except FolderTaken:
         return False
     return True
 
 
 def _without_model(cell: Cell, control: Control) -> UserError:
+    source = cell.run.parent
+    if (source / TRAINING).exists():
+        return UserError(
+            f"{cell.title} needs the weights of {control.of}, which was finished elsewhere: run it "
+            f"there, or leave it out with --methods; or remove {source} and its file in the "
+            f"archive to train {control.of} again."
+        )
     return UserError(f"{cell.title} needs the model of {control.of}: run that method first.")
 
 

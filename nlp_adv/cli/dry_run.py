@@ -41,7 +41,7 @@ def dry_run(cells: Sequence[Cell]) -> str:
     each: dict[str, float] = {}
     for method in dict.fromkeys(cell.method for cell in cells):
         mine = [cell for cell in cells if cell.method == method]
-        missing = [cell for cell in mine if not cell.trained]
+        missing = [cell for cell in mine if not (cell.trained or cell.evaluated)]
         if mine[0].control:
             rows.append([method, str(len(mine)), f"{mine[0].control.of}'s", "", "", ""])
             continue

@@ -13,6 +13,7 @@ from nlp_adv.robustness.saved import HEADER
 from nlp_adv.training.on_the_way import folder_at
 from nlp_adv.training.records import REPORT_NAME
 
+TRAINING = "training.json"  # of a cell whose model was trained elsewhere: how that was done
 # What a training's report holds beside how the model was trained.
 _MEASURED = (
     "metrics",
@@ -79,7 +80,10 @@ class Cell:
 
     @property
     def training(self) -> dict[str, Any]:
-        """How the cell's model was trained, as its run wrote it down."""
+        """How the cell's model was trained, as its run wrote it down, here or elsewhere."""
+        if not self.trained and (self.folder / TRAINING).exists():
+            kept: dict[str, Any] = json.loads((self.folder / TRAINING).read_text(encoding="utf-8"))
+            return kept
         content = json.loads((self.run / REPORT_NAME).read_text(encoding="utf-8"))
         own = {} if self.control is None else {k: v for k, v in vars(self.control).items() if v}
         run = content["runs"][-1]

@@ -173,8 +173,8 @@ class AWP:
         """One ascent of full length, half the loss clean, and γ = 0.0002.
 
         The authors train image classifiers with 0.005. Fine-tuning itself moves the weights by no
-        more than that: a fresh classification head on a pretrained encoder learnt a constant answer
-        (recipes/README.md), and little at 0.001.
+        more than that: on 1200 sentences of SST-2 a fresh classification head on a pretrained
+        encoder learnt a constant answer with 0.005, and little with 0.001.
         """
         method = cls(L2Ball(0.03), step_size=0.03, steps=1, gamma=0.0002, clean_weight=0.5)
         return Scaled(method, unit="relative")

@@ -110,9 +110,9 @@ def query_charts(report: Report, attacks: Sequence[str]) -> list[Chart]:
 
 
 def moves_text(records: Sequence[Record]) -> bool:
-    """Whether any of the texts differs from its original."""
-    found = [record.found for record in records]
-    return any(isinstance(one, Substitution) and one.adversarial != one.original for one in found)
+    """Whether any of the texts differs from its original; they may be left out of the records."""
+    found = [one.found for one in records if isinstance(one.found, Substitution)]
+    return any(one.words_changed or one.adversarial != one.original for one in found)
 
 
 def _budgets(records: Sequence[Record]) -> list[int]:

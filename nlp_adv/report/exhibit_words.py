@@ -56,11 +56,13 @@ class WordExhibit:
 
     def sections(self, report: Report) -> list[Section]:
         """Examples of each attack, and one line for those that change no text."""
-        groups = {attack: examples_of(report, attack) for attack in self.attacks}
+        moving = [attack for attack in self.attacks if moves_text(_under(report, attack))]
+        groups = {attack: examples_of(report, attack) for attack in moving}
         examples = rendered(
             "words.html.j2",
             groups={attack: some for attack, some in groups.items() if some},
-            unmoved=[attack for attack, some in groups.items() if not some],
+            unmoved=[attack for attack in self.attacks if attack not in moving],
+            textless=[attack for attack, some in groups.items() if not some],
             answers=lambda record: _answers(report, record),
             label=report.label,
         )
@@ -74,12 +76,14 @@ class WordExhibit:
 def examples_of(report: Report, attack: str) -> list[Example]:
     """Up to five fooled and two robust, evenly spaced in the data, the models in turn.
 
-    None of an attack by which no text differs: it moves embeddings, or changed nothing.
+    None of an attack by which no text differs, since it moves embeddings or changed nothing, nor of
+    records without their texts.
     """
     pairs = [
         (place, record)
         for place, model in enumerate(report.models)
         for record in model.under(attack)
+        if record.text
     ]
     if not moves_text([record for _, record in pairs]):
         return []
@@ -88,6 +92,10 @@ def examples_of(report: Report, attack: str) -> list[Example]:
     robust = [pair for pair in pairs if pair[1].outcome == "robust"]
     chosen = [*_drawn(fooled, turns, FOOLED), *_drawn(robust, turns, ROBUST)]
     return [Example(report.models[place], record) for place, record in chosen]
+
+
+def _under(report: Report, attack: str) -> list[Record]:
+    return [record for model in report.models for record in model.under(attack)]
 
 
 def _drawn(pairs: Sequence[_Pair], models: int, count: int) -> list[_Pair]:

@@ -23,17 +23,24 @@ def check_same_texts(models: Sequence[ModelResult]) -> None:
     Raises:
         UserError: two models have different texts or labels under one id.
     """
-    seen: dict[tuple[str, int], tuple[str, int]] = {}
+    seen: dict[tuple[str, int], Record] = {}
     noun = "image" if any(model.of_images for model in models) else "text"
     for model in models:
         for record in model.records:
-            mine = (" ".join((record.text or record.example).casefold().split()), record.label)
-            if seen.setdefault((record.title, record.id), mine) != mine:
+            if not _same(seen.setdefault((record.title, record.id), record), record):
                 raise UserError(
                     f"Example {record.id} of {model.name} is not the {noun} or has not the label "
                     f"that it has elsewhere: only models that were attacked on the same {noun}s "
                     f"are compared; write a report of each data set."
                 )
+
+
+def _same(one: Record, other: Record) -> bool:
+    """By their texts but for case and blanks; by digits where one of them has no text left."""
+    texts = [(record.text or "").casefold().split() for record in (one, other)]
+    if not all(texts):
+        texts = [[record.example] for record in (one, other)]
+    return texts[0] == texts[1] and one.label == other.label
 
 
 def check_same_threat(models: Sequence[ModelResult]) -> None:

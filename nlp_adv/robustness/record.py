@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -156,6 +156,14 @@ class Record:
     def attacked(self) -> bool:
         """Whether there was anything to do: the answer was right."""
         return self.outcome != "wrong"
+
+    def without_text(self) -> Record:
+        """The same without its texts, which `example` stands for."""
+        found = self.found
+        if isinstance(found, Substitution):
+            return replace(self, found=replace(found, original="", adversarial="", context=None))
+        text = None if found.text is None else ""  # images have none to leave out
+        return replace(self, found=replace(found, text=text, context=None))
 
     def norm(self, name: Norm) -> float:
         """‖δ‖; nan of attacks on words."""

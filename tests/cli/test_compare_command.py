@@ -1,6 +1,7 @@
 """`nlp-adv compare`: every cell once, resumed, shared, and one report of all."""
 
 import json
+import zipfile
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from filelock import FileLock
 from nlp_adv.cli.comparison import ATTACK_FLAGS
 from nlp_adv.cli.main import main
 from nlp_adv.errors import UserError
-from nlp_adv.experiments.recipe import Control, read_recipe
+from nlp_adv.experiments.recipe import read_recipe
 from nlp_adv.robustness.saved import load
 
 RECIPE = {
@@ -153,6 +154,73 @@ def test_a_cell_of_another_process_is_left_to_it(recipe, work, capsys):
     assert not (work / "out" / "fgm-seed0" / "model").exists()
 
 
+def test_an_archive_carries_finished_cells_to_another_machine(recipe, work, capsys, monkeypatch):
+    """One half here, one there; the report is that of a machine that ran all of it."""
+    archive = ("--archive", "carried", "--output_dir")
+    assert compare(capsys, recipe, "--output_dir", "whole").code == 0
+    here = compare(capsys, recipe, *archive, "here", "--seeds", "0")
+    assert here.code == 0, here
+    names = {path.name for path in (work / "carried").iterdir()}
+    assert names == {f"{name}-seed0.zip" for name in RECIPE["methods"]}
+    packed = {path.name: path.read_bytes() for path in (work / "carried").iterdir()}
+    counted = compare(capsys, recipe, *archive, "there", "--dry_run").out
+    lines = {line.split("  ")[0].strip(): line.split() for line in counted.splitlines()}
+    assert lines["none"][1:3] == lines["fgm"][1:3] == ["2", "1"]  # cells, to train
+    assert "3 cells" in counted
+    assert "by the mean of 3 finished ones" in counted
+    there = compare(capsys, recipe, *archive, "there")
+    assert there.code == 0, there
+    assert "none, seed 0" not in there.err
+    assert "none, seed 1" in there.err
+    assert not (work / "there" / "none-seed0" / "model").exists()
+    record = json.loads((work / "there/none-seed0/records.jsonl").read_text().splitlines()[0])
+    assert record["words"]["original"] == record["words"]["adversarial"] == ""
+    assert record["example"]
+    for part in ("train.main", "evaluate.run"):
+        monkeypatch.setattr(f"nlp_adv.cli.{part}", None)
+    assert compare(capsys, recipe, *archive, "there").code == 0  # nothing is run again
+    whole, joined = (
+        json.loads((work / name / "report.json").read_text()) for name in ("whole", "there")
+    )
+    assert whole["methods"] == joined["methods"]
+    assert whole["equal_clean_accuracy"] == joined["equal_clean_accuracy"]
+    # What was there already is not written again, and a third machine sees them all.
+    assert {name: (work / "carried" / name).read_bytes() for name in packed} == packed
+    assert compare(capsys, recipe, *archive, "third", "--report_only").code == 0
+    page = (work / "third" / "report.html").read_text(encoding="utf-8")
+    assert "came without their texts" in page
+
+
+def test_a_control_stays_where_its_model_is(recipe, work, capsys):
+    archive = ("--archive", "carried", "--output_dir")
+    some = ("--methods", "none", "--seeds", "0")
+    assert compare(capsys, recipe, *archive, "here", *some).code == 0
+    run = compare(capsys, recipe, *archive, "there", "--seeds", "0")
+    refused_last(run, "sharpened, seed 0", "finished elsewhere", "--methods")
+    assert compare(capsys, recipe, *archive, "here", "--methods", "sharpened").code == 2  # seed 1
+    assert compare(capsys, recipe, *archive, "here", "--seeds", "0").code == 0
+    assert compare(capsys, recipe, *archive, "there", "--seeds", "0").code == 0
+
+
+def test_an_archive_that_is_damaged(recipe, work, capsys, monkeypatch):
+    (work / "carried").mkdir()
+    path = work / "carried" / "none-seed0.zip"
+    path.write_bytes(b"PK nothing")
+    request = (recipe, "--archive", "carried", "--output_dir", "out")
+    refused_last(compare(capsys, *request), "none-seed0.zip", "remove it")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("training.json", "{}")
+        file.writestr("../evaluation.json", "{}")
+    refused_last(compare(capsys, *request), "none-seed0.zip", "records.jsonl", "remove it")
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("training.json", "records.jsonl", "evaluation.json"):
+            file.writestr(name, "{}" * 10)
+    monkeypatch.setattr("nlp_adv.experiments.archive._LARGEST", 10)
+    refused_last(compare(capsys, *request), "would fill the disk")
+    assert not (work / "out").exists()
+    assert not (work / "evaluation.json").exists()
+
+
 def test_flags_win_over_the_recipe(recipe, files):
     overrides = {"max_steps": ["7"], "max_examples": ["3"], "attack.test_file": ["other.jsonl"]}
     read = read_recipe(recipe, overrides, ATTACK_FLAGS)
@@ -198,22 +266,6 @@ def test_other_bad_requests(recipe, work, capsys):
     refused_last(compare(capsys, recipe, "second.yaml"), "second.yaml")
     refused_last(compare(capsys, recipe, "--report_only"), "no finished cell")
     refused_last(compare(capsys, recipe, "--methods", "sharpened"), "of none")
-
-
-@pytest.mark.parametrize("name", ["sst2_minilm", "mr_bert_base", "ag_news_freelbpp", "advglue"])
-def test_the_recipes_are_in_order(name):
-    from pathlib import Path
-
-    from nlp_adv.cli.arguments import parse as parse_training
-    from nlp_adv.cli.attack import read as parse_attack
-
-    folder = Path(__file__).parents[2] / "recipes"
-    given = {"model_name_or_path": "MODEL", "dataset_name": "DATA", "use_cpu": "true"}
-    read = read_recipe(folder / f"{name}.yaml", given, ATTACK_FLAGS)
-    for method, own in read.methods.items():
-        if not isinstance(own, Control):
-            parse_training(read.train_flags(method, 0, Path("out")))
-    parse_attack("evaluate", read.attack_flags(Path("model"), Path("out")))
 
 
 def test_a_dry_run_says_what_it_takes_and_runs_nothing(recipe, work, capsys):
