@@ -88,6 +88,7 @@ def test_a_command_parses_to_what_it_says(tmp_path, method, budget):
 
 def test_every_method_is_there_and_cells_differ(tmp_path):
     classifying = {n for n, m in METHODS.items() if not hasattr(m, "reads_completions")}
+    classifying -= {"sam"}  # newer than the recipe
     assert {flags["adv"] for flags in recipe.METHODS.values()} == classifying
     folders = {
         recipe.folder(given(tmp_path), method, "epochs", seed)
