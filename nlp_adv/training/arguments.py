@@ -63,7 +63,7 @@ def _documented(method: Any) -> dict[str, str]:
     """The first sentence on each field in the docstring's Args."""
     entries: list[tuple[str, str]] = []
     for one in reversed(method.__mro__):  # its own go before those of what it is built on
-        section = (one.__doc__ and inspect.cleandoc(one.__doc__) or "").partition("Args:\n")[2]
+        section = ((one.__doc__ and inspect.cleandoc(one.__doc__)) or "").partition("Args:\n")[2]
         text = section.partition("\n\n")[0]
         entries += re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
     sentences = {

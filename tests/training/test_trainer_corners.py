@@ -13,7 +13,6 @@ from nlp_adv.methods import FGM, METHODS
 from nlp_adv.perturbation import L2Ball
 from nlp_adv.training.records import ConstantPredictionAlarm
 
-
 ON_TEXTS = sorted(n for n, one in METHODS.items() if not hasattr(one, "reads_completions"))
 
 
