@@ -18,6 +18,7 @@ from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.rdrop import RDrop
+from nlp_adv.methods.sam import SAM
 from nlp_adv.methods.smart import SMART
 from nlp_adv.methods.tavat import TAVAT
 from nlp_adv.methods.trades import TRADES
@@ -43,6 +44,7 @@ METHODS: dict[str, Any] = {
         SMART,
         TRADES,
         AWP,
+        SAM,
         CAT,
         CAPO,
         LAT,

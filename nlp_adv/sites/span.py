@@ -35,9 +35,10 @@ def predicts_the_next(model: nn.Module) -> bool:
 def span_of(model: nn.Module, batch: Mapping[str, Any], span: Span | None) -> Span:
     """The span that holds for a batch; None asks for the default.
 
-    The default is "prompt" for a causal language model where the labels leave out a token beside
-    the first ones of the texts (which nothing predicts, so that their labels say nothing); else
-    "all". A column adv_mask goes before any span, and then it is "all".
+    The default is "prompt" for a causal language model where the labels leave out the beginning of
+    a text, and "all" elsewhere. A first token alone is no prompt: nothing predicts it, so that its
+    label says nothing. Neither is what is left out later, as collators do with each end-of-text
+    token that they also pad with. A column adv_mask goes before any span, and then it is "all".
 
     Raises:
         UserError: the span needs labels, or a completion_mask, of a causal language model.
@@ -52,8 +53,10 @@ def span_of(model: nn.Module, batch: Mapping[str, Any], span: Span | None) -> Sp
     if span is None:
         if answered is None:
             return "all"
-        prompt = _prompt(model, batch, answered) & ~_first(model, batch)
-        return "prompt" if bool(prompt.any()) else "all"
+        first = _first(model, batch)
+        second = nn.functional.pad(first[:, :-1], (1, 0)) & ~first
+        begins = _prompt(model, batch, answered) & second
+        return "prompt" if bool(begins.any()) else "all"
     if answered is None:
         raise UserError(
             f"span={span} (--adv_span) tells the prompt of a causal language model from its "

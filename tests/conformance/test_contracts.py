@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nlp_adv.methods import (
     AWP,
     PGD,
+    SAM,
     SMART,
     TRADES,
     YOPO,
@@ -105,6 +106,8 @@ def with_epsilon(method, epsilon: float):
     """The method with another radius and everything else as it is."""
     if method is not bare(method):
         return with_bare(method, with_epsilon(bare(method), epsilon))
+    if hasattr(method, "rho"):
+        return replace(method, rho=epsilon)
     if hasattr(method, "gamma"):  # the radius of the other attack
         method = replace(method, gamma=epsilon)
     if hasattr(method, "ball"):
@@ -382,7 +385,9 @@ def test_6_passes_are_as_declared(case, target):
     objective.backward_fn = lambda loss: (count("backward"), backward(loss))
     case.method.step(objective)
     assert counts["forward"] == all_passes(case.method) - getattr(case.method, "prefix_passes", 0)
-    backwards = counts["backward"] + isinstance(bare(case.method), AWP)  # by the weights alone
+    backwards = counts["backward"] + isinstance(
+        bare(case.method), AWP | SAM
+    )  # by the weights alone
     assert counts["reached"] == backwards * len(trained)
     # A loss that compares two passes has one backward for both.
     assert backwards == 1 if joint(case.method) else backwards == case.method.passes

@@ -266,6 +266,23 @@ def awp(
     return loss.detach()
 
 
+def sam(model: nn.Module, batch: Batch, *, rho: float, adaptive: bool = False) -> Tensor:
+    """Foret et al., Algorithm 1; adaptive: Kwon et al., Algorithm 1, biases among the rest."""
+    model(**batch).loss.backward()
+    named = dict(model.named_parameters())
+    size = {name: weight.detach().abs() + 0.01 for name, weight in named.items()}
+    size = size if adaptive else {name: torch.ones_like(one) for name, one in size.items()}
+    grads = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in named.items()}
+    length = torch.cat([(size[name] * grad).flatten() for name, grad in grads.items()]).norm()
+    step = {name: size[name] ** 2 * grad / length for name, grad in grads.items()}
+    model.zero_grad()
+    add(model, rho, step)
+    loss = model(**batch).loss
+    loss.backward()
+    add(model, -rho, step)
+    return loss.detach()
+
+
 def add(model: nn.Module, times: float, difference: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -9,7 +9,19 @@ from agreement import SEED, SHAPE, assert_parity, full_batch, token_mask, unifor
 from models import batch, tiny
 from torch import Tensor
 
-from nlp_adv.methods import AWP, FGM, FGSM, PGD, YOPO, FGMMatrix, FreeLB, Noise, Scaled, SomeRows
+from nlp_adv.methods import (
+    AWP,
+    FGM,
+    FGSM,
+    PGD,
+    SAM,
+    YOPO,
+    FGMMatrix,
+    FreeLB,
+    Noise,
+    Scaled,
+    SomeRows,
+)
 from nlp_adv.perturbation import L1Ball, L2Ball, LInfBall
 from nlp_adv.sites.objective import text_objective
 
@@ -148,6 +160,18 @@ def test_awp_of_named_weights_moves_those_alone():
     assert_parity(method, reference.awp, start=ZERO, under=under, **settings)
     with pytest.raises(AssertionError):
         assert_parity(method, reference.awp, start=ZERO, **settings)
+
+
+# --- SAM
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("rho", [0.05, 0.5])
+def test_sam_is_the_papers_loop(rho, adaptive):
+    settings = {"rho": rho, "adaptive": adaptive}
+    assert_parity(SAM(**settings), reference.sam, **settings)
+    with pytest.raises(AssertionError):
+        assert_parity(SAM(**settings), reference.sam, rho=rho, adaptive=not adaptive)
 
 
 # --- PGD

@@ -45,6 +45,17 @@ def test_the_first_tokens_label_says_nothing():
     assert torch.equal(moves(found), (starts <= 1).int())
 
 
+def test_tokens_left_out_in_the_middle_or_at_the_end_are_no_prompt():
+    """As where a collator pads with the end of a text and leaves all of these out."""
+    full = batch("gpt2_lm")
+    full["labels"][:, 3] = -100
+    last = full["attention_mask"].sum(1, keepdim=True) - 1
+    full["labels"].scatter_(1, last, -100)
+    assert torch.equal(moves(text_objective(tiny("gpt2_lm"), full)), REAL)
+    unmasked = {key: full[key] for key in ("input_ids", "labels")}
+    assert torch.equal(moves(text_objective(tiny("gpt2_lm"), unmasked)), REAL)
+
+
 @pytest.mark.parametrize(
     ("span", "want"),
     [("all", REAL), ("prompt", PROMPT), ("completion", REAL - PROMPT)],

@@ -39,11 +39,16 @@ REFUSED = [
     ({"adv": "trades", "adv_step_size": 0.0}, "step_size is 0"),
     ({"adv": "smart", "adv_beta": 0.0}, "beta and proximal_weight are 0"),
     ({"adv": "rdrop", "adv_beta": 0.0}, "beta is 0"),
+    ({"adv": "sam", "adv_rho": 0.0}, "rho is 0"),
+    ({"adv": "cat", "adv_away_weight": 0.0, "adv_toward_weight": 0.0}, "nothing is trained at δ"),
+    ({"adv": "cat", "adv_step_size": 0.0}, "step_size is 0"),
+    ({"adv": "capo", "adv_beta": 0.0}, "beta must be a finite number > 0"),
+    ({"adv": "lat", "adv_steps": 0}, "steps must be an integer"),
 ]
 REFUSED += [
     ({"adv": name, "adv_epsilon": zero}, "epsilon is 0")
     for name in METHODS
-    if name not in ("none", "rdrop")
+    if name not in ("none", "rdrop", "sam")
     for zero in (0.0, -0.0)
 ]
 NUMBERS = [
@@ -57,6 +62,11 @@ NUMBERS = [
     ("smart", "decay"),
     ("smart", "proximal_weight"),
     ("awp", "gamma"),
+    ("sam", "rho"),
+    ("cat", "refusal_weight"),
+    ("cat", "toward_cutoff"),
+    ("lat", "away_cutoff"),
+    ("capo", "utility_weight"),
     ("fgm", "start_step"),
     ("fgm", "ramp_steps"),
 ]
