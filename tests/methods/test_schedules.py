@@ -93,10 +93,11 @@ def test_a_number_changes_linearly_and_stays(method, start, steps, n):
 @pytest.mark.parametrize("name", [n for n, m in REGISTRY.items() if n not in ("none", "rdrop")])
 def test_every_method_that_moves_something_can_be_scheduled(name):
     preset = REGISTRY[name].preset()
-    radius = getattr(bare(preset), "ball", bare(preset)).epsilon
-    schedule = Every(Linear(preset, {"epsilon": radius / 2}, 4), 2).over(12 * 8)
+    key = "rho" if name == "sam" else "epsilon"
+    radius = getattr(getattr(bare(preset), "ball", bare(preset)), key)
+    schedule = Every(Linear(preset, {key: radius / 2}, 4), 2).over(12 * 8)
     first, ordinary = schedule.at(0), schedule.at(2 * getattr(bare(preset), "replays", 1) - 1)
-    assert getattr(bare(first), "ball", bare(first)).epsilon == radius / 2
+    assert getattr(getattr(bare(first), "ball", bare(first)), key) == radius / 2
     assert type(first) is type(preset)
     assert ordinary == ORDINARY
 
