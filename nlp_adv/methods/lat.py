@@ -53,7 +53,14 @@ class LAT(CAT):
     def step(self, objective: Objective) -> StepReport:
         """One step of targeted LAT."""
         pairs = paired(objective, self.name)
-        delta = descended(pairs, self, ("rejected", "chosen"), self._attack)
+        delta = descended(
+            pairs,
+            ("rejected", "chosen"),
+            self._attack,
+            ball=self.ball,
+            step_size=self.step_size,
+            steps=self.steps,
+        )
         return self.train_at(delta, pairs)
 
     def _attack(self, found: Mapping[str, Completions]) -> Tensor:
