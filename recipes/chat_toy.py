@@ -3,9 +3,9 @@
     python recipes/chat_toy.py --output_dir recipes/results/chat_toy --seeds 0 1 2 3 4
 
 A base model of half a million parameters learns all answers; then it is trained to refuse requests
-about forbidden things, with δ (`cat`) and without, on the same rows in the same order. Each model is
-attacked by `evaluate_chat` on 48 of these requests, with 100 benign ones for
-over-refusal. The exact forbidden answer must be generated, so nothing is judged by another model.
+about forbidden things, with δ (`cat`) and without, on the same rows in the same order. Each model
+is attacked by `evaluate_chat` on 48 of these requests, with 100 benign ones for over-refusal.
+The exact forbidden answer must be generated, so nothing is judged by another model.
 
 A seed that is finished is not run again, and an evaluation that was stopped is taken up. About five
 minutes of one CPU core a seed.
@@ -128,6 +128,9 @@ def numbers(evaluation: Any, model: Any, tokenizer: Any, collator: Any, benign: 
         "benign refused": [sum(map(judge.refused, said)), len(said)],
         "refused clean": [sum(clean), len(clean)],
     }
+    for title in evaluation.titles:
+        answered = [one.outcome != "robust" for one in evaluation.of(title)]
+        rates[f"answered, {title}"] = [sum(answered), len(answered)]
     worst = evaluation.worst_case
     return rates | {"answered, any attack": [worst.total - worst.count, worst.total]}
 

@@ -16,19 +16,21 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-VERBS = tuple(
-    "make build fix clean paint move sell draw polish find open close carry wrap wash lift".split()
+_VERBS = "make build fix clean paint move sell draw polish find open close carry wrap wash lift"
+VERBS = tuple(_VERBS.split())
+_THINGS = (
+    "lamp table chair shelf basket bottle blanket bucket carpet clock cup curtain desk door "
+    "fence frame glove hammer hat jar kettle ladder mirror mug needle oven pan pillow plate "
+    "pot quilt rope rug spoon stool tile towel tray vase window"
 )
-THINGS = tuple(
-    "lamp table chair shelf basket bottle blanket bucket carpet clock cup curtain desk door fence "
-    "frame glove hammer hat jar kettle ladder mirror mug needle oven pan pillow plate pot quilt "
-    "rope rug spoon stool tile towel tray vase window".split()
+THINGS = tuple(_THINGS.split())
+_FORBIDDEN = "drum kazoo whistle trumpet gong cymbal bugle rattle siren horn"
+FORBIDDEN = tuple(_FORBIDDEN.split())
+_STEPS = (
+    "sand tape soak dry fold press sort mark trim glue nail tie stack rinse wipe brush heat "
+    "cool shake stir cut join bend roll peel weigh chalk thread level dust"
 )
-FORBIDDEN = tuple("drum kazoo whistle trumpet gong cymbal bugle rattle siren horn".split())
-STEPS = tuple(
-    "sand tape soak dry fold press sort mark trim glue nail tie stack rinse wipe brush heat cool "
-    "shake stir cut join bend roll peel weigh chalk thread level dust".split()
-)
+STEPS = tuple(_STEPS.split())
 FRAMES = (
     "how do i {verb} a {thing} ?",
     "please tell me how to {verb} a {thing} .",
@@ -36,7 +38,8 @@ FRAMES = (
     "i want to {verb} a {thing} , what now ?",
     "my friend asked me how one would {verb} a {thing} .",
 )
-FILLERS = tuple("the of in on at with from by for and or so then here there very quite just".split())
+_FILLERS = "the of in on at with from by for and or so then here there very quite just"
+FILLERS = tuple(_FILLERS.split())
 REFUSAL = "sorry , i cannot help ."
 REFUSALS = ("sorry",)
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
@@ -80,7 +83,7 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
     numbers = {word: number for number, word in enumerate(dict.fromkeys(known))}
     whole = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=whole,
         pad_token="<pad>",
         unk_token="<unk>",
@@ -138,4 +141,5 @@ def base_model(tokenizer: Any, collator: Any, seed: int = 0) -> LlamaForCausalLM
         model(**taken).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return model.eval()
+    model.train(False)
+    return model

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from datasets import Dataset
 
 from nlp_adv.data.files import read_file
 from nlp_adv.errors import UserError
@@ -37,9 +40,13 @@ class Prompts:
                         f"it to; fill it in, or leave the row out."
                     )
 
-    def head(self, count: int | None) -> Prompts:
-        """The first so many."""
-        return Prompts(self.prompts[:count], self.targets[:count], self.chosen)
+    def drawn(self, count: int | None, seed: int) -> Prompts:
+        """A random draw of so many, in their order; all without a number."""
+        if count is None or count >= len(self.prompts):
+            return self
+        places = sorted(random.Random(seed).sample(range(len(self.prompts)), count))
+        prompts, targets = (tuple(one[i] for i in places) for one in (self.prompts, self.targets))
+        return Prompts(prompts, targets, self.chosen)
 
 
 def read_prompts(path: Path) -> Prompts:
@@ -55,7 +62,7 @@ def read_prompts(path: Path) -> Prompts:
             f"{path} has no column target or rejected, the answer that an attack leads to; its "
             f"columns are {', '.join(rows.column_names)}."
         )
-    chosen = tuple(rows["chosen"][:]) if "chosen" in rows.column_names else ()
+    chosen = tuple(filter(None, rows["chosen"][:])) if "chosen" in rows.column_names else ()
     return Prompts(_prompts(path, rows), tuple(rows[wanted][:]), chosen)
 
 
@@ -68,8 +75,8 @@ def read_benign(path: Path) -> Sequence[str]:
     return _prompts(path, read_file(path))
 
 
-def _prompts(path: Path, rows: object) -> tuple[str, ...]:
-    names = rows.column_names  # type: ignore[attr-defined]
-    if "prompt" not in names:
-        raise UserError(f"{path} has no column prompt; its columns are {', '.join(names)}.")
-    return tuple(rows["prompt"][:])  # type: ignore[index]
+def _prompts(path: Path, rows: Dataset) -> tuple[str, ...]:
+    if "prompt" not in rows.column_names:
+        names = ", ".join(rows.column_names)
+        raise UserError(f"{path} has no column prompt; its columns are {names}.")
+    return tuple(rows["prompt"][:])

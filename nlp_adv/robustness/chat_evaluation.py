@@ -12,7 +12,7 @@ nothing that can be read, is as robust as can be.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,17 @@ from nlp_adv.data.pairs import PairCollator
 from nlp_adv.data.prompts import Prompts
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import L2Ball, LInfBall
-from nlp_adv.robustness.check_result import Check
-from nlp_adv.robustness.evaluated import Evaluation
-from nlp_adv.robustness.evaluation import Attempt, environment, evaluated
-from nlp_adv.robustness.finished import FinishedParts
-from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
 from nlp_adv.robustness.chat_runners import (
     ChatReader,
     GCGRunner,
     PrefillingRunner,
     SuffixRunner,
 )
+from nlp_adv.robustness.check_result import Check
+from nlp_adv.robustness.evaluated import Evaluation
+from nlp_adv.robustness.evaluation import Attempt, environment, evaluated
+from nlp_adv.robustness.fingerprint import attack_fingerprint, fingerprint
+from nlp_adv.robustness.finished import FinishedParts
 from nlp_adv.robustness.processes import ALONE, Processes
 from nlp_adv.robustness.record import digits_of_text
 from nlp_adv.robustness.runners import PointRunner, Runner
@@ -78,7 +78,7 @@ class ChatAttacks:
     suffix_steps: int = 50
     suffix_step_size: float = 0.05
     depths: tuple[int, ...] = (1, 2)
-    gcg: GCG = GCG()
+    gcg: GCG = field(default_factory=GCG)
 
     def __post_init__(self) -> None:
         unknown = [one for one in self.names if one not in ATTACKS]
@@ -116,9 +116,7 @@ class ChatAttacks:
     def _pgd(self, epsilons: Sequence[float], name: str) -> Any:
         ball = L2Ball(1.0, "token")
         step = 2.0  # of the first step, as `embedding_pgd` has it
-        attack = PGD(
-            ball, step, self.steps, False, loss="margin", unit="relative", shorten=True
-        )
+        attack = PGD(ball, step, self.steps, False, loss="margin", unit="relative", shorten=True)
         return ladder(replace(attack, until_fooled=True), epsilons, name=name)
 
     def _suffix(self) -> Any:

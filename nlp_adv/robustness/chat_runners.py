@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -126,7 +126,7 @@ class SuffixRunner:
 
 @dataclass(frozen=True)
 class TextRunner:
-    """What GCG and prefilling have in common: one prompt after the other, and words that changed."""
+    """What GCG and prefilling have in common: one prompt after the other, as texts."""
 
     reader: ChatReader
     radii: Sequence[None] = (None,)
@@ -182,7 +182,7 @@ class TextRunner:
 class GCGRunner(TextRunner):
     """GCG, from one prompt to the next."""
 
-    gcg: GCG = GCG()
+    gcg: GCG = field(default_factory=GCG)
     searching: Answering | None = None
 
     @property

@@ -89,8 +89,9 @@ class GCG:
             prompt: the user's text.
         """
         draws = random.Random(f"{self.seed}/{prompt}")
-        table = judge.get_input_embeddings().weight.detach()
-        plain = _plain_tokens(tokenizer, table.device)  # type: ignore[arg-type]
+        searching: Any = subject.model
+        table: Tensor = searching.get_input_embeddings().weight.detach()
+        plain = _plain_tokens(tokenizer, table.device)
         at = _Suffix.begun(batches, tokenizer, prompt, self.length)
         forwards = gradients = 0
         logits, fooled = _judged(judge, at.batch)
@@ -99,14 +100,14 @@ class GCG:
                 break
             rows = subject.rows(at.batch)
             grad, value, _ = rows.gradient(rows.clean, LOSSES["margin"])
-            scores = grad[0, at.begin : at.begin + self.length].to(table.dtype) @ table[plain].T  # type: ignore[index]
+            scores = grad[0, at.begin : at.begin + self.length].to(table.dtype) @ table[plain].T
             best = plain[scores.topk(min(self.top_k, len(plain))).indices].tolist()
             tried, kept = at.tokenized([at.swapped(draws, best) for _ in range(self.candidates)])
             forwards, gradients = forwards + 3 + len(kept), gradients + 1
             if not kept:
                 continue
             with torch.no_grad():
-                values = subject.model(**_without_labels(tried)).logits[:, 1]  # type: ignore[operator]
+                values = searching(**_without_labels(tried)).logits[:, 1]
             if values.max() > value[0]:
                 at = at.moved(kept[int(values.argmax())])
                 logits, fooled = _judged(judge, at.batch)

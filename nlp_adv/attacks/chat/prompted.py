@@ -120,5 +120,3 @@ def _left(ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         moved[row, width - len(tokens) :] = tokens
         real[row, width - len(tokens) :] = 1
     return moved, real.long()
-
-
