@@ -1,4 +1,4 @@
-"""`nlp-adv attack`: attacks on labelled texts or images, records as it goes, a report."""
+"""`nlp-adv attack`: attacks on labelled texts, images or prompts, records as it goes, a report."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
 from nlp_adv.cli.flags import command_line, flag_names
-from nlp_adv.cli.modality import modality
+from nlp_adv.cli.modality import About, modality
 from nlp_adv.cli.parser import FlagParser
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
 from nlp_adv.folders import alone_in
-from nlp_adv.methods import Modality
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.processes import ALONE, Processes, launched
 
 _TASKS = {
     "text": "nlp_adv.cli.text_attack:TextAttack",
     "image": "nlp_adv.cli.image_attack:ImageAttack",
+    "chat": "nlp_adv.cli.chat_attack:ChatAttack",
 }
 _WANTED = {
     "model_name_or_path": "Name the attacked model: --model_name_or_path FOLDER_OR_NAME",
@@ -57,15 +57,15 @@ class Attacked(NamedTuple):
 
 
 class AttackTask(ABC):
-    """All that differs between attacks on texts and on images.
+    """All that differs between attacks on texts, on images and on prompts.
 
     Args:
         command: attack or evaluate.
         parsed: the flags, in the classes of `kinds`; the first two are victim and attack.
     """
 
-    modality: ClassVar[Modality]
-    other: ClassVar[Modality]
+    modality: ClassVar[About]
+    other: ClassVar[About]
     data_usage: ClassVar[str]  # the flag that names the data
 
     def __init__(self, command: str, parsed: Sequence[Any]) -> None:
@@ -189,8 +189,8 @@ def read(command: str, argv: list[str]) -> AttackTask:
     return task
 
 
-def _task_of(kind: Modality, command: str) -> type[AttackTask]:
-    if command == "augment" and kind == "image":
+def _task_of(kind: About, command: str) -> type[AttackTask]:
+    if command == "augment" and kind != "text":
         raise UserError("augment writes texts; images are augmented while they are trained on.")
     place = "nlp_adv.cli.augment:Augmentation" if command == "augment" else _TASKS[kind]
     module, _, name = place.partition(":")

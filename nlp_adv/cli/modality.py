@@ -1,39 +1,41 @@
-"""What a command is about, text or images: said by `--modality`, or found from model and data."""
+"""What a command is about: said by `--modality`, or found from model and data."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from nlp_adv.cli.flags import values_of
 from nlp_adv.data.image_sources import holds_images
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Modality
+
+About = Literal["text", "image", "chat"]
+"""Labelled texts, labelled images, or prompts of language models, which only `--modality` says."""
 
 _LOOKED_AT = ("modality", "model_name_or_path", "config_name", "dataset_name")
 _OF_THE_HUB = ("model_revision", "cache_dir", "token")
 _HEADS = {"ForImageClassification": "image", "ForSequenceClassification": "text"}
 
 
-def modality(argv: list[str]) -> Modality:
+def modality(argv: list[str]) -> About:
     """What a command line is about: as it says, else as its model's configuration, else its data.
 
     Raises:
-        UserError: `--modality` is something else than text or image.
+        UserError: `--modality` is something else than text, image or chat.
     """
     given = values_of(argv, (*_LOOKED_AT, *_OF_THE_HUB))
     found, name = given["modality"], given["model_name_or_path"] or given["config_name"]
-    if found is not None and found not in get_args(Modality):
-        raise UserError(f"--modality is text or image, not {found!r}.")
+    if found is not None and found not in get_args(About):
+        raise UserError(f"--modality is text, image or chat, not {found!r}.")
     if found is None and re.search(r"\.py:\w+$", name or ""):  # a function of texts
         found = "text"
     if found is None and name:
         found = _of_configuration(_configuration(name, given))
     if found is None and given["dataset_name"]:
         found = "image" if holds_images(Path(given["dataset_name"]).expanduser()) else None
-    return cast(Modality, found or "text")
+    return cast(About, found or "text")
 
 
 def _configuration(name: str, given: dict[str, str | None]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from nlp_adv.attacks import Measured
 from nlp_adv.attacks.subject import Batch, Subject
+from nlp_adv.cli.modality import About
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method, Modality, all_methods
 from nlp_adv.perturbation.evaluating import answers
@@ -250,12 +251,17 @@ class Task(ABC):
         return metric_names(self.task_name, self.label_names)
 
 
-def task_of(modality: Modality, name: str | None = None) -> type[Task]:
+def task_of(modality: About, name: str | None = None) -> type[Task]:
     """A task of a modality, classification where none is named; it alone is imported.
 
     Raises:
         UserError: there is no task of that name.
     """
+    if modality == "chat":
+        raise UserError(
+            "nlp-adv train has no --modality chat: train a language model on pairs with "
+            "AdversarialTrainer and PairCollator, see docs/language_models.md."
+        )
     known = _TASKS[modality]
     if name is not None and name not in known:
         raise UserError(f"--task is one of {', '.join(known)} for {modality}, not {name!r}.")

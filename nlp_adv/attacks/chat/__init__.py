@@ -1,0 +1,1 @@
+"""Attacks on what a language model answers to a prompt."""
