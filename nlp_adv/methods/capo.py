@@ -77,24 +77,32 @@ class CAPO:
     def step(self, objective: Objective) -> StepReport:
         """One step of CAPO."""
         pairs = paired(objective, self.name)
-        delta = descended(pairs, self, ("rejected",), rejected_loss)
+        delta = descended(
+            pairs,
+            ("rejected",),
+            rejected_loss,
+            ball=self.ball,
+            step_size=self.step_size,
+            steps=self.steps,
+        )
         return self.train_at(delta, pairs)
 
     def train_at(self, delta: Tensor, pairs: PairedObjective) -> StepReport:
         """∇θ of the squared distance of the margin, in one pass."""
+        first = pairs.reference("rejected_clean", "chosen_clean") if pairs.pairs else {}
         groups = ["rejected", "chosen"] + ["utility"] * (self.utility_weight > 0)
-        found = pairs.completions(delta, *groups)
-        losses = {}
-        if pairs.pairs:
-            first = pairs.reference("rejected_clean", "chosen_clean")
+        found, losses = pairs.completions(delta, *groups), {}
+        if first:
             margin = found["rejected"].bounded(self.away_cutoff) - found["chosen"].cross_entropy()
             before = first["rejected_clean"].cross_entropy() - first["chosen_clean"].cross_entropy()
             losses["preference"] = pairs.mean((margin - before - 1 / (2 * self.beta)).square())
         if "utility" in found:
-            losses["utility"] = self.utility_weight * pairs.mean(found["utility"].cross_entropy())
-        loss = total(losses.values())
+            losses["utility"] = pairs.mean(found["utility"].cross_entropy())
+        weights = {"preference": 1.0, "utility": self.utility_weight}
+        terms = {name: weights[name] * one for name, one in losses.items()}
+        loss = total(terms.values())
         pairs.backward(loss)
-        adversarial, clean = losses.get("preference"), losses.get("utility")
+        adversarial, clean = terms.get("preference"), terms.get("utility")
         return StepReport(loss, adversarial, clean, groups=losses).detached()
 
     @classmethod

@@ -7,12 +7,13 @@ completion ŷ that is not wanted (rejected) and one that is (chosen), δ on the 
     δ ← Π_ε( δ − α·∇δ L(θ, x + δ, ŷ)/‖∇δ L‖ )                     K times, towards the rejected one
     min_θ  w_a·away(x + δ, ŷ) + w_t·toward(x + δ, y) + w_r·L(x, y) + w_u·L(utility)
 
-L is the mean cross entropy of a completion's tokens, away its Σ −log(1 − p_t) (`log1mp`).
+L is the mean cross entropy of a completion's tokens, away the mean of their −log(1 − p_t)
+(`Completions.log1mp`), and toward is L with a cut-off.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -107,7 +108,15 @@ class CAT:
     def step(self, objective: Objective) -> StepReport:
         """One step of CAT."""
         pairs = paired(objective, self.name)
-        return self.train_at(descended(pairs, self, ("rejected",), rejected_loss), pairs)
+        delta = descended(
+            pairs,
+            ("rejected",),
+            rejected_loss,
+            ball=self.ball,
+            step_size=self.step_size,
+            steps=self.steps,
+        )
+        return self.train_at(delta, pairs)
 
     def train_at(self, delta: Tensor, pairs: PairedObjective) -> StepReport:
         """∇θ of the four terms, in one pass."""
@@ -122,9 +131,13 @@ class CAT:
         terms = {name: weights[name] * one for name, one in losses.items()}
         loss = total(terms.values())
         pairs.backward(loss)
-        adversarial = total(one for name, one in terms.items() if name not in CLEAN)
-        clean = total(one for name, one in terms.items() if name in CLEAN)
-        return StepReport(loss, adversarial, clean, groups=losses).detached()
+        clean = [one for name, one in terms.items() if name in CLEAN]
+        return StepReport(
+            loss,
+            adversarial=total(one for name, one in terms.items() if name not in CLEAN),
+            clean=total(clean) if clean else None,
+            groups=losses,
+        ).detached()
 
     def _loss(self, group: str, found: Completions) -> Tensor:
         """(R,): the loss of a group's completions."""
@@ -154,27 +167,14 @@ def paired(objective: Objective, name: str) -> PairedObjective:
     return objective
 
 
-class Targeted(Protocol):
-    """A method whose δ descends."""
-
-    @property
-    def ball(self) -> Ball:
-        """The constraint on δ."""
-        ...
-
-    @property
-    def step_size(self) -> float | Tensor:
-        """α."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """K."""
-        ...
-
-
 def descended(
-    pairs: PairedObjective, method: Targeted, groups: Sequence[str], loss: LossOfCompletions
+    pairs: PairedObjective,
+    groups: Sequence[str],
+    loss: LossOfCompletions,
+    *,
+    ball: Ball,
+    step_size: float | Tensor,
+    steps: int,
 ) -> Tensor:
     """δ after K descents of a loss on some groups from the clean point; 0 without a pair."""
     delta = torch.zeros_like(pairs.mask)
@@ -183,9 +183,9 @@ def descended(
     return ascend(
         lambda delta: pairs.completions_gradient(delta, groups, loss),
         delta,
-        ball=pairs.within(method.ball),
-        step_size=-method.step_size,
-        steps=method.steps,
+        ball=pairs.within(ball),
+        step_size=-step_size,
+        steps=steps,
     )
 
 

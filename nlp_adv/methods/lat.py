@@ -29,16 +29,7 @@ class LAT(CAT):
     it was trained, so that the embeddings are among them. ε in the unit "relative" is a share of
     each site's own norm, as it is in that step (see `nlp_adv.perturbation.units`).
 
-    Args:
-        ball: the constraint on δ; the paper's is L2 per token.
-        step_size: α, in the units of δ.
-        steps: K descents.
-        away_weight: see `CAT`.
-        toward_weight: see `CAT`.
-        refusal_weight: see `CAT`.
-        utility_weight: see `CAT`.
-        toward_cutoff: see `CAT`.
-        away_cutoff: see `CAT`.
+    Args: those of `CAT`.
 
     Errors: those of `CAT`.
 
@@ -62,7 +53,14 @@ class LAT(CAT):
     def step(self, objective: Objective) -> StepReport:
         """One step of targeted LAT."""
         pairs = paired(objective, self.name)
-        delta = descended(pairs, self, ("rejected", "chosen"), self._attack)
+        delta = descended(
+            pairs,
+            ("rejected", "chosen"),
+            self._attack,
+            ball=self.ball,
+            step_size=self.step_size,
+            steps=self.steps,
+        )
         return self.train_at(delta, pairs)
 
     def _attack(self, found: Mapping[str, Completions]) -> Tensor:

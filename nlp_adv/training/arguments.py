@@ -61,8 +61,11 @@ def _method_flags() -> dict[str, tuple[Any, Any]]:
 
 def _documented(method: Any) -> dict[str, str]:
     """The first sentence on each field in the docstring's Args."""
-    section = (inspect.getdoc(method) or "").partition("Args:\n")[2].partition("\n\n")[0]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE)
+    entries: list[tuple[str, str]] = []
+    for one in reversed(method.__mro__):  # its own go before those of what it is built on
+        section = ((one.__doc__ and inspect.cleandoc(one.__doc__)) or "").partition("Args:\n")[2]
+        text = section.partition("\n\n")[0]
+        entries += re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", text, flags=re.MULTILINE)
     sentences = {
         name: re.split(r"[.;](?:\s|$)", " ".join(text.split()))[0] for name, text in entries
     }

@@ -86,7 +86,7 @@ class TestHelp:
 
     def test_it_is_not_longer_than_it_must_be(self, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", "100")
-        assert len(shown("train", capsys).splitlines()) < 430
+        assert len(shown("train", capsys).splitlines()) < 460
 
     @pytest.mark.parametrize("command", ["compare", "report"])
     def test_a_short_help_imports_nothing_heavy(self, command):

@@ -93,7 +93,8 @@ def test_every_field_has_a_help_that_is_its_line_in_the_docstring():
     for name, key in FIELDS:
         text = known[f"adv_{key}"].help
         assert "See " not in text, (name, key)
-        lines = inspect.getdoc(METHODS[name]).splitlines()
+        docs = [one.__doc__ or "" for one in METHODS[name].__mro__]  # one method builds on another
+        lines = "\n".join(map(inspect.cleandoc, docs)).splitlines()
         line = next(line for line in lines if line.startswith(f"    {key}: "))
         sentence = re.split(r"[.;](?:\s|$)", line.split(": ", 1)[1])[0]
         entry = rf"\b{name}(, \w+)*: {re.escape(sentence)}"  # behind the methods that have it

@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from models import assert_gradients
-from tiny_training import logged
+from tiny_training import distance, logged, weights
 
 pytest.importorskip("trl")
 pytest.importorskip("peft")
@@ -254,6 +254,39 @@ def test_a_batch_without_a_pair_trains_on_its_utility_rows(tmp_path):
     trainer.model.zero_grad()
     reference.cross_entropy(trainer.model, groups(heard.batches[0])[2]).mean().backward()
     assert_gradients(heard.gradient, gradients(trainer.model))
+
+
+@pytest.mark.parametrize("kind", ["plain", "sft"])
+def test_an_evaluation_is_of_the_rows_that_are_learnt(tmp_path, kind):
+    pairs, useful = data()
+    trainer = adversarial(kind, tmp_path, adv="cat", adv_steps=2, lora=False)
+    trainer.train()
+    rows = Dataset.from_list(with_utility(pairs, useful, each=2))
+    got = trainer.evaluate(rows)["eval_loss"]
+    _, chosen, utility = groups(trainer.data_collator(list(rows)))
+    model = trainer.model.eval()
+    parts = [
+        -reference.log_probabilities(model, one)[one["labels"][:, 1:] != -100]
+        for one in (chosen, utility)
+    ]
+    assert got == pytest.approx(float(torch.cat(parts).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("adv", ["cat", "lat"])
+def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, adv):
+    flags = {"adv": adv, "adv_steps": 2, "learning_rate": 1e-2, "max_steps": 4, "lora": False}
+    flags |= {"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2}
+    whole = adversarial("plain", tmp_path, **flags)
+    whole.train()
+    again = adversarial("plain", tmp_path / "again", **flags)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert distance(weights(again), weights(whole)) == 0
+
+
+def test_smoothed_labels_would_change_nothing_and_are_refused(tmp_path):
+    trainer = adversarial("plain", tmp_path, adv="cat", label_smoothing_factor=0.1)
+    with pytest.raises(UserError, match="makes its losses of completions by itself"):
+        trainer.train()
 
 
 def test_data_without_pairs_are_refused(tmp_path):

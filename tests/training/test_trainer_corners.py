@@ -13,8 +13,10 @@ from nlp_adv.methods import FGM, METHODS
 from nlp_adv.perturbation import L2Ball
 from nlp_adv.training.records import ConstantPredictionAlarm
 
+ON_TEXTS = sorted(n for n, one in METHODS.items() if not hasattr(one, "reads_completions"))
 
-@pytest.mark.parametrize("adv", sorted(set(METHODS) - {"none"}))
+
+@pytest.mark.parametrize("adv", [name for name in ON_TEXTS if name != "none"])
 def test_checkpointing_makes_embeddings_require_a_gradient_and_changes_nothing(tmp_path, adv):
     plain = trained(tmp_path, adv=adv)
     model = tiny("bert", dropout=0.1)
