@@ -168,7 +168,8 @@ def main() -> None:
         there[str(seed)] = one_seed(seed, (options.work_dir or folder / "runs") / str(seed))
         path.write_text(json.dumps(there, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         shown = {int(number): one for number, one in there.items()}
-        head = f"{len(shown)} seeds, mean % [95 % t interval]; 48 requests, 100 benign prompts."
+        counted = f"Seeds {', '.join(map(str, sorted(shown)))}"
+        head = f"{counted}: mean % [95 % interval over seeds and texts]; {ATTACKED} requests."
         text = f"{head}\n\n{table(shown)}\n"
         (folder / "results.md").write_text(text, encoding="utf-8")
     print((folder / "results.md").read_text(encoding="utf-8"))
