@@ -71,6 +71,6 @@ def test_it_may_stand_in_a_file(tmp_path):
 
 
 def test_another_one_is_refused():
-    with pytest.raises(UserError, match="text or image"):
+    with pytest.raises(UserError, match="text, image or chat"):
         modality(["--modality=video"])
-    refused(call("--modality", "sound"), "text or image")
+    refused(call("--modality", "sound"), "text, image or chat")

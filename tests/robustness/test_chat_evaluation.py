@@ -26,14 +26,14 @@ from nlp_adv.robustness.statistics import Share
 
 TOKENIZER = chat_tokenizer()
 SMALL = ChatAttacks(
-    epsilons=(0.01, 3.0),
+    epsilons=(0.01, 1.0),
     layer_epsilons=(0.5,),
-    steps=6,
+    steps=12,
     suffix=3,
     suffix_steps=4,
     gcg=GCG(3, 2, 6, 8),
 )
-NAMES = ["embedding-pgd@0.01", "embedding-pgd@3", "latent-pgd@0.5", "soft-suffix-3@0.2"]
+NAMES = ["embedding-pgd@0.01", "embedding-pgd@1", "latent-pgd@0.5", "soft-suffix-3@0.2"]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def model():
     batch = collator(rows)
     taken = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(40):
+    for _ in range(80):
         model(**taken).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -83,7 +83,7 @@ def test_all_attacks_in_one_evaluation(model, tmp_path):
     found = evaluated(model, tmp_path)
     assert list(found.titles) == [*NAMES, "prefilling", "gcg"]
     assert found.clean.count == 3
-    assert found.summaries["embedding-pgd@3"].under_attack.count == 0
+    assert found.summaries["embedding-pgd@1"].under_attack.count == 0
     assert found.summaries["embedding-pgd@0.01"].under_attack.count == 3
     assert found.worst_case.count == 0  # the union
     assert found.labels == ("refused", "answered")
@@ -167,9 +167,9 @@ def test_the_command(model, tmp_path, capsys):
     benign = written(tmp_path / "b.jsonl", [{"prompt": one} for one in BENIGN])
     flags = ["--modality", "chat", "--model_name_or_path", str(tmp_path / "model")]
     flags += ["--prompts_file", str(prompts), "--output_dir", str(tmp_path / "out")]
-    attacks = ["--attacks", "pgd", "prefilling", "--new_tokens", "12", "--epsilons", "3"]
+    attacks = ["--attacks", "pgd", "prefilling", "--new_tokens", "12", "--epsilons", "1"]
     attack.main([*flags, *attacks, "--benign_file", str(benign)])
     said = capsys.readouterr().out
-    assert "embedding-pgd@3" in said
+    assert "embedding-pgd@1" in said
     assert "over-refusal: 0.0 %" in said
     assert (tmp_path / "out" / "report.html").exists()
