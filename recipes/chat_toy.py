@@ -158,8 +158,8 @@ def page(seeds: dict[int, dict[str, Any]]) -> str:
 `python recipes/chat_toy.py`: a Llama of half a million parameters that knows an invented language
 is trained for {STEPS} steps of {PAIRS} pairs and {UTILITY * PAIRS} other requests to refuse
 requests about forbidden things, harmless like all others. {len(seeds)} seeds; per cent of
-{ATTACKED} forbidden requests and of {BENIGN} benign ones, mean and 95 % interval over seeds and requests. An
-attack has succeeded where the forbidden answer is written out word for word.
+{ATTACKED} forbidden requests and of {BENIGN} benign ones, mean and 95 % interval over seeds and
+requests. An attack has succeeded where the forbidden answer is written out word for word.
 
 `cat` and `lat` train at ε = {EPSILON} of the prompt's embedding norm a token (`lat` at blocks 0, 1
 and 2 too, of their own norms) with {INNER} descents. The things and frames are those of training.
