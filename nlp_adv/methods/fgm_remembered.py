@@ -184,9 +184,14 @@ def _word_rows(objective: Objective, *, with_labels: bool) -> WordTable:
 def _labels(objective: _Labelled) -> tuple[Tensor, int]:
     """(B,), from 0, and how many there are, "no label" being the last."""
     labels = objective.labels
+    if labels is None:
+        raise StepError(
+            "fgm_remembered by label and word needs labels, and this batch has none; use "
+            'by="word" (--adv_by word) where the loss does without, and vat alone where there is '
+            "no loss."
+        )
     count = getattr(getattr(objective.model, "config", None), "num_labels", None)
-    whole = labels is not None and labels.ndim == 1 and not labels.is_floating_point()
-    if labels is None or not whole or count is None:
+    if labels.ndim != 1 or labels.is_floating_point() or count is None:
         raise StepError(
             "fgm_remembered by label and word needs one whole-numbered label for each example, and "
             'a model whose configuration has num_labels; use by="word" (--adv_by word).'

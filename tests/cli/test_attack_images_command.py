@@ -351,7 +351,7 @@ def test_flags_of_images_are_refused_without_the_modality():
         assert "add --modality image" in run.err
     run = call("--modality", "sound")
     assert run.code == 2
-    assert "text or image" in run.err
+    assert "text, image or chat" in run.err
     run = call("--modality=text", model_name_or_path="m", output_dir="o")
     assert run.code == 2
     assert "Name the texts" in run.err

@@ -123,7 +123,7 @@ def test_the_trainers_gradient_is_the_bare_loops(tmp_path, model):
 @pytest.mark.parametrize("name", TRAINED_ON_IMAGES)
 def test_every_method_trains_on_pixels_at_its_preset(tmp_path, name):
     """δ is as long as the preset's ε says, in pixels, and the weights move otherwise."""
-    flags = {"adv_replays": 2} if name == "freeat" else {}
+    flags = {"freeat": {"adv_replays": 2}, "fgm_remembered": {"max_steps": 8}}.get(name, {})
     model = vit if name == "rdrop" else resnet  # which needs dropout
     one = trainer(tmp_path, model(), adv=name, **flags)
     one.train()
