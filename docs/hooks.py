@@ -1,7 +1,7 @@
 """What `mkdocs build` shows beside the pages of docs/.
 
-- The README is the home page, and each training method has a page made of its docstring and of what
-  was measured (`method_pages`).
+- The README is the home page; each training method has a page made of its docstring and of what was
+  measured (`method_pages`); the reference lists every public name (`reference_pages`).
 - Pages link to files of the repository as they do on a code host, by relative paths. What lies
   outside docs/ and is linked from anywhere becomes a part of the site: Markdown as a page, pictures
   and data as they are, source code as a page that shows it.
@@ -22,6 +22,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
+from reference_pages import PAGES, reference_page
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN_AS_THEY_ARE = (".svg", ".png", ".json", ".zip", ".txt", ".ipynb", ".css")
@@ -37,11 +38,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages and every file that a page links to."""
     _origin.clear()
     pages = {f"docs/{one.src_uri}": _read(one) for one in files if one.src_uri.endswith(".md")}
-    for name in method_names():
-        pages[f"docs/methods/{name}.md"] = method_page(name)
-        files.append(
-            File.generated(config, f"methods/{name}.md", content=pages[f"docs/methods/{name}.md"])
-        )
+    made = {f"methods/{name}.md": method_page(name) for name in method_names()}
+    made |= {f"reference/{page}.md": reference_page(page) for page in PAGES}
+    for uri, text in made.items():
+        files.append(File.generated(config, uri, content=text))
+        pages[f"docs/{uri}"] = text
     waiting = [*pages.items(), ("README.md", (ROOT / "README.md").read_text(encoding="utf-8"))]
     _add(files, config, "README.md")
     while waiting:
@@ -157,7 +158,7 @@ def _repository_path(where: str, target: str) -> str | None:
     if not target or "://" in target or target.startswith(("/", "mailto:")):
         return None
     path = posixpath.normpath(posixpath.join(posixpath.dirname(where), target))
-    generated = re.fullmatch(r"docs/methods/\w+\.md", path)
+    generated = re.fullmatch(r"docs/(methods|reference)/\w+\.md", path)
     return path if generated or (ROOT / path).exists() else None
 
 
