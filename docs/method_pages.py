@@ -42,6 +42,8 @@ def method_page(name: str) -> str:
     method = METHODS[name]
     title, _, formula = inspect.cleandoc(inspect.getmodule(method).__doc__ or "").partition("\n")
     summary, arguments, parts = parted(inspect.cleandoc(method.__doc__ or ""))
+    for parent in method.__mro__[1:]:  # a method that is built on another has its settings too
+        arguments = parted(inspect.cleandoc(parent.__doc__ or ""))[1] | arguments
     _, does, cost, source = overview("What each does and costs")[name]
     use = overview("When to use which")[name][1]
     from_paper = f" Source: {source}." if source else ""
@@ -70,14 +72,14 @@ def parted(docstring: str) -> tuple[str, dict[str, str], dict[str, str]]:
     text, arguments, parts, last = [], dict[str, str](), dict[str, str](), ""
     for paragraph in re.split(r"\n\s*\n", docstring):
         head = paragraph.split(":")[0]
-        if head == "Args":
+        if head == "Args" and paragraph.startswith("Args:\n"):
             for found in re.finditer(r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", paragraph, re.M):
                 for one in found[1].split(", "):
                     arguments[one] = " ".join(found[2].split())
         elif head in PARTS:
             parts[head] = paragraph.removeprefix(f"{head}:").strip()
             parts[head] = parts[head][:1].upper() + parts[head][1:]
-        else:
+        elif head != "Args":
             text.append(paragraph)
     return "\n\n".join(text), arguments, parts
 
