@@ -2,15 +2,12 @@
 
 import inspect
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from nlp_adv.methods import METHODS, describe
 
+ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
     "Controls": ("none", "noise", "rdrop", "sam"),
     "One step": ("fgm", "fgsm", "fgm_remembered", "fgm_matrix"),
@@ -26,6 +23,7 @@ TABLES = {
     "AG News on 2000 rows": ("recipes/results/main_small/README.md", 0),
 }
 PARTS = ("Deviations", "Errors", "Cost")
+ARGUMENT = re.compile(r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", re.MULTILINE)
 
 
 def method_names() -> list[str]:
@@ -59,7 +57,7 @@ def method_page(name: str) -> str:
         *(f"## {part}\n\n{parts[part]}" for part in PARTS if part in parts),
         measured(name),
         f"## In Python\n\n```python\nfrom nlp_adv.methods import {method.__name__}\n\n"
-        f"method = {method.__name__}.preset()  # `{method.__name__}` itself takes the fields above\n"
+        f"method = {method.__name__}.preset()  # with other numbers: {method.__name__}(…)\n"
         f"```\n\n[Signature](../reference/methods.md) · "
         f"[source](../../nlp_adv/methods/{Path(inspect.getfile(method)).name}) · "
         f"[all methods](index.md) · [how to choose ε](../howto/epsilon.md)",
@@ -69,11 +67,11 @@ def method_page(name: str) -> str:
 
 def parted(docstring: str) -> tuple[str, dict[str, str], dict[str, str]]:
     """A docstring's text, its arguments, and the paragraphs that begin with a name of `PARTS`."""
-    text, arguments, parts, last = [], dict[str, str](), dict[str, str](), ""
+    text, arguments, parts = list[str](), dict[str, str](), dict[str, str]()
     for paragraph in re.split(r"\n\s*\n", docstring):
         head = paragraph.split(":")[0]
         if head == "Args" and paragraph.startswith("Args:\n"):
-            for found in re.finditer(r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", paragraph, re.M):
+            for found in ARGUMENT.finditer(paragraph):
                 for one in found[1].split(", "):
                     arguments[one] = " ".join(found[2].split())
         elif head in PARTS:
@@ -97,7 +95,8 @@ def flag_table(method: Any, arguments: dict[str, str]) -> str:
     if not preset:
         return "It has none."
     rows = (
-        f"| `--adv_{key}` | {_value(value)} | {known.get(key, '')} |" for key, value in preset.items()
+        f"| `--adv_{key}` | {_value(value)} | {known.get(key, '')} |"
+        for key, value in preset.items()
     )
     ball = f"\n\nThe ball: {arguments['ball']}" if "ball" in arguments else ""
     return "\n".join(["| flag | preset | |", "|---|---|---|", *rows]) + ball
@@ -124,7 +123,7 @@ def measured(name: str) -> str:
         )
     if not parts:
         parts.append(
-            "Nothing with controls yet; the method is tested against a transcription of its formula."
+            "Nothing with controls yet; tests compare it with a transcription of its formula."
         )
     return "## Measured\n\n" + "\n\n".join(parts)
 

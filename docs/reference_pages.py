@@ -1,12 +1,8 @@
 """The pages of the reference: every public name, by where it is imported from."""
 
-import sys
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # page: its title, what it says, the modules whose public names it shows, and single names beside
 PAGES = {

@@ -1,8 +1,6 @@
 """Methods that read completions in Trainers: the plain one, SFTTrainer and DPOTrainer with LoRA."""
 
-import re
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ pytest.importorskip("peft")
 
 import peft
 from tiny_trl import AdversarialDPO, AdversarialSFT, DPOFlags, SFTFlags, gradients, tiny, tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import TrainerCallback
 
 from nlp_adv import AdversarialTrainer, AdversarialTrainingArguments, UserError
 from nlp_adv.columns import ADV_ROWS, CHOSEN, COMPLETION_MASK, REJECTED, UTILITY
@@ -298,23 +296,3 @@ def test_data_without_pairs_are_refused(tmp_path):
 
 def torch_rows(features):
     return {key: torch.tensor([row[key] for row in features]) for key in ("input_ids", "labels")}
-
-
-def test_the_pages_example_runs(tmp_path):
-    """The code of docs/howto/language_models.md, on a tiny model and with a short adapter."""
-    page = (Path(__file__).parents[2] / "docs" / "howto" / "language_models.md").read_text(encoding="utf-8")
-    (code,) = (
-        one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "LoraConfig" in one
-    )
-    more = "use_cpu=True, bf16=False, max_steps=1, report_to='none', save_strategy='no',"
-    code = code.replace('output_dir="out",', f'output_dir="{tmp_path}", {more}')
-    pairs, useful = data()
-    model = LlamaForCausalLM(LlamaConfig(**LLAMA))
-    given = {"model": model, "pairs": pairs, "conversations": useful, "tokenizer": tokenizer()}
-    namespace = {"__name__": "page", **given}
-    sys.modules["page"] = types.ModuleType("page")  # where dataclasses look for names
-    try:
-        exec(code, namespace)
-    finally:
-        del sys.modules["page"]
-    assert namespace["trainer"].state.global_step == 1
