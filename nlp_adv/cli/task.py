@@ -260,7 +260,7 @@ def task_of(modality: About, name: str | None = None) -> type[Task]:
     if modality == "chat":
         raise UserError(
             "nlp-adv train has no --modality chat: train a language model on pairs with "
-            "AdversarialTrainer and PairCollator, see docs/language_models.md."
+            "AdversarialTrainer and PairCollator, see docs/howto/language_models.md."
         )
     known = _TASKS[modality]
     if name is not None and name not in known:
