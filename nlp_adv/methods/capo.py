@@ -58,6 +58,7 @@ class CAPO:
     name: ClassVar[str] = "capo"
     text_only: ClassVar[bool] = True
     reads_completions: ClassVar[bool] = True
+    reads_reference: ClassVar[bool] = True
     passes: ClassVar[int] = 1
     forward_passes: ClassVar[int] = 1
     inner_share: ClassVar[float] = 1 / 2  # of the full pass's rows, where none are utility rows

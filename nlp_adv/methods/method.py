@@ -53,7 +53,8 @@ class Method(Protocol):
     One that asks the objective for a `divergence` declares `compares_outputs = True`: a Trainer's
     `compute_loss` is then asked for the outputs that it compares. `reads_completions = True` says
     that its losses are its own, of the completions of a paired batch (`PairedObjective`): a Trainer
-    then runs the model itself, and what `compute_loss` makes of a batch does not count.
+    then runs the model itself, and what `compute_loss` makes of a batch does not count;
+    `reads_reference = True`, that it compares the model with what it was before training.
     `whole_weights = True` says that
     it reads or moves weight matrices as a whole, and `reads_table = True` that it keeps a row for
     each word of the embedding matrix; training in shards refuses what it cannot give them. `idle`
