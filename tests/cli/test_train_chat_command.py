@@ -247,6 +247,24 @@ def test_a_method_that_compares_with_the_model_before_trains_an_adapter(folder, 
     refused(call(**given, adv="capo", lora=False), "without its adapter", "--lora false")
 
 
+def test_rr_changes_its_weights_over_the_run_as_the_paper_does(folder, given):
+    pytest.importorskip("peft")
+    first = {"away_weight": 10, "utility_weight": 0, "refusal_weight": 0}
+    linear = ",".join(f"{name}={value}" for name, value in first.items())
+    given |= {"max_steps": 3, "logging_steps": 1, "lora_rank": 4}
+    run = call(**given, adv="rr", adv_layers="0", adv_linear=linear)
+    assert run.code == 0, run.err
+    history = json.loads((folder / "out" / "nlp_adv_report.json").read_text())["runs"][0]["history"]
+    steps = [line for line in history if "rejected_clean_loss" in line]
+    assert steps[0]["rejected_clean_loss"] == pytest.approx(1.0, abs=1e-5)  # nothing has moved yet
+    for weight, line in zip((10.0, 7.5, 5.0), steps, strict=True):
+        kept = line.get("utility_loss", 0) + line.get("chosen_clean_loss", 0)  # not of weight 0
+        wanted = weight * line["rejected_clean_loss"] + (10 - weight) * kept
+        assert line["loss"] == pytest.approx(wanted, rel=1e-2)
+    said = json.loads((folder / "out" / "adversarial_config.json").read_text())
+    assert said["linear"] == first
+
+
 def test_bfloat16_keeps_trained_weights_in_float32(folder, given):
     run = call(**given, adv="cat", bf16=True)
     assert run.code == 0, run.err
