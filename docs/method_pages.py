@@ -16,7 +16,7 @@ GROUPS = {
     "One step": ("fgm", "fgsm", "fgm_remembered", "fgm_matrix"),
     "Several steps": ("pgd", "freelb", "tavat", "freeat", "yopo", "awp"),
     "Outputs compared": ("vat", "smart", "trades"),
-    "Language models": ("cat", "capo", "lat"),
+    "Language models": ("cat", "capo", "lat", "rr"),
 }
 # How the committed tables call a method, where not by its name.
 BENCH = "recipes/results/bench_training.md"
@@ -73,7 +73,9 @@ def parted(docstring: str) -> tuple[str, dict[str, str], dict[str, str]]:
     for paragraph in re.split(r"\n\s*\n", docstring):
         head = paragraph.split(":")[0]
         if head == "Args" and paragraph.startswith("Args:\n"):
-            for found in re.finditer(r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", paragraph, re.M):
+            for found in re.finditer(
+                r"^    (\w[\w, ]*): ((?:.|\n(?!    \w[\w, ]*: ))*)", paragraph, re.M
+            ):
                 for one in found[1].split(", "):
                     arguments[one] = " ".join(found[2].split())
         elif head in PARTS:
@@ -97,7 +99,8 @@ def flag_table(method: Any, arguments: dict[str, str]) -> str:
     if not preset:
         return "It has none."
     rows = (
-        f"| `--adv_{key}` | {_value(value)} | {known.get(key, '')} |" for key, value in preset.items()
+        f"| `--adv_{key}` | {_value(value)} | {known.get(key, '')} |"
+        for key, value in preset.items()
     )
     ball = f"\n\nThe ball: {arguments['ball']}" if "ball" in arguments else ""
     return "\n".join(["| flag | preset | |", "|---|---|---|", *rows]) + ball

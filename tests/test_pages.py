@@ -110,6 +110,7 @@ def known_flags() -> set[str]:
     kinds = [
         (*task_of("text").arguments, *training),
         task_of("image").arguments,
+        task_of("chat").arguments,
         (WordTrainingArguments,),
         (RunArguments,),
         *(one.kinds("evaluate") for one in (TextAttack, ImageAttack, ChatAttack)),
@@ -184,7 +185,9 @@ class TestTheFigure:
     """The README's, which `python docs/figures.py` draws."""
 
     def test_the_words_beside_it_say_what_it_shows(self):
-        alt = re.search(r"!\[(.*?)\]\(docs/figures/robustness.svg\)", text("README.md"), re.DOTALL)[1]
+        alt = re.search(r"!\[(.*?)\]\(docs/figures/robustness.svg\)", text("README.md"), re.DOTALL)[
+            1
+        ]
         shown = [int(number) for number in re.findall(r"\b(\d\d)\b", alt)]
         found = [round(bar[0]) for _, both in figures.bars().values() for bar in both.values()]
         assert shown == found
