@@ -35,7 +35,8 @@ from nlp_adv.data.chat_demo import (
 )
 from nlp_adv.data.pairs import PairCollator, with_utility
 from nlp_adv.data.prompts import Prompts
-from nlp_adv.robustness.chat_evaluation import ChatAttacks, evaluate_chat
+from nlp_adv.robustness.chat_attacks import ChatAttacks
+from nlp_adv.robustness.chat_evaluation import evaluate_chat
 from nlp_adv.robustness.seeds import mean_of_shares
 from nlp_adv.robustness.statistics import Share
 

@@ -19,7 +19,8 @@ from nlp_adv.cli.evaluations import model_name, saved_report, training_of
 from nlp_adv.cli.loading import load, load_tokenizer, to_device
 from nlp_adv.data.prompts import read_benign, read_prompts
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.chat_evaluation import ATTACKS, ChatAttacks, evaluate_chat
+from nlp_adv.robustness.chat_attacks import ATTACKS, ChatAttacks
+from nlp_adv.robustness.chat_evaluation import evaluate_chat
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.processes import Processes
 

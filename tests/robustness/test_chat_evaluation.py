@@ -20,7 +20,8 @@ from nlp_adv.data.chat_demo import (
 from nlp_adv.data.pairs import PairCollator
 from nlp_adv.data.prompts import Prompts, read_prompts
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.chat_evaluation import ChatAttacks, check_refusals, evaluate_chat
+from nlp_adv.robustness.chat_attacks import ChatAttacks
+from nlp_adv.robustness.chat_evaluation import check_refusals, evaluate_chat
 from nlp_adv.robustness.records import read_records
 from nlp_adv.robustness.statistics import Share
 
@@ -71,7 +72,7 @@ def evaluated(model, folder=None, **more):
         more.pop("attacks", SMALL),
         more.pop("judge", Judge("exact", REFUSALS)),
         benign=more.pop("benign", BENIGN),
-        max_length=64,
+        max_length=more.pop("max_length", 64),
         new_tokens=12,
         output_dir=folder,
         progress=None,
@@ -117,6 +118,51 @@ def test_another_judge_or_setting_has_another_hash(model, other):
     two = evaluated(model, benign=[], **{"attacks": prefilling, **other})
     assert one.hashes.keys() == two.hashes.keys()
     assert one.hashes != two.hashes
+
+
+def test_a_setting_is_that_of_its_attack_alone(model, tmp_path):
+    """Records of the others are kept, and what has changed is refused by name and settings."""
+    both = ChatAttacks(names=("prefilling", "gcg"), gcg=GCG(3, 1, 4, 4))
+    first = evaluated(model, tmp_path, attacks=both)
+    changed = ChatAttacks(names=("prefilling", "gcg"), depths=(1,), gcg=GCG(3, 1, 4, 4))
+    again = evaluated(model, attacks=changed)
+    assert again.hashes["gcg"] == first.hashes["gcg"]
+    assert again.hashes["prefilling"] != first.hashes["prefilling"]
+    with pytest.raises(UserError, match=r"another prefilling.*depths 1 2.*not.*depths 1,"):
+        evaluated(model, tmp_path, attacks=changed)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    alone = evaluated(
+        model, tmp_path, attacks=ChatAttacks(names=("gcg",), depths=(1,), gcg=both.gcg)
+    )
+    assert list(alone.titles) == ["gcg"]
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+
+
+def test_another_template_is_said_by_its_hash(model, tmp_path):
+    prefilling = ChatAttacks(names=("prefilling",))
+    evaluated(model, tmp_path, attacks=prefilling)
+    with pytest.raises(UserError, match=r"\([0-9a-f]{12}, not [0-9a-f]{12}\)"):
+        evaluated(model, tmp_path, attacks=prefilling, max_length=63)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("7", r"^LlamaForCausalLM has 4 blocks, 0 to 3, and none of number 7 \(--layers 7\)\.$"),
+        ("model.layer.1", "no module named 'model.layer.1'; near names are 'model.layers.1'"),
+    ],
+)
+def test_layers_that_are_not_there(model, layer, said):
+    with pytest.raises(UserError, match=said):
+        evaluated(model, attacks=ChatAttacks(layers=(layer,)))
+
+
+def test_a_layer_has_two_names(model):
+    one, two = (
+        evaluated(model, attacks=ChatAttacks(names=("latent-pgd",), layers=(name,), steps=3))
+        for name in ("1", "model.layers.1")
+    )
+    assert list(one.records) == list(two.records)
 
 
 def test_refusing_everything_is_no_robustness():
