@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from nlp_adv.attacks.chat.gcg import GCG
 from nlp_adv.attacks.chat.judge import Judge, refusals_of
+from nlp_adv.attacks.chat.reading import ReadingJudge
+from nlp_adv.attacks.words.own_functions import found_at
 from nlp_adv.cli.arguments import check_counts, check_radii, flag
 from nlp_adv.cli.attack import Attacked, AttackTask
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
@@ -20,7 +22,7 @@ from nlp_adv.cli.loading import load, load_tokenizer, to_device
 from nlp_adv.data.prompts import read_benign, read_prompts
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.chat_attacks import ATTACKS, ChatAttacks
-from nlp_adv.robustness.chat_evaluation import evaluate_chat
+from nlp_adv.robustness.chat_evaluation import check_judge, evaluate_chat
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.processes import Processes
 
@@ -56,10 +58,19 @@ class ChatAttackArguments(AttackArguments):
     judge: str = flag(
         "What counts as answered: exact (the whole target is generated), target (its mean "
         "log-probability is above log of --judge_threshold), refusal (most of the probability of "
-        "the first token is no refusal's).",
+        "the first token is no refusal's); or FILE.py:FUNCTION, a function of a list of requests "
+        "and a list of answers that returns True, False or a score in [0, 1] for each.",
         "exact",
     )
-    judge_threshold: float = flag("A probability a token, for --judge target.", 0.5)
+    judge_threshold: float = flag(
+        "For --judge target a probability a token; for a function the score that is enough.", 0.5
+    )
+    generations: int = flag(
+        "Answers that a function reads of each request and attack; one that counts as answered is "
+        "enough. The first is greedy.",
+        1,
+    )
+    temperature: float = flag("Of all generations but the first.", 1.0)
     refusals: list[str] = field(
         default_factory=list,
         metadata={"help": 'What refusals begin with; of the column "chosen" without.'},
@@ -115,6 +126,7 @@ class ChatAttack(AttackTask):
             )
         check_counts(self.victim, "max_seq_length", "new_tokens")
         check_counts(self.attack, "max_examples", "gcg_steps", "gcg_candidates", "gcg_top_k")
+        check_counts(self.attack, "generations")
         for name in ("epsilons", "layer_epsilons"):
             check_radii(name, getattr(self.attack, name))
         self._attacks = self._built()
@@ -139,7 +151,8 @@ class ChatAttack(AttackTask):
         prompts = prompts.drawn(attack.max_examples, attack.seed)
         benign = read_benign(Path(victim.benign_file)) if victim.benign_file else ()
         refusals = refusals_of(attack.refusals, prompts.chosen)
-        judge = Judge(attack.judge, refusals, attack.judge_threshold)  # type: ignore[arg-type]
+        judge = _judge(attack, refusals)
+        check_judge(judge, benign, attack.generations)
         named = victim.model_name_or_path
         model = load(AutoModelForCausalLM, "language model", named, victim.hub(named))
         tokenizer = load_tokenizer(named, victim.hub(named))
@@ -154,6 +167,8 @@ class ChatAttack(AttackTask):
             benign=benign,
             max_length=victim.max_seq_length,
             new_tokens=victim.new_tokens,
+            generations=attack.generations,
+            temperature=attack.temperature,
             seed=attack.seed,
             output_dir=attack.output_dir,
             name=f"drawn from {everything} of {path.name}",
@@ -180,3 +195,11 @@ class ChatAttack(AttackTask):
             depths=tuple(attack.depths),
             gcg=GCG(attack.suffix, attack.gcg_steps, attack.gcg_candidates, attack.gcg_top_k),
         )
+
+
+def _judge(attack: ChatAttackArguments, refusals: tuple[str, ...]) -> Judge | ReadingJudge:
+    """One of the judges by name, or a function in a file."""
+    found = found_at(attack.judge)
+    if found is None:
+        return Judge(attack.judge, refusals, attack.judge_threshold)  # type: ignore[arg-type]
+    return ReadingJudge.of(found.value, refusals, attack.judge_threshold, found)

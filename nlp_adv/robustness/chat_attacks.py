@@ -107,13 +107,12 @@ class ChatAttacks:
     def runners(self, answering: Answering, prompted: Prompted, seed: int) -> dict[str, Runner]:
         """One for each name, in their order."""
         plain = ChatReader(answering, prompted, EmbeddingSite())
-        searching = Answering(
-            answering.model, replace(answering.judge, kind="target"), prompted.tokenizer
-        )
 
         def made(name: str) -> Runner:
             if name == "gcg":
-                return GCGRunner(plain, gcg=replace(self.gcg, seed=seed), searching=searching)
+                return GCGRunner(
+                    plain, gcg=replace(self.gcg, seed=seed), searching=answering.searching()
+                )
             if name == "prefilling":
                 return PrefillingRunner(plain, depths=self.depths)
             if name == "soft-suffix":

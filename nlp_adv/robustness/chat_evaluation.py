@@ -19,9 +19,11 @@ from typing import Any
 from nlp_adv.attacks.chat.answering import NAMES, REFUSED, Answering
 from nlp_adv.attacks.chat.judge import Judge
 from nlp_adv.attacks.chat.prompted import Prompted
+from nlp_adv.attacks.chat.reading import Generations, ReadingJudge
 from nlp_adv.attacks.words.engine import Text
 from nlp_adv.data.pairs import PairCollator
 from nlp_adv.data.prompts import Prompts
+from nlp_adv.errors import UserError
 from nlp_adv.robustness.chat_attacks import ChatAttacks
 from nlp_adv.robustness.chat_runners import ChatReader
 from nlp_adv.robustness.check_result import Check
@@ -42,11 +44,13 @@ def evaluate_chat(
     tokenizer: Any,
     prompts: Prompts,
     attacks: ChatAttacks,
-    judge: Judge,
+    judge: Judge | ReadingJudge,
     *,
     benign: Sequence[str] = (),
     max_length: int = 512,
     new_tokens: int = 32,
+    generations: int = 1,
+    temperature: float = 1.0,
     seed: int = 0,
     output_dir: str | Path | None = None,
     name: str = "the data",
@@ -60,27 +64,35 @@ def evaluate_chat(
         tokenizer: with a chat template.
         prompts: requests, and the answers that an attacker wants.
         attacks: what is tried.
-        judge: which answers count.
+        judge: which answers count: a `Judge` of probabilities, or a function that reads answers,
+            `ReadingJudge.of(function)`.
         benign: harmless requests, for over-refusal.
         max_length: tokens of prompt and target.
-        new_tokens: of answers that are generated to see what is refused.
-        seed: of GCG.
+        new_tokens: of answers that are generated to see what is refused, and for judges that read.
+        generations: that such a judge reads of each request and attack, see `Generations`: one
+            that counts as answered is enough.
+        temperature: of all generations but the first.
+        seed: of GCG and the generations.
         output_dir: records are kept here, and taken up again.
         name: of the data, for people.
         progress: the title of a progress bar.
         processes: that share the prompts.
 
     Raises:
-        UserError: no chat template, no refusals, a target without room, a layer that is not there.
+        UserError: no chat template, no refusals, a target without room, a layer that is not there,
+            several generations for a judge that reads none.
     """
+    check_judge(judge, benign, generations)
     prompted = Prompted(tokenizer, PairCollator(tokenizer, max_length=max_length))
-    answering = Answering(model, judge, tokenizer)
+    reading = Generations(generations, temperature, new_tokens, seed)
+    answering = Answering(model, judge, tokenizer, prompts.prompts, reading)
     attacks.check_layers(model)
     named = attacks.runners(answering, prompted, seed)
     runners = list(named.values())
     columns = zip(prompts.prompts, prompts.targets, strict=True)
     texts = [Text(n, prompt, REFUSED, target) for n, (prompt, target) in enumerate(columns)]
-    asked = {"judge": judge, "template": tokenizer.chat_template, "length": max_length}
+    judged = [attack_fingerprint(judge), *([reading] if judge.reads else [])]
+    asked = {"judge": judged, "template": tokenizer.chat_template, "length": max_length}
     hashes = {
         runner.name: attack_fingerprint(attacks.settings(one), name=runner.name, **asked)
         for one, runner in named.items()
@@ -98,7 +110,7 @@ def evaluate_chat(
         description=f"{len(texts)} requests, {name}",
         seed=seed,
         labels=NAMES,
-        details=_details(attacks, judge),
+        details=_details(attacks, judge, reading),
         environment=environment(model),
         texts=len(texts),
     )
@@ -113,17 +125,72 @@ def evaluate_chat(
     if not processes.main:
         return found
 
+    notes = [*found.notes, *_notes(judge, reading)]
+    if not judge.refusals:
+        check = _unknown_rates(judge)
+        return replace(found, checks=[*found.checks, check], notes=notes)
+
     def rates() -> list[int]:
         return [
             sum(judge.refused(one) for one in prompted.answers(model, some, new_tokens))
             for some in ([one.text for one in texts], list(benign))
         ]
 
-    depends = [found_model, data, list(benign), attack_fingerprint(judge), new_tokens]
+    depends = [found_model, data, list(benign), list(judge.refusals), new_tokens]
     parts = FinishedParts(output_dir, depends)
     refused, over = parts.part("refusals", [tokenizer.chat_template], rates)
     check = check_refusals(Share(refused, len(texts)), Share(over, len(benign)))
-    return replace(found, checks=[*found.checks, check], notes=[*found.notes, check.finding])
+    return replace(found, checks=[*found.checks, check], notes=[*notes, check.finding])
+
+
+def check_judge(
+    judge: Judge | ReadingJudge, benign: Sequence[str] = (), generations: int = 1
+) -> None:
+    """Whether a judge can do what it is asked for.
+
+    Raises:
+        UserError: several generations for a judge that reads none; harmless requests, and nothing
+            that says what refusals begin with.
+    """
+    if generations != 1 and not judge.reads:
+        raise UserError(
+            f"The judge {judge.kind} reads no answers, so that {generations} generations would "
+            f"change nothing: leave out --generations, or give a function that reads, --judge "
+            f"FILE.py:FUNCTION."
+        )
+    if benign and not judge.refusals:
+        raise UserError(
+            "How many of the harmless requests are refused is told by what refusals begin with: "
+            "give --refusals, such as --refusals sorry, or a column chosen, or leave out "
+            "--benign_file."
+        )
+
+
+def _unknown_rates(judge: Judge | ReadingJudge) -> Check:
+    return Check(
+        name="refusals",
+        passed=None,
+        finding=f"How much is refused without attack is not known: the judge {judge.kind} says "
+        f"what is answered, and nothing was given that refusals begin with (--refusals).",
+        meaning="A model that refuses harmless prompts, or says nothing that can be read, has no "
+        "robustness that its numbers under attack would show.",
+    )
+
+
+def _notes(judge: Judge | ReadingJudge, reading: Generations) -> list[str]:
+    """What a reader must know of a judge that is not this package's."""
+    if not isinstance(judge, ReadingJudge):
+        return []
+    many = (
+        f"{reading.count} generations a look, all but the first at temperature "
+        f"{reading.temperature:g}"
+        if reading.count > 1
+        else "the greedy answer"
+    )
+    return [
+        f"{judge.function.note()} It read {many}, of {reading.new_tokens} tokens at most; attacks "
+        f"climb the likelihood of the target, and what they end in is read."
+    ]
 
 
 def check_refusals(clean: Share, over: Share) -> Check:
@@ -158,11 +225,18 @@ def _in_words(share: Share) -> str:
     return f"{value} ({share.count} of {share.total})"
 
 
-def _details(attacks: ChatAttacks, judge: Judge) -> dict[str, Any]:
+def _details(
+    attacks: ChatAttacks, judge: Judge | ReadingJudge, reading: Generations
+) -> dict[str, Any]:
+    own = judge.function.fingerprint if isinstance(judge, ReadingJudge) else judge.kind
     return {
-        "judge": judge.kind,
+        "judge": own,
         "refusals begin with": ", ".join(judge.refusals),
-        "threshold": judge.threshold if judge.kind == "target" else None,
+        "threshold": judge.threshold if judge.reads or judge.kind == "target" else None,
+        "generations": f"{reading.count}, temperature {reading.temperature:g}, "
+        f"{reading.new_tokens} tokens"
+        if judge.reads
+        else None,
         "ε of the embeddings, a token": ", ".join(f"{one:g}" for one in attacks.epsilons),
         "steps": attacks.steps,
         "layers": ", ".join(attacks.layers),

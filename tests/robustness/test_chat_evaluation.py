@@ -1,12 +1,14 @@
 """A language model under attack: records, resumption, over-refusal, and the command."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from nlp_adv.attacks.chat.gcg import GCG
 from nlp_adv.attacks.chat.judge import Judge
+from nlp_adv.attacks.chat.reading import ReadingJudge
 from nlp_adv.cli import attack
 from nlp_adv.data.chat_demo import (
     FORBIDDEN,
@@ -165,6 +167,72 @@ def test_a_layer_has_two_names(model):
     assert list(one.records) == list(two.records)
 
 
+@dataclass(frozen=True)
+class Sure:
+    """An answer is one that begins with a word."""
+
+    word: str = "sure"
+    name: str = "begins with sure"
+    version: str = "1"
+
+    def __call__(self, asked, answers):
+        assert set(asked) <= set(ASKED.prompts)  # as they stand in the data, without any suffix
+        return [one.startswith(self.word) for one in answers]
+
+
+def test_a_judge_of_ones_own(model, tmp_path):
+    judge = ReadingJudge.of(Sure(), REFUSALS)
+    found = evaluated(model, tmp_path, judge=judge)
+    exact = evaluated(model)
+    assert list(found.titles) == list(exact.titles)
+    assert found.clean.count == 3  # all are refused as they stand
+    for title in ("embedding-pgd@1", "prefilling"):
+        # Who writes the whole answer begins with its first word.
+        mine, theirs = found.summaries[title], exact.summaries[title]
+        assert mine.under_attack.count <= theirs.under_attack.count
+    assert found.summaries["embedding-pgd@1"].under_attack.count == 0
+    assert found.summaries["prefilling"].under_attack.count == 0  # what is given counts too
+    assert "begins with sure" in found.details["judge"]
+    assert any("of version 1" in note and "greedy" in note for note in found.notes)
+    (check,) = (one for one in found.checks if one.name == "refusals")
+    assert check.passed
+    assert not any("at random" in note for note in found.notes)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    again = evaluated(model, tmp_path, judge=ReadingJudge.of(Sure(), REFUSALS))
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    assert again.hashes == found.hashes
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"judge": ReadingJudge.of(Sure(version="2"), REFUSALS)},
+        {"judge": ReadingJudge.of(Sure(), REFUSALS, 0.9)},
+        {"generations": 2},
+        {"generations": 2, "temperature": 0.5},
+    ],
+)
+def test_a_judge_of_ones_own_is_in_the_hash(model, other):
+    prefilling = ChatAttacks(names=("prefilling",), depths=(1,))
+    given = {"judge": ReadingJudge.of(Sure(), REFUSALS), "attacks": prefilling, "benign": []}
+    one, two = evaluated(model, **given), evaluated(model, **{**given, **other})
+    assert one.hashes != two.hashes
+
+
+def test_a_judge_without_refusals(model):
+    """It says what is answered; how much is refused needs to be told."""
+    prefilling = ChatAttacks(names=("prefilling",), depths=(1,))
+    judge = ReadingJudge.of(Sure())
+    found = evaluated(model, attacks=prefilling, judge=judge, benign=[])
+    (check,) = (one for one in found.checks if one.name == "refusals")
+    assert check.passed is None
+    assert "--refusals" in check.finding
+    with pytest.raises(UserError, match=r"give --refusals.*or leave out --benign_file"):
+        evaluated(model, attacks=prefilling, judge=judge)
+    with pytest.raises(UserError, match=r"exact reads no answers.*3 generations"):
+        evaluated(model, attacks=prefilling, generations=3)
+
+
 def test_refusing_everything_is_no_robustness():
     assert check_refusals(Share(9, 10), Share(1, 10)).passed
     assert check_refusals(Share(10, 10), Share(10, 10)).passed is False
@@ -202,7 +270,9 @@ def test_files_without_columns(tmp_path):
         read_prompts(no_prompt)
 
 
-def test_the_command(model, tmp_path, capsys):
+@pytest.fixture
+def command(model, tmp_path):
+    """Flags of a saved model, with its prompts and harmless requests."""
     model.save_pretrained(tmp_path / "model")
     TOKENIZER.save_pretrained(tmp_path / "model")
     rows = [
@@ -213,8 +283,28 @@ def test_the_command(model, tmp_path, capsys):
     benign = written(tmp_path / "b.jsonl", [{"prompt": one} for one in BENIGN])
     flags = ["--modality", "chat", "--model_name_or_path", str(tmp_path / "model")]
     flags += ["--prompts_file", str(prompts), "--output_dir", str(tmp_path / "out")]
-    attacks = ["--attacks", "pgd", "prefilling", "--new_tokens", "12", "--epsilons", "1"]
-    attack.main([*flags, *attacks, "--benign_file", str(benign)])
+    flags += ["--attacks", "pgd", "prefilling", "--new_tokens", "12", "--epsilons", "1"]
+    return [*flags, "--benign_file", str(benign)]
+
+
+def test_the_command_with_a_judge_of_ones_own(command, tmp_path, capsys):
+    place = tmp_path / "judges.py"
+    place.write_text(
+        "def sure(asked, answers):\n    return [a.startswith('sure') for a in answers]\n"
+    )
+    attack.main([*command, "--judge", f"{place}:sure", "--generations", "2"])
+    said = capsys.readouterr().out
+    assert "The judge sure has no version, and a hash of its source" in said
+    assert "2 generations a look" in said
+    for judge, wrong in ((f"{place}:none", "no function 'none'"), ("best", "no judge 'best'")):
+        with pytest.raises(UserError, match=wrong):
+            attack.main([*command, "--judge", judge])
+    with pytest.raises(UserError, match="reads no answers"):
+        attack.main([*command, "--generations", "2"])
+
+
+def test_the_command(command, tmp_path, capsys):
+    attack.main(command)
     said = capsys.readouterr().out
     assert "embedding-pgd@1" in said
     assert "over-refusal: 0.0 %" in said
