@@ -80,6 +80,9 @@ class ChatAttackArguments(AttackArguments):
         metadata={"help": "Radii of pgd, L2 per token, shares of the prompt's embedding norm."},
     )
     steps: int = flag("Of pgd and latent-pgd.", 15)
+    restarts: int = flag(
+        "Their starts: the clean point, then points drawn for each request; one is enough.", 1
+    )
     layers: list[str] = field(
         default_factory=lambda: ["1"],
         metadata={"help": "Of latent-pgd: numbers of blocks, or names of modules."},
@@ -98,6 +101,14 @@ class ChatAttackArguments(AttackArguments):
     gcg_steps: int = flag("Of gcg.", 250)
     gcg_candidates: int = flag("That gcg tries at each step.", 512)
     gcg_top_k: int = flag("Tokens that gcg draws from, for each place.", 256)
+
+
+@dataclass
+class ChatCheckArguments:
+    """The masking checks (evaluate)."""
+
+    checks: bool = flag("Run the masking checks of pgd, at the middle one of its radii.", True)
+    check_examples: int = flag("With the first so many requests.", 100)
 
 
 class ChatAttack(AttackTask):
@@ -126,15 +137,19 @@ class ChatAttack(AttackTask):
             )
         check_counts(self.victim, "max_seq_length", "new_tokens")
         check_counts(self.attack, "max_examples", "gcg_steps", "gcg_candidates", "gcg_top_k")
-        check_counts(self.attack, "generations")
+        check_counts(self.attack, "generations", "steps", "restarts")
+        (checks,) = parsed[2:] or (ChatCheckArguments(checks=False),)
+        check_counts(checks, "check_examples")
+        self._checks = checks.check_examples if checks.checks else 0
         for name in ("epsilons", "layer_epsilons"):
             check_radii(name, getattr(self.attack, name))
         self._attacks = self._built()
 
     @classmethod
     def kinds(cls, command: str) -> tuple[type, ...]:
-        """The same for both commands."""
-        return ChatVictimArguments, ChatAttackArguments
+        """`evaluate` has the masking checks as well."""
+        first = (ChatVictimArguments, ChatAttackArguments)
+        return (*first, ChatCheckArguments) if command == "evaluate" else first
 
     def check(self) -> None:
         """The prompts are there."""
@@ -169,6 +184,7 @@ class ChatAttack(AttackTask):
             new_tokens=victim.new_tokens,
             generations=attack.generations,
             temperature=attack.temperature,
+            checks=self._checks,
             seed=attack.seed,
             output_dir=attack.output_dir,
             name=f"drawn from {everything} of {path.name}",
@@ -187,6 +203,7 @@ class ChatAttack(AttackTask):
             names=tuple(attack.attacks),
             epsilons=tuple(attack.epsilons),
             steps=attack.steps,
+            restarts=attack.restarts,
             layers=tuple(attack.layers),
             layer_epsilons=tuple(attack.layer_epsilons),
             suffix=attack.suffix,

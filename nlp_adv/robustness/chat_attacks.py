@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from nlp_adv.attacks import PGD, ladder
+from nlp_adv.attacks import PGD, Ladder, ladder
 from nlp_adv.attacks.chat.answering import Answering
 from nlp_adv.attacks.chat.gcg import GCG
 from nlp_adv.attacks.chat.prompted import Prompted
+from nlp_adv.attacks.ladder import at_radius
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import L2Ball, LInfBall
 from nlp_adv.robustness.chat_runners import (
@@ -18,14 +19,16 @@ from nlp_adv.robustness.chat_runners import (
     PrefillingRunner,
     SuffixRunner,
 )
+from nlp_adv.robustness.embedding import STEP_SIZE
+from nlp_adv.robustness.evaluation import Masking
 from nlp_adv.robustness.runners import PointRunner, Runner
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.layer import LayerSite, blocks_of
 from nlp_adv.sites.names import module_named
 
 _OWN = {
-    "pgd": ("epsilons", "steps"),
-    "latent-pgd": ("layers", "layer_epsilons", "steps"),
+    "pgd": ("epsilons", "steps", "restarts"),
+    "latent-pgd": ("layers", "layer_epsilons", "steps", "restarts"),
     "soft-suffix": ("suffix", "suffix_steps", "suffix_step_size"),
     "prefilling": ("depths",),
     "gcg": ("gcg",),
@@ -41,7 +44,8 @@ class ChatAttacks:
         names: any of `ATTACKS`.
         epsilons: radii of `pgd` on the prompt's embeddings, L2 per token, as shares of the root
             mean square of the prompt's embedding norms.
-        steps: of `pgd` and `latent-pgd`.
+        steps, restarts: of `pgd` and `latent-pgd`; the first start is the clean point, the others
+            are drawn for each request, and one that succeeds is enough.
         layers: of `latent-pgd`: numbers of blocks, or names of modules; each has its own δ.
         layer_epsilons: its radii, as shares of that layer's own norm.
         suffix: free tokens of `soft-suffix`.
@@ -57,6 +61,7 @@ class ChatAttacks:
     names: tuple[str, ...] = ATTACKS
     epsilons: tuple[float, ...] = (0.1, 0.2, 0.4)
     steps: int = 15
+    restarts: int = 1
     layers: tuple[str, ...] = ("1",)
     layer_epsilons: tuple[float, ...] = (0.3,)
     suffix: int = 6
@@ -72,9 +77,9 @@ class ChatAttacks:
             raise UserError(f"There is {wrong}; choose from {', '.join(ATTACKS)}.")
         if not (self.epsilons and self.layers and self.layer_epsilons and self.depths):
             raise UserError("epsilons, layers, layer_epsilons and depths need one value each.")
-        numbers = (self.steps, self.suffix, self.suffix_steps, *self.depths)
+        numbers = (self.steps, self.restarts, self.suffix, self.suffix_steps, *self.depths)
         if min(numbers) < 1 or self.suffix_step_size <= 0:
-            raise UserError("Steps, depths and the suffix's length are 1 or more.")
+            raise UserError("Steps, restarts, depths and the suffix's length are 1 or more.")
 
     def settings(self, name: str) -> dict[str, Any]:
         """What one of the attacks depends on, and no other's settings."""
@@ -120,18 +125,41 @@ class ChatAttacks:
                 return SuffixRunner(PointRunner(self._suffix(), reader))
             if name == "latent-pgd":
                 reader = replace(plain, site=LayerSite(*map(_inside, self.layers)))
-                return PointRunner(self._pgd(self.layer_epsilons, "latent-pgd"), reader)
-            return PointRunner(self._pgd(self.epsilons, "embedding-pgd"), plain)
+                return PointRunner(self._pgd(self.layer_epsilons, "latent-pgd", seed), reader)
+            return PointRunner(self._pgd(self.epsilons, "embedding-pgd", seed), plain)
 
         return {name: made(name) for name in dict.fromkeys(self.names)}
 
-    def _pgd(self, epsilons: Sequence[float], name: str) -> Any:
-        ball = L2Ball(1.0, "token")
-        step = 2.0  # of the first step, as `embedding_pgd` has it
-        attack = PGD(ball, step, self.steps, False, loss="margin", unit="relative", shorten=True)
-        return ladder(replace(attack, until_fooled=True), epsilons, name=name)
+    def masking(self, examples: int, seed: int, judge: str) -> Masking | None:
+        """Checks of `pgd` at the middle one of its radii; None where it is not among the attacks.
 
-    def _suffix(self) -> Any:
+        Args:
+            examples: with the first so many requests.
+            seed: of random starts.
+            judge: its hash, which verdicts of the checks depend on.
+        """
+        if not examples or "pgd" not in self.names:
+            return None
+        radii = sorted(self.epsilons)
+        climbing = self._pgd(radii, "embedding-pgd", seed).attack
+        attack: Any = at_radius(climbing, radii[len(radii) // 2])
+        return Masking(attack, examples, f"the prompts' embeddings, {judge}", classes=False)
+
+    def _pgd(self, epsilons: Sequence[float], name: str, seed: int) -> Ladder:
+        attack = PGD(
+            L2Ball(1.0, "token"),
+            STEP_SIZE,
+            self.steps,
+            random_start=False,
+            loss="margin",
+            until_fooled=True,
+            seed=seed,
+            unit="relative",
+            shorten=True,
+        )
+        return ladder(attack, epsilons, restarts=self.restarts, name=name)
+
+    def _suffix(self) -> Ladder:
         ball = LInfBall(self.suffix_steps * self.suffix_step_size, "token")
         attack = PGD(
             ball, self.suffix_step_size, self.suffix_steps, False, loss="margin", unit="relative"

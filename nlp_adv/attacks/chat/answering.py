@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.attacks.chat.judge import Judge
+from nlp_adv.attacks.chat.judge import Judge, Likely
 from nlp_adv.attacks.chat.reading import ANSWER, Generations, ReadingJudge
 
 REFUSED, ANSWERED = 0, 1
@@ -36,7 +36,7 @@ class Answering(nn.Module):
     def __init__(
         self,
         model: Any,
-        judge: Judge | ReadingJudge,
+        judge: Judge | ReadingJudge | Likely,
         tokenizer: Any,
         requests: Sequence[str] = (),
         generations: Generations | None = None,
@@ -54,9 +54,7 @@ class Answering(nn.Module):
 
     def searching(self) -> Answering:
         """The same with what a search in texts climbs: how likely the target is."""
-        judge = self.judge
-        likely = Judge("target", judge.refusals) if isinstance(judge, Judge) else judge
-        return Answering(self.model, likely, self.tokenizer)
+        return Answering(self.model, Likely(), self.tokenizer)
 
     def forward(
         self,

@@ -108,6 +108,21 @@ class Judge:
         return least + mean - mean.detach()
 
 
+@dataclass(frozen=True)
+class Likely:
+    """What attacks climb, whatever the judge is: m = mean_t log p(y_t | x, y_{<t}) − log θ."""
+
+    threshold: float = 0.5
+
+    def openers(self, tokenizer: Any) -> Tensor:
+        """None are needed."""
+        return torch.zeros(0, dtype=torch.long)
+
+    def margin(self, logits: Tensor, ids: Tensor, answer: Tensor, openers: Tensor) -> Tensor:
+        """m, (B,); see `Judge.margin`."""
+        return mean_log_probability(logits, ids, answer) - math.log(self.threshold)
+
+
 def mean_log_probability(logits: Tensor, ids: Tensor, answer: Tensor) -> Tensor:
     """mean_t log p(y_t | x, y_{<t}), (B,); see `Judge.margin`."""
     said, judged = logits[:, :-1].float(), answer[:, 1:] != 0
