@@ -28,7 +28,8 @@ from nlp_adv.attacks.chat.prompted import Prompted
 from nlp_adv.data import chat_demo as toy
 from nlp_adv.data.pairs import PairCollator
 from nlp_adv.data.prompts import Prompts
-from nlp_adv.robustness.chat_evaluation import ChatAttacks, evaluate_chat
+from nlp_adv.robustness.chat_attacks import ChatAttacks
+from nlp_adv.robustness.chat_evaluation import evaluate_chat
 from nlp_adv.robustness.chat_rates import answered_rates, said_rates
 from nlp_adv.robustness.seeds import mean_of_shares
 from nlp_adv.robustness.statistics import Share

@@ -8,6 +8,8 @@ from typing import Any
 
 from nlp_adv.attacks.chat.gcg import GCG
 from nlp_adv.attacks.chat.judge import Judge, refusals_of
+from nlp_adv.attacks.chat.reading import ReadingJudge
+from nlp_adv.attacks.words.own_functions import found_at
 from nlp_adv.cli.arguments import (
     LimitArguments,
     ModelArguments,
@@ -17,7 +19,7 @@ from nlp_adv.cli.arguments import (
     flag,
 )
 from nlp_adv.data.sources import DataSource
-from nlp_adv.robustness.chat_evaluation import ATTACKS, ChatAttacks
+from nlp_adv.robustness.chat_attacks import ATTACKS, ChatAttacks
 
 
 @dataclass
@@ -31,13 +33,27 @@ class PromptAttackArguments:
     judge: str = flag(
         "What counts as answered: exact (the whole target is generated), target (its mean "
         "log-probability is above log of --judge_threshold), refusal (most of the probability of "
-        "the first token is no refusal's).",
+        "the first token is no refusal's); or FILE.py:FUNCTION, a function of a list of requests "
+        "and a list of answers that returns True, False or a score in [0, 1] for each.",
         "exact",
     )
-    judge_threshold: float = flag("A probability a token, for --judge target.", 0.5)
+    judge_threshold: float = flag(
+        "For --judge target a probability a token; for a function the score that is enough.", 0.5
+    )
+    generations: int = flag(
+        "Answers that a function reads of each request and attack; one that counts as answered is "
+        "enough. The first is greedy.",
+        1,
+    )
+    temperature: float = flag("Of all generations but the first.", 1.0)
     refusals: list[str] = field(
         default_factory=list,
         metadata={"help": 'What refusals begin with; of the column "chosen" without.'},
+    )
+    restarts: int = flag(
+        "Starts of pgd and latent-pgd: the clean point, then points drawn for each request; one "
+        "that succeeds is enough.",
+        1,
     )
     layers: list[str] = field(
         default_factory=lambda: ["1"],
@@ -64,12 +80,13 @@ class PromptAttackArguments:
         Raises:
             UserError: a value that is out of range.
         """
-        check_counts(self, "gcg_steps", "gcg_candidates", "gcg_top_k")
+        check_counts(self, "gcg_steps", "gcg_candidates", "gcg_top_k", "generations", "restarts")
         check_radii("layer_epsilons", self.layer_epsilons)
         return ChatAttacks(
             names=tuple(self.attacks),
             epsilons=tuple(epsilons),
             steps=steps,
+            restarts=self.restarts,
             layers=tuple(self.layers),
             layer_epsilons=tuple(self.layer_epsilons),
             suffix=self.suffix,
@@ -79,14 +96,16 @@ class PromptAttackArguments:
             gcg=GCG(self.suffix, self.gcg_steps, self.gcg_candidates, self.gcg_top_k),
         )
 
-    def judged(self, chosen: Sequence[str]) -> Judge:
+    def judged(self, chosen: Sequence[str]) -> Judge | ReadingJudge:
         """The judge; refusals are told by these where no flag says what they begin with.
 
         Raises:
             UserError: an unknown judge, or nothing that refusals begin with.
         """
-        refusals = refusals_of(self.refusals, chosen)
-        return Judge(self.judge, refusals, self.judge_threshold)  # type: ignore[arg-type]
+        refusals, found = refusals_of(self.refusals, chosen), found_at(self.judge)
+        if found is None:
+            return Judge(self.judge, refusals, self.judge_threshold)  # type: ignore[arg-type]
+        return ReadingJudge.of(found.value, refusals, self.judge_threshold, found)
 
 
 @dataclass

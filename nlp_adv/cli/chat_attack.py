@@ -18,7 +18,7 @@ from nlp_adv.cli.evaluations import model_name, saved_report, training_of
 from nlp_adv.cli.loading import load, load_tokenizer, to_device
 from nlp_adv.data.prompts import read_benign, read_prompts
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.chat_evaluation import evaluate_chat
+from nlp_adv.robustness.chat_evaluation import check_judge, evaluate_chat
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.processes import Processes
 
@@ -54,6 +54,14 @@ class ChatAttackArguments(PromptAttackArguments, AttackArguments):
     steps: int = flag("Of pgd and latent-pgd.", 15)
 
 
+@dataclass
+class ChatCheckArguments:
+    """The masking checks (evaluate)."""
+
+    checks: bool = flag("Run the masking checks of pgd, at the middle one of its radii.", True)
+    check_examples: int = flag("With the first so many requests.", 100)
+
+
 class ChatAttack(AttackTask):
     """Embeddings, layers, free tokens, prefilled answers and suffixes of words."""
 
@@ -79,14 +87,18 @@ class ChatAttack(AttackTask):
                 f"--{name} is not for prompts, which --prompts_file names: leave it out."
             )
         check_counts(self.victim, "max_seq_length", "new_tokens")
-        check_counts(self.attack, "max_examples")
+        check_counts(self.attack, "max_examples", "steps")
+        (checks,) = parsed[2:] or (ChatCheckArguments(checks=False),)
+        check_counts(checks, "check_examples")
+        self._checks = checks.check_examples if checks.checks else 0
         check_radii("epsilons", self.attack.epsilons)
         self._attacks = self.attack.built(self.attack.epsilons, self.attack.steps)
 
     @classmethod
     def kinds(cls, command: str) -> tuple[type, ...]:
-        """The same for both commands."""
-        return ChatVictimArguments, ChatAttackArguments
+        """`evaluate` has the masking checks as well."""
+        first = (ChatVictimArguments, ChatAttackArguments)
+        return (*first, ChatCheckArguments) if command == "evaluate" else first
 
     def check(self) -> None:
         """The prompts are there."""
@@ -103,6 +115,7 @@ class ChatAttack(AttackTask):
         prompts = prompts.drawn(attack.max_examples, attack.seed)
         benign = read_benign(Path(victim.benign_file)) if victim.benign_file else ()
         judge = attack.judged(prompts.chosen)
+        check_judge(judge, benign, attack.generations)
         named = victim.model_name_or_path
         model = load(AutoModelForCausalLM, "language model", named, victim.hub(named))
         tokenizer = load_tokenizer(named, victim.hub(named))
@@ -117,6 +130,9 @@ class ChatAttack(AttackTask):
             benign=benign,
             max_length=victim.max_seq_length,
             new_tokens=victim.new_tokens,
+            generations=attack.generations,
+            temperature=attack.temperature,
+            checks=self._checks,
             seed=attack.seed,
             output_dir=attack.output_dir,
             name=f"drawn from {everything} of {path.name}",

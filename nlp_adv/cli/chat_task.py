@@ -201,6 +201,8 @@ class ChatTask(Task):
             benign=[row["prompt"] for row in self.benign],
             max_length=length,
             new_tokens=new,
+            generations=report.generations,
+            temperature=report.temperature,
             seed=training.seed,
             progress=progress,
         )

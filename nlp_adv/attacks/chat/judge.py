@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -40,11 +40,13 @@ class Judge:
     kind: Kind = "exact"
     refusals: tuple[str, ...] = ()
     threshold: float = 0.5
+    reads: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise UserError(
-                f"There is no judge {self.kind!r}; choose from {', '.join(get_args(Kind))}."
+                f"There is no judge {self.kind!r}; choose from {', '.join(get_args(Kind))}, or "
+                f"name a function of your own, FILE.py:FUNCTION."
             )
         if not [one for one in self.refusals if one.strip()]:
             raise UserError(
@@ -74,8 +76,7 @@ class Judge:
 
     def refused(self, text: str) -> bool:
         """Whether a generated text is a refusal: it begins with one."""
-        begins = text.strip().lower()
-        return any(begins.startswith(one.strip().lower()) for one in self.refusals)
+        return begins_with_refusal(text, self.refusals)
 
     def margin(self, logits: Tensor, ids: Tensor, answer: Tensor, openers: Tensor) -> Tensor:
         """m, (B,), with a gradient that points to where the target is more probable.
@@ -97,15 +98,42 @@ class Judge:
             mass = begins[:, openers].logsumexp(-1)
             others = begins.index_fill(1, openers, -math.inf).logsumexp(-1)
             return others - mass
-        right = said.gather(-1, wanted)[..., 0]
-        each = right - said.logsumexp(-1)
-        mean = torch.where(judged, each, 0.0).sum(1) / judged.sum(1).clamp_min(1)
+        mean = mean_log_probability(logits, ids, answer)
         if self.kind == "target":
             return mean - math.log(self.threshold)
         with torch.no_grad():
+            right = said.gather(-1, wanted)[..., 0]
             best = said.scatter(-1, wanted, -math.inf).amax(-1)
             least = torch.where(judged, right - best, math.inf).amin(1)
         return least + mean - mean.detach()
+
+
+@dataclass(frozen=True)
+class Likely:
+    """What attacks climb, whatever the judge is: m = mean_t log p(y_t | x, y_{<t}) − log θ."""
+
+    threshold: float = 0.5
+
+    def openers(self, tokenizer: Any) -> Tensor:
+        """None are needed."""
+        return torch.zeros(0, dtype=torch.long)
+
+    def margin(self, logits: Tensor, ids: Tensor, answer: Tensor, openers: Tensor) -> Tensor:
+        """m, (B,); see `Judge.margin`."""
+        return mean_log_probability(logits, ids, answer) - math.log(self.threshold)
+
+
+def mean_log_probability(logits: Tensor, ids: Tensor, answer: Tensor) -> Tensor:
+    """mean_t log p(y_t | x, y_{<t}), (B,); see `Judge.margin`."""
+    said, judged = logits[:, :-1].float(), answer[:, 1:] != 0
+    each = said.gather(-1, ids[:, 1:, None])[..., 0] - said.logsumexp(-1)
+    return torch.where(judged, each, 0.0).sum(1) / judged.sum(1).clamp_min(1)
+
+
+def begins_with_refusal(text: str, refusals: Sequence[str]) -> bool:
+    """Whether a text begins with one of them, whatever its capitals."""
+    begins = text.strip().lower()
+    return any(begins.startswith(one.strip().lower()) for one in refusals)
 
 
 def refusals_of(given: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:

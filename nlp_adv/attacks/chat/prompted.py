@@ -40,7 +40,9 @@ class Prompted:
             )
 
     def batch(self, prompts: Sequence[str], targets: Sequence[str], given: int = 0) -> Any:
-        """Rows [prompt | target]: what `Answering` takes, adv_mask (B, T) and labels (B,) of 0.
+        """Rows [prompt | target]: adv_mask (B, T), labels (B,) of 0, what `Answering` takes.
+
+        Which request each row is, is left to whoever knows.
 
         Args:
             prompts, targets: of each row.
@@ -64,6 +66,7 @@ class Prompted:
             "attention_mask": real,
             COMPLETION_MASK: judged,
             ADV_MASK: real * (1 - answer),
+            "answer_begins": answer.argmax(1),
             "labels": torch.zeros(len(rows), dtype=torch.long),
         }
 
