@@ -163,7 +163,8 @@ def evaluate_chat(
     Raises:
         UserError: no chat template, no refusals, a target without room, a layer that is not there.
     """
-    prompted = Prompted(tokenizer, PairCollator(tokenizer, max_length=max_length))
+    collator = PairCollator(tokenizer, max_length=max_length)
+    prompted = Prompted(tokenizer, collator, ended=judge.kind == "exact")
     answering = Answering(model, judge, tokenizer)
     runners = attacks.runners(answering, prompted, seed)
     columns = zip(prompts.prompts, prompts.targets, strict=True)

@@ -73,6 +73,19 @@ def test_target_is_the_mean_log_probability(model, batch):
         )
 
 
+def test_of_a_beginning_the_end_is_not_judged(batch):
+    """An attacker's "Sure, here is" goes on; a whole answer ends where the target does."""
+    open_ended = replace(PROMPTED, ended=False).batch(PROMPTS, TARGETS)
+    for row, target in enumerate(TARGETS):
+        kinds = {"whole": batch, "beginning": open_ended}
+        judged = {
+            name: one["input_ids"][row][one["completion_mask"][row] == 1].tolist()
+            for name, one in kinds.items()
+        }
+        assert judged["beginning"] == TOKENIZER(target, add_special_tokens=False)["input_ids"]
+        assert judged["whole"] == [*judged["beginning"], TOKENIZER.eos_token_id]
+
+
 def test_refusal_is_the_mass_of_openers(model, batch):
     logits, answer = logits_of(model, batch), batch["completion_mask"]
     judge = Judge("refusal", ("sorry", "the"))
