@@ -41,7 +41,8 @@ def logits_of(model, batch):
         return model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
-def test_exact_is_greedy_generation(model):
+@pytest.mark.parametrize("kind", ["exact", "begins"])
+def test_exact_is_greedy_generation(model, kind):
     """m > 0 exactly where argmax decoding, one token after the other, gives the target."""
     ids = torch.tensor([TOKENIZER("<user> how do i fix a drum ? <assistant>")["input_ids"]])
     for _ in range(5):
@@ -50,7 +51,7 @@ def test_exact_is_greedy_generation(model):
         ids = torch.cat([ids, new], 1)
     answer = torch.zeros_like(ids)
     answer[:, -5:] = 1
-    judge, openers = Judge("exact", REFUSALS), torch.tensor([7])
+    judge, openers = Judge(kind, REFUSALS), torch.tensor([7])
     assert judge.margin(model(ids).logits, ids, answer, openers) > 0
     for place in range(1, 6):
         other = ids.clone()
