@@ -31,10 +31,11 @@ class PromptAttackArguments:
         metadata={"help": f"Any of {', '.join(ATTACKS)}."},
     )
     judge: str = flag(
-        "What counts as answered: exact (the whole target is generated), target (its mean "
-        "log-probability is above log of --judge_threshold), refusal (most of the probability of "
-        "the first token is no refusal's); or FILE.py:FUNCTION, a function of a list of requests "
-        "and a list of answers that returns True, False or a score in [0, 1] for each.",
+        "What counts as answered: exact (the whole target is generated, and ends there), begins "
+        "(the answer begins with the target), target (such a beginning has a mean log-probability "
+        "above log of --judge_threshold), refusal (most of the probability of the first token is "
+        "no refusal's); or FILE.py:FUNCTION, a function of a list of requests and a list of "
+        "answers that returns True, False or a score in [0, 1] for each.",
         "exact",
     )
     judge_threshold: float = flag(

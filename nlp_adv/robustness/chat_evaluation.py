@@ -92,7 +92,8 @@ def evaluate_chat(
             several generations for a judge that reads none.
     """
     check_judge(judge, benign, generations)
-    prompted = Prompted(tokenizer, PairCollator(tokenizer, max_length=max_length))
+    whole = not judge.reads and judge.kind == "exact"  # elsewhere a target may be a beginning
+    prompted = Prompted(tokenizer, PairCollator(tokenizer, max_length=max_length), ended=whole)
     reading = Generations(generations, temperature, new_tokens, seed)
     answering = Answering(model, judge, tokenizer, prompts.prompts, reading)
     attacks.check_layers(model)
