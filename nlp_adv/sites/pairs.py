@@ -128,6 +128,9 @@ class Pairs:
                     "so that nothing can be trained on them; let no hook or checkpointing cut it "
                     "(gradient_checkpointing_kwargs={'use_reentrant': False})."
                 )
+            if logits is not None and unwrapped(self.model) is not self.model:
+                # DDP waits for a gradient of all weights that lead to what a pass returns.
+                layers[-1] = layers[-1] + 0.0 * logits.flatten()[:1].to(layers[-1].dtype)
             hidden = self._hidden(layers, groups)
             return Output(self.entry.mask.new_zeros(()), None, False, hidden=hidden)
 

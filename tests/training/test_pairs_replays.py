@@ -7,7 +7,7 @@ from pathlib import Path
 import paired
 import pytest
 import torch
-from models import VOCAB, gradients, tiny
+from models import gradients, tiny
 from torch.utils.data import IterableDataset
 
 from nlp_adv import AdversarialTrainer, AdversarialTrainingArguments, UserError, text_objective
@@ -23,28 +23,6 @@ import reference_completions as reference
 
 RATE = 0.05
 CAT_2 = CAT(L2Ball(0.4, "token"), 0.15, 3, replays=2)
-
-
-class Collate:
-    """Numbers of rows → paired batches, each pair with a utility row."""
-
-    columns = ("number",)
-
-    def __call__(self, features):
-        made = [row(int(feature["number"])) for feature in features]
-        parts = zip(*made, strict=True)
-        return paired.collated([one for part in parts for one in part], len(made))
-
-
-def row(number):
-    """(prompt, completion) of a pair's rejected and chosen rows, and of a utility row."""
-    generator = torch.Generator().manual_seed(number)
-
-    def words(count):
-        return torch.randint(4, VOCAB, (count,), generator=generator).tolist()
-
-    prompt = words(2 + number % 3)
-    return (prompt, words(2)), (prompt, words(1 + number % 2)), (words(2), words(3))
 
 
 ROWS = [{"number": number} for number in range(8)]
@@ -67,7 +45,7 @@ def trainer(folder, method, rows=ROWS, **flags):
     given |= {"remove_unused_columns": False, "logging_steps": 1}
     args = AdversarialTrainingArguments(output_dir=str(folder), **{**given, **flags})
     model = tiny("gpt2_lm")
-    return Seen(model, args, train_dataset=rows, data_collator=Collate(), method=method)
+    return Seen(model, args, train_dataset=rows, data_collator=paired.Collate(), method=method)
 
 
 def groups(batch):
