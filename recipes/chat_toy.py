@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,16 @@ def one_seed(seed: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def table(seeds: dict[int, dict[str, Any]]) -> str:
-    """Means in per cent with t intervals over seeds, in Markdown."""
-    columns = list(next(iter(seeds.values()))["refusals"])
-    lines = [f"| % | {' | '.join(METHODS)} |", "|---|" + "---|" * len(METHODS)]
+def table(found: Mapping[str, Sequence[Mapping[str, list[int]]]]) -> str:
+    """Means in per cent with t intervals over seeds, in Markdown.
+
+    Args:
+        found: of each method the counts of its seeds, {column: [count, of]}.
+    """
+    columns = list(next(iter(found.values()))[0])
+    lines = [f"| % | {' | '.join(found)} |", "|---|" + "---|" * len(found)]
     for column in columns:
-        cells = [_cell([one[method][column] for one in seeds.values()]) for method in METHODS]
+        cells = [_cell([one[column] for one in seeds]) for seeds in found.values()]
         lines.append(f"| {column} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -119,15 +124,14 @@ def page(seeds: dict[int, dict[str, Any]]) -> str:
 `python recipes/chat_toy.py`: a Llama of half a million parameters that knows an invented language
 is trained for {steps} steps of {pairs} pairs and {toy.UTILITY * pairs} other requests to refuse
 requests about forbidden things, harmless like all others. {len(seeds)} seeds; per cent of
-{toy.ATTACKED} forbidden requests and of {toy.BENIGN} benign ones, mean and 95 % interval over \
-seeds and
-requests. An attack has succeeded where the forbidden answer is written out word for word.
+{toy.ATTACKED} forbidden requests and of {toy.BENIGN} benign ones, mean and 95 % interval over
+seeds and requests. An attack has succeeded where the forbidden answer is written out word for word.
 
 `cat` and `lat` train at ε = {epsilon} of the prompt's embedding norm a token (`lat` at blocks 0, 1
 and 2 too, of their own norms) with {inner} descents. The things and frames are those of training.
 Nothing here says how a large model behaves.
 
-{table(seeds)}
+{table({method: [one[method] for one in seeds.values()] for method in METHODS})}
 """
 
 
