@@ -47,7 +47,8 @@ def _demo(arguments: TrainArguments) -> dict[str, Any]:
     seed, data, report = arguments.training.seed, arguments.data, arguments.report
     tokenizer = demo.chat_tokenizer()
     collator = PairCollator(tokenizer, max_length=data.max_seq_length)
-    asked = demo.attacked_rows(seed, report.attack_examples)
+    asked = demo.attacked_rows(seed)
+    prompts = Prompts(tuple(r["prompt"] for r in asked), tuple(r["target"] for r in asked))
 
     @cache
     def base() -> PreTrainedModel:
@@ -59,7 +60,7 @@ def _demo(arguments: TrainArguments) -> dict[str, Any]:
         "processor": tokenizer,
         "label_names": None,
         "collator": collator,
-        "prompts": Prompts(tuple(r["prompt"] for r in asked), tuple(r["target"] for r in asked)),
+        "prompts": prompts.drawn(report.attack_examples, seed),
         "benign": demo.benign_rows(seed)[: data.max_eval_samples],
         "judge": report.judged([demo.REFUSAL]),
         "new_tokens": data.new_tokens,

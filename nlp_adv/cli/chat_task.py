@@ -85,6 +85,7 @@ class ChatTask(Task):
         benign: harmless ones, rows with prompt; with target, where the right answer is known.
         judge: which answers count as refused, and which as answered.
         new_tokens: of an answer that is generated.
+        longest: the ids of the longest training row, once they were looked for.
     """
 
     collator: Any = None
@@ -92,6 +93,7 @@ class ChatTask(Task):
     benign: Sequence[Mapping[str, str]] = field(default_factory=list)
     judge: Judge | None = None
     new_tokens: int = 32
+    longest: list[int] = field(default_factory=list)
 
     modality, about, other = "text", "chat", "text"
     arguments = (ChatModelArguments, ChatDataArguments, ChatReportArguments)
@@ -149,7 +151,9 @@ class ChatTask(Task):
         if training.adv != "none" and arguments.trains:
             check_site(model, training)
         check_embeddings(model, self.processor)
-        ids = longest(self.splits["train"], self.collator)
+        if not self.longest:
+            self.longest = longest(self.splits["train"], self.collator)
+        ids = self.longest
         check_room(model, self.processor, ids)
         check_reads_on(model, self.processor, ids)
         if self.prompts is not None and "latent-pgd" in arguments.report.attacks:

@@ -110,14 +110,14 @@ def training_rows(seed: int) -> list[dict[str, Any]]:
     return with_utility(pairs, utility, each=UTILITY, seed=seed)
 
 
-def attacked_rows(seed: int, count: int = ATTACKED) -> list[dict[str, str]]:
+def attacked_rows(seed: int) -> list[dict[str, str]]:
     """Requests about forbidden things, to attack: rows with prompt and target."""
-    return requests(FORBIDDEN, count, 1000 + seed)
+    return requests(FORBIDDEN, ATTACKED, 1000 + seed)
 
 
-def benign_rows(seed: int, count: int = BENIGN) -> list[dict[str, str]]:
+def benign_rows(seed: int) -> list[dict[str, str]]:
     """Requests that a model should still answer: rows with prompt and target."""
-    return requests(THINGS, count, 2000 + seed)
+    return requests(THINGS, BENIGN, 2000 + seed)
 
 
 def chat_tokenizer() -> PreTrainedTokenizerFast:

@@ -86,6 +86,7 @@ def test_the_demo_trains_plainly_and_with_cat_and_attacks_both(tmp_path, monkeyp
     monkeypatch.setattr(chat_demo, "_BASE_STEPS", 2)
     out = tmp_path / "out"
     sizes = {"max_steps": 1, "attack_examples": 3, "max_eval_samples": 4, "gcg_steps": 1}
+    sizes |= {"max_train_samples": 20, "attack_steps": 3}
     run = call(**QUICK, **sizes, output_dir=out, per_device_train_batch_size=2)
     assert run.code == 0, run.err
     plain, cat = columns(run)
@@ -107,6 +108,7 @@ def test_the_demo_trains_plainly_and_with_cat_and_attacks_both(tmp_path, monkeyp
 def test_none_alone_is_the_plain_run_of_the_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(chat_demo, "_BASE_STEPS", 1)
     sizes = {"max_steps": 1, "attack_examples": 2, "max_eval_samples": 2, "attacks": "pgd"}
+    sizes |= {"max_train_samples": 20}
     run = call(**QUICK, **sizes, output_dir=tmp_path / "out", adv="none", attack_steps=1)
     assert run.code == 0, run.err
     assert [row["training"] for row in columns(run)] == ["plain"]
@@ -117,6 +119,7 @@ def test_the_demo_trains_what_the_recipe_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(chat_demo, "_BASE_STEPS", 2)
     sizes = {"max_steps": 2, "per_device_train_batch_size": 3}
     more = {"attack_examples": 1, "max_eval_samples": 1, "attacks": "pgd", "attack_steps": 1}
+    more |= {"max_train_samples": 20}
     run = call(**QUICK, **sizes, **more, output_dir=tmp_path / "out", seed=3)
     assert run.code == 0, run.err
     tokenizer = chat_demo.chat_tokenizer()
@@ -134,7 +137,7 @@ def test_the_demo_trains_what_the_recipe_trains(tmp_path, monkeypatch):
             use_cpu=True,
             seed=3,
         )
-        rows = chat_demo.training_rows(3)
+        rows = chat_demo.training_rows(3)[:20]
         AdversarialTrainer(model, args, train_dataset=rows, data_collator=collator).train()
         assert same(model.state_dict(), weights(tmp_path / "out" / name))
 
