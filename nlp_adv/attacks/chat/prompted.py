@@ -70,6 +70,18 @@ class Prompted:
             "labels": torch.zeros(len(rows), dtype=torch.long),
         }
 
+    def ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The ids of each prompt in the chat template, up to its answer, as `batch` has them.
+
+        Cost: one call of the template and one of the tokenizer for all of them.
+        """
+        turns = [[{"role": "user", "content": one}] for one in prompts]
+        written = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
+        found: list[list[int]] = self.tokenizer(written, add_special_tokens=False)["input_ids"]
+        return found
+
     def suffixed(self, prompts: Sequence[str], targets: Sequence[str], length: int) -> Any:
         """The same with so many tokens behind each prompt, which alone may move."""
         filler = next((one for one in ("!", "the") if self._single(one)), None)
