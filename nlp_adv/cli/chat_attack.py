@@ -137,7 +137,7 @@ class ChatAttack(AttackTask):
             )
         check_counts(self.victim, "max_seq_length", "new_tokens")
         check_counts(self.attack, "max_examples", "gcg_steps", "gcg_candidates", "gcg_top_k")
-        check_counts(self.attack, "generations", "steps", "restarts")
+        check_counts(self.attack, "generations", "steps", "restarts", "suffix", "suffix_steps")
         (checks,) = parsed[2:] or (ChatCheckArguments(checks=False),)
         check_counts(checks, "check_examples")
         self._checks = checks.check_examples if checks.checks else 0

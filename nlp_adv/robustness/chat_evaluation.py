@@ -96,6 +96,11 @@ def evaluate_chat(
     reading = Generations(generations, temperature, new_tokens, seed)
     answering = Answering(model, judge, tokenizer, prompts.prompts, reading)
     attacks.check_layers(model)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    cut = prompted.check_room(prompts.prompts, prompts.targets, attacks.longer, longest)
+    prompted.check_room(benign, ["."] * len(benign), 0, longest)
+    for given in attacks.depths if "prefilling" in attacks.names else ():
+        prompted.batch(prompts.prompts, prompts.targets, given)
     named = attacks.runners(answering, prompted, seed)
     runners = list(named.values())
     columns = zip(prompts.prompts, prompts.targets, strict=True)
@@ -129,6 +134,7 @@ def evaluate_chat(
         runners=runners,
         reader=ChatReader(looked_at, prompted, EmbeddingSite()),
         chunks=[texts],
+        classes=False,
         masking=attacks.masking(checks, seed, attack_fingerprint(judge)),
         more=partial(_comparisons, attacks),
         total=sum(len(one.radii) for one in runners) * len(texts),
@@ -138,6 +144,11 @@ def evaluate_chat(
         return found
 
     notes = [*found.notes, *_notes(judge, reading)]
+    if cut:
+        notes.append(
+            f"{cut} of {len(texts)} targets lost their end to {max_length} tokens of prompt and "
+            f"target; the judge sees what is left of them."
+        )
     if not judge.refusals:
         check = unknown_refusals(judge.kind)
         return replace(found, checks=[*found.checks, check], notes=notes)
