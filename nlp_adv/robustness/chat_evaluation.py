@@ -26,7 +26,7 @@ from nlp_adv.data.pairs import PairCollator
 from nlp_adv.data.prompts import Prompts
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.chat_attacks import ChatAttacks
-from nlp_adv.robustness.chat_runners import ChatReader
+from nlp_adv.robustness.chat_runners import ChatReader, looked
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_chat import (
     check_refusals,
@@ -128,7 +128,11 @@ def evaluate_chat(
         environment=environment(model),
         texts=len(texts),
     )
-    looked_at = answering.searching() if judge.reads else answering
+    looked_at = answering
+    if judge.reads:
+        # Refused here, where nothing is left behind, if the function does not work.
+        looked(answering, ChatReader(answering, prompted, EmbeddingSite()).plain(texts[:1]))
+        looked_at = answering.searching()
     attempt = Attempt(
         run=run,
         runners=runners,

@@ -62,6 +62,15 @@ def test_a_judge_of_ones_own_is_in_the_hash(model):
     assert again.hashes["prefilling"] == hashes[0]
 
 
+def test_a_judge_that_fails_leaves_nothing(model, tmp_path):
+    def broken(asked, answers):
+        raise ValueError("no")
+
+    with pytest.raises(UserError, match=r"judge .*broken failed on .*ValueError: no"):
+        evaluated(model, tmp_path / "out", judge=ReadingJudge.of(broken, REFUSALS))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_judge_without_refusals(model):
     """It says what is answered; how much is refused needs to be told."""
     prefilling = ChatAttacks(names=("prefilling",), depths=(1,))
