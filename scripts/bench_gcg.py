@@ -134,8 +134,9 @@ of the best {settings.top_k} tokens a place, on the toy of half a million parame
 with. The two draw other candidates, so that no two numbers need be equal.
 
 nanoGCG {version("nanogcg")} was made for transformers up to 4.47. Under {transformers.__version__}
-it runs without its prefix cache (`use_prefix_cache=False`), as here. It may choose
-the template's own tokens for a suffix, which the search here never does.
+it runs without its prefix cache (`use_prefix_cache=False`), as here; with it, it ends in "TypeError:
+'DynamicCache' object is not subscriptable". It may choose the template's own tokens for a suffix,
+which the search here never does.
 
 {table}
 
@@ -150,8 +151,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--length", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--candidates", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--candidates", type=int, default=16)
     parser.add_argument("--top_k", type=int, default=32)
     parser.add_argument("--model", type=Path, help="the toy is kept here, and taken from here")
     parser.add_argument("--output", type=Path, default=RESULTS)
