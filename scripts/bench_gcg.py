@@ -135,7 +135,8 @@ with. The two draw other candidates, so that no two numbers need be equal.
 
 nanoGCG {version("nanogcg")} was made for transformers up to 4.47. Under {transformers.__version__}
 it runs without its prefix cache (`use_prefix_cache=False`), as here; with it, it ends in
-"TypeError: 'DynamicCache' object is not subscriptable". It may choose the template's own tokens for a suffix,
+"TypeError: 'DynamicCache' object is not subscriptable". It may choose the template's own tokens for
+a suffix,
 which the search here never does.
 
 {table}
