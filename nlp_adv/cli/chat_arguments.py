@@ -82,6 +82,7 @@ class PromptAttackArguments:
             UserError: a value that is out of range.
         """
         check_counts(self, "gcg_steps", "gcg_candidates", "gcg_top_k", "generations", "restarts")
+        check_counts(self, "suffix", "suffix_steps")
         check_radii("layer_epsilons", self.layer_epsilons)
         return ChatAttacks(
             names=tuple(self.attacks),

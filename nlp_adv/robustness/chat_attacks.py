@@ -94,6 +94,12 @@ class ChatAttacks:
                 given |= {field.name: getattr(value, field.name) for field in fields(value)}
         return ", ".join(f"{one} {_shown(value)}" for one, value in given.items())
 
+    @property
+    def longer(self) -> int:
+        """Tokens that attacks put behind a prompt."""
+        lengths = {"soft-suffix": self.suffix, "gcg": self.gcg.length}
+        return max((lengths.get(name, 0) for name in self.names), default=0)
+
     def check_layers(self, model: Any) -> None:
         """Whether the model has the layers of `latent-pgd`, where that is asked for.
 

@@ -26,7 +26,7 @@ from nlp_adv.data.pairs import PairCollator
 from nlp_adv.data.prompts import Prompts
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.chat_attacks import ChatAttacks
-from nlp_adv.robustness.chat_runners import ChatReader
+from nlp_adv.robustness.chat_runners import ChatReader, looked
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.checks_chat import (
     check_refusals,
@@ -97,6 +97,11 @@ def evaluate_chat(
     reading = Generations(generations, temperature, new_tokens, seed)
     answering = Answering(model, judge, tokenizer, prompts.prompts, reading)
     attacks.check_layers(model)
+    longest = getattr(model.config, "max_position_embeddings", None)
+    cut = prompted.check_room(prompts.prompts, prompts.targets, attacks.longer, longest)
+    prompted.check_room(benign, ["."] * len(benign), 0, longest)
+    for given in attacks.depths if "prefilling" in attacks.names else ():
+        prompted.batch(prompts.prompts, prompts.targets, given)
     named = attacks.runners(answering, prompted, seed)
     runners = list(named.values())
     columns = zip(prompts.prompts, prompts.targets, strict=True)
@@ -124,12 +129,17 @@ def evaluate_chat(
         environment=environment(model),
         texts=len(texts),
     )
-    looked_at = answering.searching() if judge.reads else answering
+    looked_at = answering
+    if judge.reads:
+        # Refused here, where nothing is left behind, if the function does not work.
+        looked(answering, ChatReader(answering, prompted, EmbeddingSite()).plain(texts[:1]))
+        looked_at = answering.searching()
     attempt = Attempt(
         run=run,
         runners=runners,
         reader=ChatReader(looked_at, prompted, EmbeddingSite()),
         chunks=[texts],
+        classes=False,
         masking=attacks.masking(checks, seed, attack_fingerprint(judge)),
         more=partial(_comparisons, attacks),
         total=sum(len(one.radii) for one in runners) * len(texts),
@@ -139,6 +149,11 @@ def evaluate_chat(
         return found
 
     notes = [*found.notes, *_notes(judge, reading)]
+    if cut:
+        notes.append(
+            f"{cut} of {len(texts)} targets lost their end to {max_length} tokens of prompt and "
+            f"target; the judge sees what is left of them."
+        )
     if not judge.refusals:
         check = unknown_refusals(judge.kind)
         return replace(found, checks=[*found.checks, check], notes=notes)

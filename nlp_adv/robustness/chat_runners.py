@@ -216,7 +216,7 @@ class GCGRunner(TextRunner):
             return {name: one.to(device) for name, one in made.items()}
 
         with subject.opened(batches([example.text])):
-            found = self.gcg.run(subject, answering, batches, answering.tokenizer, example.text)
+            found = self.gcg.run(subject, answering, batches, self.reader.prompted, example.text)
         cost = {"forwards": found.forwards, "tokens": found.forwards * tokens}
         return self._record(example, clean, found.logits, found.text, self.gcg.length, **cost)
 

@@ -74,6 +74,8 @@ class Attempt:
         work: what the model has done so far, by name; None where it is not counted.
         counters: numbers kept elsewhere, as (object, attribute): added up over processes.
         total: how many records there will be, for the progress bar.
+        classes: the examples are of several classes, and logits say how sure the model is of them;
+            checks of that are left out where all are requests to be refused.
     """
 
     run: Evaluation
@@ -87,6 +89,7 @@ class Attempt:
     work: Callable[[], Mapping[str, float]] | None = None
     counters: Sequence[tuple[Any, str]] = ()
     total: int | None = None
+    classes: bool = True
 
 
 def evaluated(
@@ -137,8 +140,9 @@ def evaluated(
                 "The model cannot be evaluated: it answers every example with inf or nan. Its "
                 "training has diverged, or its precision is too low: try float32."
             )
-        checks += [check_answers(Answers.of_records(records))] if records else []
-        checks += record_checks(records)
+        if records and attempt.classes:
+            checks.append(check_answers(Answers.of_records(records)))
+        checks += record_checks(records, classes=attempt.classes)
         checks += attempt.more(records)
         if masking is not None and first:
             some = _masked(masking, reader, first, run, output_dir, progress=progress)

@@ -47,6 +47,7 @@ FACTORS = (0.01, 30.0)  # on logits: 30 lets a usual model pass for robust, 0.01
 SOFT = 0.9  # mean confidence of calibrated logits: far from saturation, whatever the accuracy
 CREEPING = 2.5  # ε/K: steps so short that they stop close behind the border of an answer
 _RUNS = 16  # of `masking_checks`; one less where the logits need no calibration, and in L1
+_UNSURE = 12  # the same where no softmax is looked at
 
 
 def masking_checks(
@@ -91,11 +92,15 @@ def masking_checks(
         )
     climbing = replace(attack, loss="margin", random_start=False, until_fooled=True)
     ascending = replace(climbing, loss="cross_entropy")
-    device = device_of(subject.model)
+    device, runs = device_of(subject.model), _RUNS if classes else _UNSURE
     cuda = device is not None and device.type == "cuda"
     with (
         torch.random.fork_rng([device] if cuda else []),
-        tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar,
+        tqdm(
+            total=runs * len(data),
+            desc=progress,
+            disable=progress is None,
+        ) as bar,
     ):
 
         def run(attack: Attack, factor: float = 1.0, starts: int = 1) -> Measured:
@@ -130,10 +135,9 @@ def masking_checks(
         if not repeatable.passed:
             bar.total = bar.n
             return [repeatable, check_adaptive(within.taken), *blind]
-        soft = softening_factor(given.logits, SOFT)
+        soft = softening_factor(given.logits, SOFT) if classes else 1.0
         factors = (*FACTORS, soft) if soft < 1 else FACTORS
-        saved = (soft >= 1) if classes else 2 + len(FACTORS)
-        bar.total -= (saved + flat) * len(data)
+        bar.total -= ((soft >= 1 and classes) + flat) * len(data)
         said, labels = given.predictions.tolist(), given.labels.tolist()
         wrong = creeping.confidences[:, -1][creeping.fooled[:, -1]]
         right, survives = given.right, given.survives_8_bit[given.fooled[:, -1], -1]

@@ -238,6 +238,26 @@ def test_refused(make, said):
         make()
 
 
+def test_no_argument_is_a_deprecated_one(model, recwarn):
+    looked(answering(model, Noting({}), new_tokens=3, count=2), rows_of([0, 1]))
+    assert not [one for one in recwarn if issubclass(one.category, FutureWarning)]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft and transformers
+def test_an_adapter_reads_as_its_model(model):
+    """One of peft that has learnt nothing yet, whose forward says nothing of what it takes."""
+    import copy
+
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(
+        copy.deepcopy(model), peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    ).eval()
+    said, same = {}, {}
+    looked(answering(model, Noting(said), new_tokens=6), rows_of([0, 1]))
+    looked(answering(adapted, Noting(same), new_tokens=6), rows_of([0, 1]))
+    assert said == same
+
+
 def test_a_model_without_a_cache_is_refused(model):
     class Forgetting(torch.nn.Module):
         def __init__(self):

@@ -151,24 +151,29 @@ class Generations:
             ends: ids that end an answer.
 
         Raises:
-            UserError: the model keeps no cache.
+            UserError: the model keeps no cache, or is not told the places of tokens, which are not
+                those in the cache: that of a prompt is followed by its target.
         """
-        if getattr(begun, "past_key_values", None) is None:
+        # Transformers 5.24 renamed it.
+        kept = next((one for one in ("cache", "past_key_values") if one in begun), "")
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter's
+        if not kept or "position_ids" not in inspect.signature(base.forward).parameters:
+            lacks = "takes no position_ids" if kept else "keeps no cache of a prompt"
             raise UserError(
-                f"{type(model).__name__} keeps no cache of a prompt, which a judge that reads "
-                f"answers needs; take --judge exact, target or refusal."
+                f"{type(model).__name__} {lacks}, which a judge that reads answers needs; take "
+                f"--judge exact, target or refusal."
             )
         for number in range(self.count):
-            cache = begun.past_key_values
+            cache = begun[kept]
             cache = cache if number + 1 == self.count else copy.deepcopy(cache)
             with beside_the_pass():
-                yield self._continued(model, begun.logits, cache, ids, seen, ends, number)
+                yield self._continued(model, begun.logits, {kept: cache}, ids, seen, ends, number)
 
     def _continued(
         self,
         model: Any,
         logits: Tensor,
-        cache: Any,
+        cache: dict[str, Any],
         ids: Tensor,
         seen: Tensor,
         ends: Tensor,
@@ -176,7 +181,6 @@ class Generations:
     ) -> Tensor:
         place, rows = seen.sum(1), torch.arange(len(ids), device=ids.device)
         last = getattr(model.config, "max_position_embeddings", None) or torch.inf
-        placed = "position_ids" in inspect.signature(model.forward).parameters
         streams = self._streams(ids, seen, number)
         next_logits, said = logits[rows, place - 1], list[Tensor]()
         done = torch.zeros_like(place, dtype=torch.bool)
@@ -187,13 +191,12 @@ class Generations:
             if len(said) == self.new_tokens or bool(done.all()):
                 break
             seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
-            where = {"position_ids": place[:, None].clamp_max(last - 1)} if placed else {}
             next_logits = model(
                 input_ids=token[:, None],
                 attention_mask=seen,
-                past_key_values=cache,
+                position_ids=place[:, None].clamp_max(last - 1),
                 use_cache=True,
-                **where,
+                **cache,
             ).logits[:, -1]
             place = place + 1
         return torch.stack(said, 1)
