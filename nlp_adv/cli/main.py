@@ -17,6 +17,7 @@ from nlp_adv.run.words import own_words
 COMMANDS = {
     "train": ("nlp_adv.cli.train", "Fine-tune a model, with adversarial training if --adv asks."),
     "run": ("nlp_adv.cli.run", "Train a script of your own adversarially, the script unmodified."),
+    "resources": ("nlp_adv.cli.resources", "List and fetch what attacks on words need."),
     "attack": ("nlp_adv.cli.attack", "Attack a saved model on labelled data, by attacks you name."),
     "evaluate": ("nlp_adv.cli.evaluate", "Attack words and embeddings, and run the checks."),
     "compare": ("nlp_adv.cli.compare", "Train and evaluate the methods of a recipe over seeds."),
@@ -37,13 +38,13 @@ of the example makes its answer wrong. The commands, in the order in which one n
 
 Their words:
 
-  site      where a change δ enters the model: word embeddings, pixels, or the output of a layer
-  ball      how far δ may go: all δ with a norm of at most ε; its unit belongs to the number
-  method    how a model is trained against the worst δ in the ball, such as freelb: --adv freelb
-  attack    how a wrong answer is looked for: a δ in a ball, or a few changed words of a text
-  protocol  what an attack on words may do, with a name and a hash; equal hashes can be compared
-  record    what one attack did to one example; a run writes records.jsonl beside its report
-  check     a test whether an attack failed for another reason than robustness (gradient masking)
+  site       where a change δ enters the model: word embeddings, pixels, or the output of a layer
+  ball       how far δ may go: all δ with a norm of at most ε; its unit belongs to the number
+  method     how a model is trained against the worst δ in the ball, such as freelb: --adv freelb
+  attack     how a wrong answer is looked for: a δ in a ball, or a few changed words of a text
+  protocol   what an attack on words may do, with a name and a hash; equal hashes can be compared
+  record     what one attack did to one example; a run writes records.jsonl beside its report
+  check      a test whether an attack failed for another reason than robustness (gradient masking)
 
 Begin with nlp-adv train --adv freelb: without a model and data it trains a demo, in minutes.
 nlp-adv COMMAND --help lists the flags of a command; nlp-adv --version prints the version; --debug
@@ -151,7 +152,7 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def _usage() -> str:
-    lines = (f"  {name:10}{what}" for name, (_, what) in COMMANDS.items())
+    lines = (f"  {name:11}{what}" for name, (_, what) in COMMANDS.items())
     return _USAGE.format(commands="\n".join(lines))
 
 

@@ -44,9 +44,12 @@ class WordArguments:
         },
     )
     neighbours: str | None = flag(
-        "A file {word: [candidates]}: textfooler, a2t, genetic, textbugger."
+        "Take neighbours of words from this file {word: [candidates]}, instead of those of "
+        "nlp-adv resources: textfooler, a2t, genetic, textbugger."
     )
-    wordnet: str | None = flag("WordNet's folder, or a file {word: [candidates]}: pwws.")
+    wordnet: str | None = flag(
+        "Take synonyms from WordNet's folder, or from a file {word: [candidates]}: pwws."
+    )
     masked_lm: str | None = flag(
         "Let this masked language model propose words: bae, bert-attack, clare."
     )

@@ -91,8 +91,10 @@ class Resources:
 RULES = "2"
 
 _GIVEN_BY = {
-    "neighbours": "neighbours of words: give a file {word: [candidates]} (--neighbours FILE)",
-    "synonyms": "WordNet: give its folder (--wordnet FOLDER) or a file {word: [candidates]}",
+    "neighbours": "neighbours of words: fetch them once (nlp-adv resources get neighbours), or "
+    "give a file {word: [candidates]} (--neighbours FILE)",
+    "synonyms": "WordNet: fetch it once (nlp-adv resources get wordnet), or give its folder "
+    "(--wordnet FOLDER) or a file {word: [candidates]}",
     "masked_lm": "a masked language model: name one (--masked_lm NAME_OR_FOLDER)",
 }
 

@@ -167,7 +167,8 @@ def _found(folder: str | Path | None) -> _Folder:
             return zipfile.Path(packed, "wordnet/")
     raise UserError(
         f"WordNet is not in {', '.join(map(str, places))}: install it (apt install wordnet-base, "
-        f"or python -m nltk.downloader wordnet), or give the folder that has index.noun."
+        f"or python -m nltk.downloader wordnet, or nlp-adv resources get wordnet), or give the "
+        f"folder that has index.noun."
     )
 
 
