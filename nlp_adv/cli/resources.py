@@ -86,7 +86,7 @@ def _get(resource: Resource, source: Path | None, place: Path) -> None:
 def _listed(place: Path) -> str:
     parts = [f"Resources are kept in {place}."]
     for one in RESOURCES.values():
-        there = fetched(one.name, place)
+        there = fetched(one.name, place) or (_wordnet() if one.name == "wordnet" else None)
         if one.elsewhere:
             here = one.elsewhere
         elif there is not None:
@@ -112,8 +112,15 @@ def _listed(place: Path) -> str:
             for label, text in lines.items()
         )
         parts.append("\n".join([one.name, *wrapped]))
-    parts.append(
-        "Where there is no network: fetch the file elsewhere and give it with --from FILE. WordNet "
-        "is also\nfound where NLTK and Debian put it."
-    )
+    parts.append("Where there is no network, fetch a file elsewhere and give it with --from FILE.")
     return "\n\n".join(parts)
+
+
+def _wordnet() -> Path | None:
+    """Where NLTK or Debian put it, which pwws finds as well."""
+    from nlp_adv.attacks.words.candidates.wordnet import place_of
+
+    try:
+        return Path(str(place_of()))
+    except UserError:
+        return None

@@ -114,6 +114,7 @@ class TestHelp:
             (["--help"], set()),
             (["compare", "--help"], set()),
             (["report", "--help"], set()),
+            (["resources", "--help"], set()),
             (["attack", "--help"], {"torch", "transformers"}),
             (["evaluate", "--modality", "image", "--help"], {"torch", "transformers"}),
         ],

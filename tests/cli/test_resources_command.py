@@ -275,6 +275,7 @@ class TestFolder:
         assert folder() == Path("/somewhere/nlp_adv")
 
 
+@pytest.mark.fault("U13")
 class TestAttacks:
     def attack(self, reader, tmp_path, name: str, *more: str) -> tuple[int, Path]:
         out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
