@@ -97,9 +97,7 @@ class EmbeddingArguments:
         "Its first step has this length, in shares of ε; the later ones shorten to nothing.",
         STEP_SIZE,
     )
-    embedding_restarts: int = flag(
-        "It starts so many times, at random places but for the first.", 1
-    )
+    embedding_restarts: int = flag("It starts so many times.", 1)
     embedding_norm: str = flag("Measure its δ in this norm: l2 or linf.", "l2")
     embedding_per: str = flag("Bound δ once an example, or once a token.", "example")
     embedding_examples: int = flag("Attack the embeddings of the first so many drawn texts.", 200)
