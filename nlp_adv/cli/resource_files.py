@@ -18,7 +18,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from http.client import HTTPException
 from pathlib import Path
@@ -28,7 +28,7 @@ from nlp_adv.attacks.words.candidates import CandidateTable, WordNet
 from nlp_adv.attacks.words.candidates.nearest import nearest_words, read_vectors
 from nlp_adv.cli.resource_list import Resource
 from nlp_adv.errors import UserError
-from nlp_adv.folders import alone_in, write_whole
+from nlp_adv.folders import write_whole
 from nlp_adv.unpacking import open_unpacked
 
 _LARGEST = 2**30  # bytes of a file; the counter-fitted vectors have about 200 million
@@ -87,7 +87,7 @@ def take(resource: Resource, source: Path | None, folder: Path) -> Taken:
         warning = f"{source} is another file than the published one (SHA-256 {known})."
     where = str(source) if source is not None else resource.url
     place = folder / resource.file
-    with alone_in(folder, wait=600), _beside(folder) as unfinished:
+    with _beside(folder) as unfinished:
         new = unfinished / resource.file
         _FORMATS[resource.name.removesuffix("-originals")](came, where, new)
         _put(new, place)
@@ -156,11 +156,21 @@ def _packed(source: Path) -> bytes:
 @contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """A folder on the same disk, so that what is finished there only has to be renamed."""
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot hold resources ({error.strerror}); name another folder with --to."
+        ) from error
     try:
         yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _put(new: Path, place: Path) -> None:

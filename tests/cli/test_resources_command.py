@@ -192,6 +192,12 @@ class TestGet:
         assert (elsewhere / "neighbours.json").is_file()
         assert not place.exists()
 
+    def test_a_place_that_is_no_folder_is_refused(self, capsys, tmp_path):
+        file = written(tmp_path / "own.json", json.dumps(NEIGHBOURS))
+        said = refused(capsys, "get", "neighbours", "--from", str(file), "--to", str(file))
+        assert "name another folder with --to" in said
+        assert json.loads(file.read_text()) == NEIGHBOURS
+
     @pytest.mark.parametrize(
         ("name", "text", "said"),
         [
