@@ -12,10 +12,14 @@ ROOT = Path(__file__).parents[1]
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
 def headings() -> list[tuple[int, ...]]:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     found = re.findall(r"^## (\d+\.\d+\.\d+)$", text, flags=re.MULTILINE)
-    return [tuple(map(int, one.split("."))) for one in found]
+    return [numbers(one) for one in found]
 
 
 def test_pyproject_reads_the_version_from_the_package():
@@ -25,7 +29,7 @@ def test_pyproject_reads_the_version_from_the_package():
 
 
 def test_the_changelog_begins_with_this_version_or_the_next():
-    version = tuple(map(int, nlp_adv.__version__.split(".")))
+    version = numbers(nlp_adv.__version__)
     found = headings()
     assert found == sorted(set(found), reverse=True)
     assert found[0] >= version
