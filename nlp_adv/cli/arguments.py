@@ -33,8 +33,8 @@ class ModelArguments:
     """Which model."""
 
     modality: str | None = flag(
-        "text or image: what the model takes in. Found from its configuration, or else from the "
-        "data; text without both."
+        "text or image: what the model takes in, found from its configuration, or else from the "
+        "data, text without both; or chat: a language model that answers prompts."
     )
     model_name_or_path: str | None = flag("A folder with a saved model, or a name on the Hub.")
     cache_dir: str | None = flag("Where downloads from the Hub are kept.")
@@ -117,6 +117,8 @@ class ReportArguments:
         check_radii("watch_epsilon", watched)
         try:
             self.attack([*self.attack_epsilons, *watched] or [1.0])  # the steps, without radii too
+        except UserError:
+            raise
         except ValueError as error:
             flags = "--attack_epsilons, --watch_epsilon, --attack_steps"
             raise UserError(f"{flags}: {error}") from error
@@ -178,22 +180,24 @@ def parse(
 
     kind = task_of(modality(argv), values_of(argv, ["task"])["task"])
     own = kind.of_training if command == "train" else ()
+    if command != "train" and kind.about == "chat":
+        raise UserError(f"nlp-adv {command} is for texts and images, not for --modality chat.")
     parser = FlagParser(
         (*more, *kind.arguments, *own, AdversarialTrainingArguments),
         presets=kind.modality,
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} [flags]",
-        epilog=f"These are the flags for {kind.modality}; --modality {kind.other} --help lists "
+        epilog=f"These are the flags for {kind.about}; --modality {kind.other} --help lists "
         f"those for {kind.other}.",
     )
     argv = flags_of(argv)
     named = flag_names(argv)
     is_demo = kind.is_demo(named)
-    adv = values_of(argv, ["adv"])["adv"] or "none"
+    adv = values_of(argv, ["adv"])["adv"] or (kind.demo_method if is_demo else "none")
     defaults = kind.defaults(adv, demo=is_demo)
     if not torch.accelerator.is_available():
         defaults = {"dataloader_pin_memory": "false"} | defaults
-    flags = [part for name, value in defaults.items() for part in (f"--{name}", value)]
+    flags = [part for name, value in defaults.items() for part in (f"--{name}", *value.split())]
     # argparse lets the last of a repeated flag win, so defaults go first.
     parsed = parser.read_all([*flags, *(demo if is_demo else ()), *argv])
     model, data, report, *first, training = parsed[len(more) :]

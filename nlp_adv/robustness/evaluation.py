@@ -49,11 +49,13 @@ class Masking:
         attack: that is checked.
         examples: with the first so many.
         where: δ enters, which results depend on beside the attack.
+        classes: see `masking_checks`.
     """
 
     attack: PGD
     examples: int = 100
     where: str = ""
+    classes: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +249,9 @@ def _masked(
         with reader.opened():
             batches = [reader.batch(one) for part in parts for one in reader.portions(part)]
             title = "Checking for masking" if progress else None
-            found = masking_checks(reader.subject, batches, masking.attack, progress=title)
+            found = masking_checks(
+                reader.subject, batches, masking.attack, classes=masking.classes, progress=title
+            )
         return [asdict(one) for one in found]
 
     depends = [run.model, [(one.id, *reader.kept(one)[:1]) for one in examples], run.target]

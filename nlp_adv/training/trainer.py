@@ -26,7 +26,7 @@ from nlp_adv.training.recompiles import RecompileAlarm
 from nlp_adv.training.records import (
     ConstantPredictionAlarm,
     StepLog,
-    model_card_section,
+    complete_model_card,
     run_description,
     warn_if_below_resolution,
     write_config,
@@ -223,11 +223,11 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         super().save_model(*args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """The Trainer's, with a section on the adversarial training."""
+        """The Trainer's, with tags and a section on the adversarial training."""
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            with open(f"{self.args.output_dir}/README.md", "a", encoding="utf-8") as card:
-                card.write(model_card_section(self._description()))
+            path = f"{self.args.output_dir}/README.md"
+            complete_model_card(path, self._description(), self._schedule.method)
 
     def hyperparameter_search(
         self,

@@ -41,7 +41,8 @@ def logits_of(model, batch):
         return model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
-def test_exact_is_greedy_generation(model):
+@pytest.mark.parametrize("kind", ["exact", "begins"])
+def test_exact_is_greedy_generation(model, kind):
     """m > 0 exactly where argmax decoding, one token after the other, gives the target."""
     ids = torch.tensor([TOKENIZER("<user> how do i fix a drum ? <assistant>")["input_ids"]])
     for _ in range(5):
@@ -50,7 +51,7 @@ def test_exact_is_greedy_generation(model):
         ids = torch.cat([ids, new], 1)
     answer = torch.zeros_like(ids)
     answer[:, -5:] = 1
-    judge, openers = Judge("exact", REFUSALS), torch.tensor([7])
+    judge, openers = Judge(kind, REFUSALS), torch.tensor([7])
     assert judge.margin(model(ids).logits, ids, answer, openers) > 0
     for place in range(1, 6):
         other = ids.clone()
@@ -71,6 +72,19 @@ def test_target_is_the_mean_log_probability(model, batch):
         assert found[row].item() == pytest.approx(
             sum(each).item() / len(each) - math.log(0.25), abs=1e-5
         )
+
+
+def test_of_a_beginning_the_end_is_not_judged(batch):
+    """An attacker's "Sure, here is" goes on; a whole answer ends where the target does."""
+    open_ended = replace(PROMPTED, ended=False).batch(PROMPTS, TARGETS)
+    for row, target in enumerate(TARGETS):
+        kinds = {"whole": batch, "beginning": open_ended}
+        judged = {
+            name: one["input_ids"][row][one["completion_mask"][row] == 1].tolist()
+            for name, one in kinds.items()
+        }
+        assert judged["beginning"] == TOKENIZER(target, add_special_tokens=False)["input_ids"]
+        assert judged["whole"] == [*judged["beginning"], TOKENIZER.eos_token_id]
 
 
 def test_refusal_is_the_mass_of_openers(model, batch):

@@ -154,7 +154,7 @@ def test_the_best_checkpoint_is_kept(tasks, work, task, flags, words):
     assert any("eval_robust_accuracy" in line for line in state["log_history"])
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "tasks.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(
     r"^```bash\nnlp-adv train (.*?)^```$", PAGE.replace("\\\n", ""), flags=re.DOTALL | re.MULTILINE
 )

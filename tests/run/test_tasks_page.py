@@ -1,4 +1,4 @@
-"""docs/tasks.md: its commands run, and what it says of δ and of compared outputs holds."""
+"""docs/howto/tasks.md: its commands run, and what it says of δ and of compared outputs holds."""
 
 import re
 import runpy
@@ -25,7 +25,7 @@ from nlp_adv.run.patch import patch
 from nlp_adv.run.words import own_words
 from nlp_adv.sites.objective import objective
 
-PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "tasks.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(
     r"^```bash\n(nlp-adv run .*?)^```$", PAGE.replace("\\\n", ""), flags=re.DOTALL | re.MULTILINE
 )

@@ -301,8 +301,10 @@ def torch_rows(features):
 
 
 def test_the_pages_example_runs(tmp_path):
-    """The code of docs/language_models.md, on a tiny model and with a short adapter."""
-    page = (Path(__file__).parents[2] / "docs" / "language_models.md").read_text(encoding="utf-8")
+    """The code of docs/howto/language_models.md, on a tiny model and with a short adapter."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "language_models.md").read_text(
+        encoding="utf-8"
+    )
     (code,) = (
         one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "LoraConfig" in one
     )

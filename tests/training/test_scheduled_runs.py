@@ -83,7 +83,8 @@ def config(folder):
 
 
 def test_the_page_names_the_flags_that_there_are():
-    page = (Path(nlp_adv.__file__).parents[1] / "docs" / "schedules.md").read_text(encoding="utf-8")
+    folder = Path(nlp_adv.__file__).parents[1] / "docs" / "howto"
+    page = (folder / "schedules.md").read_text(encoding="utf-8")
     there = {one.name for one in fields(AdversarialTrainingArguments)}
     assert set(re.findall(r"--(adv_\w+)", page)) <= there
     in_table = set(re.findall(r"^\| `--(\w+)", page, flags=re.MULTILINE))

@@ -23,6 +23,7 @@ class Prompted:
     Args:
         tokenizer: with a chat template.
         collator: rows of prompt and completion → ids and completion_mask, padded on the right.
+        ended: whether the end of the answer is judged too; a target may be only a beginning.
 
     Raises:
         UserError: the tokenizer has no chat template.
@@ -30,6 +31,7 @@ class Prompted:
 
     tokenizer: Any
     collator: Any
+    ended: bool = True
 
     def __post_init__(self) -> None:
         if getattr(self.tokenizer, "chat_template", None) is None:
@@ -40,7 +42,9 @@ class Prompted:
             )
 
     def batch(self, prompts: Sequence[str], targets: Sequence[str], given: int = 0) -> Any:
-        """Rows [prompt | target]: what `Answering` takes, adv_mask (B, T) and labels (B,) of 0.
+        """Rows [prompt | target]: adv_mask (B, T), labels (B,) of 0, what `Answering` takes.
+
+        Which request each row is, is left to whoever knows.
 
         Args:
             prompts, targets: of each row.
@@ -53,6 +57,9 @@ class Prompted:
         made = self.collator(rows)
         answer, real = made[COMPLETION_MASK], made["attention_mask"]
         judged = answer * (answer.cumsum(1) > given)
+        if not self.ended:
+            ends = answer * (made["input_ids"] == self.tokenizer.eos_token_id)
+            judged = judged * (ends.cumsum(1) == 0)
         if not bool(judged.any(1).all()):
             short = int((~judged.any(1)).nonzero()[0])
             raise UserError(
@@ -64,6 +71,7 @@ class Prompted:
             "attention_mask": real,
             COMPLETION_MASK: judged,
             ADV_MASK: real * (1 - answer),
+            "answer_begins": answer.argmax(1),
             "labels": torch.zeros(len(rows), dtype=torch.long),
         }
 
