@@ -125,15 +125,15 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
     @property
     def attack_schedule(self) -> Schedule:
-        """What decides which method a step uses, as it stands now in this run."""
+        """The schedule of this run: it says which method each optimizer step uses."""
         return self._schedule
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, leaving no hook behind.
+        """Train as `Trainer.train` does, and remove all hooks from the model at the end.
 
         Raises:
-            UserError: the method did not take part in a step or in any, or the numbers are no
-                numbers.
+            UserError: the method did not take part in a step in which it should have, or the loss
+                or the weights are inf or nan.
         """
         self._memory = self._new_memory()
         if kwargs.get("trial") is not None:
@@ -257,7 +257,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         return round(clean * floor_cost(self._schedule.at(self.state.global_step)))
 
     def replays(self) -> int:
-        """How often a batch comes in a row."""
+        """How many times in a row training uses each batch (FreeAT's m); 1 for other methods."""
         return _replays(self._build_schedule())
 
     def _build_schedule(self) -> Schedule:
