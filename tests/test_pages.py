@@ -100,8 +100,8 @@ def test_the_table_of_attacks_in_python_is_what_there_is():
 LAUNCHERS = """config_file cpu machine_rank main_process_ip main_process_port multi_gpu nnodes node_rank
 nproc_per_node num_machines num_processes rdzv_backend rdzv_endpoint""".split()
 SCRIPTS = "doc_stride line_by_line source_prefix summary_column text_column".split()
-# Of compare and report, whose parsers are not made of dataclasses; their commands are parsed as well.
-PLAIN = "archive dry_run leaderboard methods report_only seeds shards title".split()
+# Of compare, report and resources, whose parsers are not made of dataclasses; their commands are parsed as well.
+PLAIN = "archive dry_run from leaderboard methods report_only seeds shards title to".split()
 
 
 @functools.cache
