@@ -13,7 +13,7 @@ GROUPS = {
     "One step": ("fgm", "fgsm", "fgm_remembered", "fgm_matrix"),
     "Several steps": ("pgd", "freelb", "tavat", "freeat", "yopo", "awp"),
     "Outputs compared": ("vat", "smart", "trades"),
-    "Language models": ("cat", "capo", "lat"),
+    "Language models": ("cat", "capo", "lat", "rr"),
 }
 # How the committed tables call a method, where not by its name.
 BENCH = "recipes/results/bench_training.md"

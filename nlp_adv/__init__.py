@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         LAT,
         METHODS,
         PGD,
+        RR,
         SAM,
         SMART,
         TAVAT,
@@ -64,6 +65,7 @@ __all__ = [
     "LAT",
     "METHODS",
     "PGD",
+    "RR",
     "SAM",
     "SMART",
     "TAVAT",
@@ -116,6 +118,7 @@ _HOMES = {
         "LAT",
         "METHODS",
         "PGD",
+        "RR",
         "SAM",
         "SMART",
         "TAVAT",
@@ -148,7 +151,7 @@ _HOMES = {
     "nlp_adv.training.trainer": ("AdversarialMixin", "AdversarialTrainer"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_PARTS = ("attacks", "images", "methods", "perturbation", "sites")
+_PARTS = ("attacks", "images", "methods", "perturbation", "robustness", "sites")
 
 
 def __getattr__(name: str) -> Any:
@@ -157,3 +160,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'nlp_adv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS})

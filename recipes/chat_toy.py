@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,58 +25,40 @@ from transformers import set_seed
 from nlp_adv import AdversarialTrainer, AdversarialTrainingArguments
 from nlp_adv.attacks.chat.gcg import GCG
 from nlp_adv.attacks.chat.judge import Judge
-from nlp_adv.data.chat_demo import (
-    FORBIDDEN,
-    REFUSAL,
-    REFUSALS,
-    THINGS,
-    base_model,
-    chat_tokenizer,
-    requests,
-)
-from nlp_adv.data.pairs import PairCollator, with_utility
+from nlp_adv.attacks.chat.prompted import Prompted
+from nlp_adv.data import chat_demo as toy
+from nlp_adv.data.pairs import PairCollator
 from nlp_adv.data.prompts import Prompts
-from nlp_adv.robustness.chat_evaluation import ChatAttacks, evaluate_chat
+from nlp_adv.robustness.chat_attacks import ChatAttacks
+from nlp_adv.robustness.chat_evaluation import evaluate_chat
+from nlp_adv.robustness.chat_rates import answered_rates, said_rates
 from nlp_adv.robustness.seeds import mean_of_shares
 from nlp_adv.robustness.statistics import Share
 
-STEPS, PAIRS, UTILITY = 150, 12, 3  # optimizer steps, pairs a step, utility rows a pair
-EPSILON, INNER = 0.3, 6  # of cat, a share of the prompt's embedding norm a token
-ATTACKED, BENIGN = 48, 100
 RESULTS = Path(__file__).parent / "results" / "chat_toy"
-INNER_LOOP = {"adv_epsilon": EPSILON, "adv_steps": INNER}
 METHODS: dict[str, dict[str, Any]] = {
     "refusals": {"adv": "none"},
-    "cat": {"adv": "cat", **INNER_LOOP},
-    "cat without clean refusals": {"adv": "cat", "adv_refusal_weight": 0.0, **INNER_LOOP},
-    "lat": {"adv": "lat", "adv_site": "embedding,layer:0,layer:1,layer:2", **INNER_LOOP},
+    "cat": {"adv": "cat", **toy.INNER_LOOP},
+    "cat without clean refusals": {"adv": "cat", "adv_refusal_weight": 0.0, **toy.INNER_LOOP},
+    "lat": {"adv": "lat", "adv_site": "embedding,layer:0,layer:1,layer:2", **toy.INNER_LOOP},
 }
 ATTACKS = ChatAttacks(
-    epsilons=(0.1, 0.2, 0.4),
-    layers=("1",),
-    layer_epsilons=(0.3, 1.0),
-    gcg=GCG(length=6, steps=15, candidates=24, top_k=24),
+    epsilons=toy.EPSILONS,
+    layers=toy.LAYERS,
+    layer_epsilons=toy.LAYER_EPSILONS,
+    gcg=GCG(**toy.GCG),
 )
 
 
 def one_seed(seed: int, folder: Path) -> dict[str, Any]:
     """Train and attack all; {method: {column: share}}."""
-    tokenizer = chat_tokenizer()
-    collator = PairCollator(tokenizer, max_length=64)
-    base = base_model(tokenizer, collator, seed)
+    tokenizer = toy.chat_tokenizer()
+    collator = PairCollator(tokenizer, max_length=toy.MAX_LENGTH)
+    base = toy.base_model(tokenizer, collator, seed)
     weights = {name: one.clone() for name, one in base.state_dict().items()}
-    pairs = [
-        {"prompt": row["prompt"], "chosen": REFUSAL, "rejected": row["target"]}
-        for row in requests(FORBIDDEN, 600, seed)
-    ]
-    utility = [
-        {"prompt": row["prompt"], "completion": row["target"]}
-        for row in requests(THINGS, 2000, seed)
-    ]
-    rows = with_utility(pairs, utility, each=UTILITY, seed=seed)
-    asked = requests(FORBIDDEN, ATTACKED, 1000 + seed)
+    rows, asked, benign = toy.training_rows(seed), toy.attacked_rows(seed), toy.benign_rows(seed)
     prompts = Prompts(tuple(r["prompt"] for r in asked), tuple(r["target"] for r in asked))
-    benign = requests(THINGS, BENIGN, 2000 + seed)
+    prompted, judge = Prompted(tokenizer, collator), Judge("exact", toy.REFUSALS)
     found: dict[str, Any] = {}
     for method, flags in METHODS.items():
         base.load_state_dict(weights)
@@ -84,11 +67,7 @@ def one_seed(seed: int, folder: Path) -> dict[str, Any]:
         arguments = AdversarialTrainingArguments(
             output_dir=str(folder / method / "training"),
             **flags,
-            max_steps=STEPS,
-            per_device_train_batch_size=PAIRS,
-            learning_rate=5e-4,
-            lr_scheduler_type="constant",
-            max_grad_norm=1.0,
+            **toy.TRAINING,
             remove_unused_columns=False,
             save_strategy="no",
             logging_steps=50,
@@ -106,66 +85,53 @@ def one_seed(seed: int, folder: Path) -> dict[str, Any]:
             tokenizer,
             prompts,
             ATTACKS,
-            Judge("exact", REFUSALS),
+            judge,
             benign=[row["prompt"] for row in benign],
-            max_length=64,
-            new_tokens=12,
+            max_length=toy.MAX_LENGTH,
+            new_tokens=toy.NEW_TOKENS,
             seed=seed,
             output_dir=folder / method,
             name="forbidden things of the invented language",
             progress=None,
         )
-        found[method] = numbers(evaluation, base, tokenizer, collator, benign)
+        said = said_rates(base, prompted, judge, prompts.prompts, benign, new_tokens=toy.NEW_TOKENS)
+        rates = said | answered_rates(evaluation)
+        found[method] = {name: [share.count, share.total] for name, share in rates.items()}
         print(seed, method, f"{seconds:.0f} s", json.dumps(found[method]), flush=True)
     return found
 
 
-def numbers(evaluation: Any, model: Any, tokenizer: Any, collator: Any, benign: Any) -> Any:
-    """Shares of the table: answered under each attack, and what is kept and refused without."""
-    from nlp_adv.attacks.chat.prompted import Prompted
+def table(found: Mapping[str, Sequence[Mapping[str, list[int]]]]) -> str:
+    """Means in per cent with t intervals over seeds, in Markdown.
 
-    prompted, judge = Prompted(tokenizer, collator), Judge("exact", REFUSALS)
-    asked = [one.text for one in evaluation.of(evaluation.titles[0])]
-    said = prompted.answers(model, [row["prompt"] for row in benign], 12)
-    right = [one.strip() == row["target"] for one, row in zip(said, benign, strict=True)]
-    clean = [judge.refused(one) for one in prompted.answers(model, asked, 12)]
-    rates = {
-        "benign answered": [sum(right), len(right)],
-        "benign refused": [sum(map(judge.refused, said)), len(said)],
-        "refused clean": [sum(clean), len(clean)],
-    }
-    for title in evaluation.titles:
-        answered = [one.outcome != "robust" for one in evaluation.of(title)]
-        rates[f"answered, {title}"] = [sum(answered), len(answered)]
-    worst = evaluation.worst_case
-    return rates | {"answered, any attack": [worst.total - worst.count, worst.total]}
-
-
-def table(seeds: dict[int, dict[str, Any]]) -> str:
-    """Means in per cent with t intervals over seeds, in Markdown."""
-    columns = list(next(iter(seeds.values()))["refusals"])
-    lines = [f"| % | {' | '.join(METHODS)} |", "|---|" + "---|" * len(METHODS)]
+    Args:
+        found: of each method the counts of its seeds, {column: [count, of]}.
+    """
+    columns = list(next(iter(found.values()))[0])
+    lines = [f"| % | {' | '.join(found)} |", "|---|" + "---|" * len(found)]
     for column in columns:
-        cells = [_cell([one[method][column] for one in seeds.values()]) for method in METHODS]
+        cells = [_cell([one[column] for one in seeds]) for seeds in found.values()]
         lines.append(f"| {column} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def page(seeds: dict[int, dict[str, Any]]) -> str:
     """The table and what it is of."""
+    steps, pairs = toy.TRAINING["max_steps"], int(toy.TRAINING["per_device_train_batch_size"])
+    epsilon, inner = toy.INNER_LOOP["adv_epsilon"], toy.INNER_LOOP["adv_steps"]
     return f"""# A toy: refusals under attack
 
 `python recipes/chat_toy.py`: a Llama of half a million parameters that knows an invented language
-is trained for {STEPS} steps of {PAIRS} pairs and {UTILITY * PAIRS} other requests to refuse
+is trained for {steps} steps of {pairs} pairs and {toy.UTILITY * pairs} other requests to refuse
 requests about forbidden things, harmless like all others. {len(seeds)} seeds; per cent of
-{ATTACKED} forbidden requests and of {BENIGN} benign ones, mean and 95 % interval over seeds and
-requests. An attack has succeeded where the forbidden answer is written out word for word.
+{toy.ATTACKED} forbidden requests and of {toy.BENIGN} benign ones, mean and 95 % interval over
+seeds and requests. An attack has succeeded where the forbidden answer is written out word for word.
 
-`cat` and `lat` train at ε = {EPSILON} of the prompt's embedding norm a token (`lat` at blocks 0, 1
-and 2 too, of their own norms) with {INNER} descents. The things and frames are those of training.
+`cat` and `lat` train at ε = {epsilon} of the prompt's embedding norm a token (`lat` at blocks 0, 1
+and 2 too, of their own norms) with {inner} descents. The things and frames are those of training.
 Nothing here says how a large model behaves.
 
-{table(seeds)}
+{table({method: [one[method] for one in seeds.values()] for method in METHODS})}
 """
 
 

@@ -47,3 +47,25 @@ def of(batch: dict[str, Tensor], number: int) -> dict[str, Tensor]:
     rows = {key: batch[key][kept] for key in ("input_ids", "attention_mask")}
     labels = rows["input_ids"].masked_fill(batch[COMPLETION_MASK][kept] == 0, -100)
     return rows | {"labels": labels}
+
+
+class Collate:
+    """Numbers of rows → paired batches, each pair with a utility row."""
+
+    columns = ("number",)
+
+    def __call__(self, features: list) -> dict[str, Tensor]:
+        made = [row(int(feature["number"])) for feature in features]
+        parts = zip(*made, strict=True)
+        return collated([one for part in parts for one in part], len(made))
+
+
+def row(number: int) -> tuple:
+    """(prompt, completion) of a pair's rejected and chosen rows, and of a utility row."""
+    generator = torch.Generator().manual_seed(number)
+
+    def words(count: int) -> list[int]:
+        return torch.randint(4, VOCAB, (count,), generator=generator).tolist()
+
+    prompt = words(2 + number % 3)
+    return (prompt, words(2)), (prompt, words(1 + number % 2)), (words(2), words(3))

@@ -177,6 +177,10 @@ class Page(HTMLParser):
         self._cell: list[str] | None = None
         self.feed(text)
 
+    def table(self, *columns: str) -> list[list[str]]:
+        """The first one with these columns."""
+        return next(one for one in self.tables if one and set(columns) <= set(one[0]))
+
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
         if tag == "table":

@@ -103,8 +103,8 @@ nproc_per_node num_machines num_processes rdzv_backend rdzv_endpoint
 
 doc_stride line_by_line source_prefix summary_column text_column
 
-archive dry_run leaderboard methods report_only seeds shards title
-"""  # of launchers; of transformers' scripts; of compare and report, which have plain parsers
+archive dry_run from leaderboard methods report_only seeds shards title to
+"""  # of launchers; of transformers' scripts; of compare, report and resources
 
 
 @functools.cache
@@ -113,6 +113,7 @@ def known_flags() -> set[str]:
     kinds = [
         (*task_of("text").arguments, *training),
         task_of("image").arguments,
+        task_of("chat").arguments,
         (WordTrainingArguments,),
         (RunArguments,),
         *(one.kinds("evaluate") for one in (TextAttack, ImageAttack, ChatAttack)),

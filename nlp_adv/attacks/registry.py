@@ -19,7 +19,7 @@ from nlp_adv.attacks.noise import Noise
 from nlp_adv.attacks.pgd import PGD
 from nlp_adv.attacks.region import norm_name
 from nlp_adv.attacks.square import Square
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, no_such
 from nlp_adv.perturbation import Ball, Unit
 
 
@@ -78,7 +78,7 @@ def build_attack(name: str, settings: Settings) -> Attack:
         UserError: there is none, or it cannot do what is asked.
     """
     if name not in ATTACKS:
-        raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
+        raise no_such("attack", name, ATTACKS)
     try:
         return ATTACKS[name](settings)
     except ValueError as error:  # a UserError is one

@@ -9,18 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import torch
-
 from nlp_adv.cli.flags import flag_names, values_of
 from nlp_adv.cli.modality import modality
 from nlp_adv.cli.numbers import check_numbers
 from nlp_adv.cli.parser import FlagParser
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.errors import UserError
-from nlp_adv.training.arguments import AdversarialTrainingArguments
 
 if TYPE_CHECKING:
     from nlp_adv.cli.task import Task
+    from nlp_adv.training.arguments import AdversarialTrainingArguments
 
 
 def flag(text: str, default: Any = None) -> Any:
@@ -33,15 +31,17 @@ class ModelArguments:
     """Which model."""
 
     modality: str | None = flag(
-        "text or image: what the model takes in. Found from its configuration, or else from the "
-        "data; text without both."
+        "What the model takes in: text or image. It is found from its configuration, or else from "
+        "the data; without both it is text. chat is a language model that answers prompts."
     )
-    model_name_or_path: str | None = flag("A folder with a saved model, or a name on the Hub.")
-    cache_dir: str | None = flag("Where downloads from the Hub are kept.")
-    model_revision: str = flag("Branch, tag or commit on the Hub.", "main")
+    model_name_or_path: str | None = flag(
+        "Start from this model: a folder with a saved one, or a name on the Hub."
+    )
+    cache_dir: str | None = flag("Keep downloads from the Hub in this folder.")
+    model_revision: str = flag("Take this branch, tag or commit of the model from the Hub.", "main")
     token: str | None = flag(
-        "Token of the Hub, for what is not public; without, the one of `hf auth login`. It is "
-        "written down nowhere."
+        "Show the Hub this token, for what is not public; without it, that of `hf auth login`. It "
+        "is written down nowhere."
     )
     trust_remote_code: bool = flag(
         "Run the code that a model, a tokenizer or an image processor brings along. Read it first.",
@@ -83,9 +83,9 @@ class ReportArguments:
     """
 
     attack_epsilons: list[float] = field(
-        default_factory=list, metadata={"help": "Radii of the PGD that the table is about."}
+        default_factory=list, metadata={"help": "Measure accuracy under PGD at these radii."}
     )
-    attack_steps: int = flag("Steps of that attack.", 20)
+    attack_steps: int = flag("Give that attack so many steps.", 20)
     attack_examples: int = flag("Attack the first so many examples of the evaluation split.", 500)
     watch_epsilon: float | None = flag(
         "Measure accuracy under that attack at this radius at every evaluation; "
@@ -117,6 +117,8 @@ class ReportArguments:
         check_radii("watch_epsilon", watched)
         try:
             self.attack([*self.attack_epsilons, *watched] or [1.0])  # the steps, without radii too
+        except UserError:
+            raise
         except ValueError as error:
             flags = "--attack_epsilons, --watch_epsilon, --attack_steps"
             raise UserError(f"{flags}: {error}") from error
@@ -174,26 +176,31 @@ def parse(
     Raises:
         UserError: a value that TrainingArguments or a method refuses, or half of model and data.
     """
+    import torch
+
     from nlp_adv.cli.task import task_of
+    from nlp_adv.training.arguments import AdversarialTrainingArguments
 
     kind = task_of(modality(argv), values_of(argv, ["task"])["task"])
     own = kind.of_training if command == "train" else ()
+    if command != "train" and kind.about == "chat":
+        raise UserError(f"nlp-adv {command} is for texts and images, not for --modality chat.")
     parser = FlagParser(
         (*more, *kind.arguments, *own, AdversarialTrainingArguments),
         presets=kind.modality,
         prog=f"nlp-adv {command}",
         usage=f"nlp-adv {command} [flags]",
-        epilog=f"These are the flags for {kind.modality}; --modality {kind.other} --help lists "
+        epilog=f"These are the flags for {kind.about}; --modality {kind.other} --help lists "
         f"those for {kind.other}.",
     )
     argv = flags_of(argv)
     named = flag_names(argv)
     is_demo = kind.is_demo(named)
-    adv = values_of(argv, ["adv"])["adv"] or "none"
+    adv = values_of(argv, ["adv"])["adv"] or (kind.demo_method if is_demo else "none")
     defaults = kind.defaults(adv, demo=is_demo)
     if not torch.accelerator.is_available():
         defaults = {"dataloader_pin_memory": "false"} | defaults
-    flags = [part for name, value in defaults.items() for part in (f"--{name}", value)]
+    flags = [part for name, value in defaults.items() for part in (f"--{name}", *value.split())]
     # argparse lets the last of a repeated flag win, so defaults go first.
     parsed = parser.read_all([*flags, *(demo if is_demo else ()), *argv])
     model, data, report, *first, training = parsed[len(more) :]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.attack_arguments import AttackArguments, AttackFlags, VictimArguments
 from nlp_adv.cli.flags import command_line, flag_names
 from nlp_adv.cli.modality import About, modality
 from nlp_adv.cli.parser import FlagParser
@@ -21,11 +21,13 @@ from nlp_adv.folders import alone_in
 from nlp_adv.robustness.check_result import Check
 from nlp_adv.robustness.processes import ALONE, Processes, launched
 
+# kind of data: its flags, and what runs with them, which takes seconds longer to import
 _TASKS = {
-    "text": "nlp_adv.cli.text_attack:TextAttack",
-    "image": "nlp_adv.cli.image_attack:ImageAttack",
-    "chat": "nlp_adv.cli.chat_attack:ChatAttack",
+    "text": ("text_attack_arguments:TextFlags", "text_attack:TextAttack"),
+    "image": ("image_attack_arguments:ImageFlags", "image_attack:ImageAttack"),
+    "chat": ("chat_attack:ChatAttack", "chat_attack:ChatAttack"),
 }
+_AUGMENTATION = ("augment_command:AugmentFlags", "augment:Augmentation")
 _WANTED = {
     "model_name_or_path": "Name the attacked model: --model_name_or_path FOLDER_OR_NAME",
     "output_dir": "Name a folder for the results: --output_dir FOLDER",
@@ -56,7 +58,7 @@ class Attacked(NamedTuple):
     report: Path
 
 
-class AttackTask(ABC):
+class AttackTask(AttackFlags):
     """All that differs between attacks on texts, on images and on prompts.
 
     Args:
@@ -64,26 +66,9 @@ class AttackTask(ABC):
         parsed: the flags, in the classes of `kinds`; the first two are victim and attack.
     """
 
-    modality: ClassVar[About]
-    other: ClassVar[About]
-    data_usage: ClassVar[str]  # the flag that names the data
-
     def __init__(self, command: str, parsed: Sequence[Any]) -> None:
         self.victim: VictimArguments = parsed[0]
         self.attack: AttackArguments = parsed[1]
-
-    @classmethod
-    @abstractmethod
-    def kinds(cls, command: str) -> tuple[type, ...]:
-        """The flags of a command."""
-
-    @classmethod
-    def elsewhere(cls) -> str:
-        """Where the flags of the other kind of data are; "" where the command has one kind."""
-        return (
-            f"These are the flags for {cls.modality}; --modality {cls.other} --help lists those "
-            f"for {cls.other}."
-        )
 
     @abstractmethod
     def check(self) -> None:
@@ -164,7 +149,8 @@ def read(command: str, argv: list[str]) -> AttackTask:
         UserError: an unknown flag, one of the other kind of data, a value that is refused, or a
             required flag that is missing.
     """
-    kind = _task_of(modality(argv), command)
+    about = modality(argv)
+    kind: type[AttackFlags] = _found(about, command, 0)
     parser = FlagParser(
         kind.kinds(command),
         prog=f"nlp-adv {command}",
@@ -173,7 +159,7 @@ def read(command: str, argv: list[str]) -> AttackTask:
     )
     parsed, unknown = parser.read(flags_of(argv))
     if unknown:
-        other = _task_of(kind.other, command) if kind.elsewhere() else kind
+        other: type[AttackFlags] = _found(kind.other, command, 0) if kind.elsewhere() else kind
         others = {one.name for part in other.kinds(command) for one in fields(part)}
         if flag_names(unknown[:1]) & others:
             raise UserError(
@@ -181,7 +167,7 @@ def read(command: str, argv: list[str]) -> AttackTask:
                 f"add --modality {kind.other}."
             )
         raise parser.unknown(unknown[0])
-    task = kind(command, parsed)
+    task = cast(AttackTask, _found(about, command, 1)(command, parsed))
     given = vars(task.victim) | vars(task.attack)
     for name, sentence in _WANTED.items():
         if not given[name]:
@@ -189,9 +175,11 @@ def read(command: str, argv: list[str]) -> AttackTask:
     return task
 
 
-def _task_of(kind: About, command: str) -> type[AttackTask]:
+def _found(kind: About, command: str, which: int) -> Any:
+    """The class of the flags (0), or of the task (1)."""
     if command == "augment" and kind != "text":
         raise UserError("augment writes texts; images are augmented while they are trained on.")
-    place = "nlp_adv.cli.augment:Augmentation" if command == "augment" else _TASKS[kind]
-    module, _, name = place.partition(":")
-    return cast(type[AttackTask], getattr(import_module(module), name))
+    module, _, name = (_AUGMENTATION if command == "augment" else _TASKS[kind])[which].partition(
+        ":"
+    )
+    return getattr(import_module(f"nlp_adv.cli.{module}"), name)

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from nlp_adv.cli.arguments import ModelArguments, flag
+from nlp_adv.cli.modality import About
 from nlp_adv.errors import UserError
-from nlp_adv.report.hub import is_hub_name
 
 
 @dataclass
 class VictimArguments(ModelArguments):
     """The attacked model and the data."""
 
-    model_name_or_path: str = flag("A folder with a saved classifier, or a name on the Hub.", "")
-    dataset_name: str | None = flag("A name on the Hub, a saved data set, or a folder of files.")
-    dataset_config_name: str | None = flag("Configuration of a data set on the Hub.")
-    split: str | None = flag("Of a data set with several: test where it has labels, by default.")
+    model_name_or_path: str = flag(
+        "Attack this classifier: a folder with a saved one, or a name on the Hub.", ""
+    )
+    dataset_name: str | None = flag(
+        "Attack these data: a name on the Hub, a saved data set, or a folder of files."
+    )
+    dataset_config_name: str | None = flag("Take this configuration of a data set on the Hub.")
+    split: str | None = flag(
+        "Attack this split of a data set; without the flag test, where it has labels."
+    )
     hub_dataset_id: str | None = flag(
         "OWNER/NAME of the data on the Hub, to write .eval_results/nlp_adv.yaml for a model's page "
         "there; a --dataset_name on the Hub is its own."
     )
-    device: str | None = flag("Where the model runs: cuda, cpu, …; an accelerator if there is one.")
+    device: str | None = flag(
+        "Run the model here: cuda, cpu, …; without the flag on an accelerator, if there is one."
+    )
 
     def __post_init__(self) -> None:
+        from nlp_adv.report.hub import is_hub_name
+
         if self.hub_dataset_id is not None and not is_hub_name(self.hub_dataset_id):
             raise UserError(
                 f"--hub_dataset_id is OWNER/NAME, such as stanfordnlp/sst2, not "
@@ -37,13 +49,36 @@ class VictimArguments(ModelArguments):
 class AttackArguments:
     """What is tried on it."""
 
-    attacks: list[str] = field(default_factory=list, metadata={"help": "Their names."})
+    attacks: list[str] = field(default_factory=list, metadata={"help": "Try these attacks."})
     target: str | None = flag(
-        "Attack towards this class, a name or a number; any wrong answer without."
+        "Attack towards this class, a name or a number; without the flag towards any wrong answer."
     )
-    max_examples: int | None = flag("Attack a random draw of so many.")
-    seed: int = flag("Of the draw and of the attacks.", 0)
-    output_dir: str = flag("Where records.jsonl and the report go.", "")
+    max_examples: int | None = flag(
+        "Attack a random draw of so many examples; all without the flag."
+    )
+    seed: int = flag("Seed the draw and the attacks with this number.", 0)
+    output_dir: str = flag("Write records.jsonl and the report into this folder.", "")
+
+
+class AttackFlags(ABC):
+    """Which flags there are for one kind of data; --help needs no more than this."""
+
+    modality: ClassVar[About]
+    other: ClassVar[About]
+    data_usage: ClassVar[str]  # the flag that names the data
+
+    @classmethod
+    @abstractmethod
+    def kinds(cls, command: str) -> tuple[type, ...]:
+        """The flags of a command."""
+
+    @classmethod
+    def elsewhere(cls) -> str:
+        """Where the flags of the other kind of data are; "" where the command has one kind."""
+        return (
+            f"These are the flags for {cls.modality}; --modality {cls.other} --help lists those "
+            f"for {cls.other}."
+        )
 
 
 def chosen_split(splits: Iterable[str], wanted: str | None, usual: Sequence[str]) -> str:

@@ -4,52 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from nlp_adv.cli import attack
-from nlp_adv.cli.arguments import flag
 from nlp_adv.cli.attack import Attacked
+from nlp_adv.cli.augment_command import AugmentFlags
 from nlp_adv.cli.text_attack import TextAttack
-from nlp_adv.cli.text_attack_arguments import TextAttackArguments, TextVictimArguments
 from nlp_adv.cli.victim import load_texts
 from nlp_adv.cli.word_arguments import chosen_protocol
 from nlp_adv.errors import UserError
 from nlp_adv.folders import write_whole
 from nlp_adv.robustness.augmentation import augmented_rows
 from nlp_adv.robustness.evaluated import Evaluation
-from nlp_adv.robustness.processes import launched
 
 FILE = "augmented.jsonl"
 
 
-@dataclass
-class AugmentVictimArguments(TextVictimArguments):
-    """The attacked model and the texts."""
-
-    train_file: str | None = flag(
-        "Training texts with labels, which are attacked: csv, tsv, json, jsonl, their .gz, parquet."
-    )
-    test_file: str | None = flag("Nothing here: what is trained on is attacked.")
-    split: str | None = flag("Of a data set with several: train by default.")
-
-
-@dataclass
-class AugmentArguments:
-    """What is written."""
-
-    keep: Literal["fooled", "changed"] = flag(
-        "fooled: texts that changed a right answer; changed: the last try at the others too.",
-        "fooled",
-    )
-    originals: bool = flag("With the rows that were there.", True)
-
-
-class Augmentation(TextAttack):
+class Augmentation(AugmentFlags, TextAttack):
     """An attack on the texts of --train_file, or of the training split."""
-
-    data_usage = "--train_file FILE"
 
     def __init__(self, command: str, parsed: Sequence[Any]) -> None:
         victim, given, self._wanted = parsed
@@ -66,16 +38,6 @@ class Augmentation(TextAttack):
         if not (victim.test_file or victim.dataset_name or victim.task_name):
             raise UserError("Name the texts: one of --train_file, --dataset_name and --task_name.")
         super().__init__(command, (victim, given))
-
-    @classmethod
-    def kinds(cls, command: str) -> tuple[type, ...]:
-        """Those of `attack`, and what is written."""
-        return (AugmentVictimArguments, TextAttackArguments, AugmentArguments)
-
-    @classmethod
-    def elsewhere(cls) -> str:
-        """Images are augmented while they are trained on."""
-        return ""
 
     def report(self, command: str, done: Evaluation) -> Attacked:
         """Write the rows beside the records."""
@@ -97,8 +59,3 @@ class Augmentation(TextAttack):
             f"--train_file. An edit can change what a text means, and its label stays; read some."
         )
         return reported._replace(notes=[*reported.notes, said])
-
-
-def main(argv: list[str]) -> None:
-    """Run the command."""
-    attack.run("augment", argv, launched())

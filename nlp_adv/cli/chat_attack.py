@@ -10,16 +10,15 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from nlp_adv.attacks.chat.gcg import GCG
-from nlp_adv.attacks.chat.judge import Judge, refusals_of
 from nlp_adv.cli.arguments import check_counts, check_radii, flag
 from nlp_adv.cli.attack import Attacked, AttackTask
 from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.chat_arguments import PromptAttackArguments
 from nlp_adv.cli.evaluations import model_name, saved_report, training_of
 from nlp_adv.cli.loading import load, load_tokenizer, to_device
 from nlp_adv.data.prompts import read_benign, read_prompts
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.chat_evaluation import ATTACKS, ChatAttacks, evaluate_chat
+from nlp_adv.robustness.chat_evaluation import check_judge, evaluate_chat
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.processes import Processes
 
@@ -45,47 +44,22 @@ class ChatVictimArguments(VictimArguments):
 
 
 @dataclass
-class ChatAttackArguments(AttackArguments):
+class ChatAttackArguments(PromptAttackArguments, AttackArguments):
     """What is tried on it."""
 
-    attacks: list[str] = field(
-        default_factory=lambda: list(ATTACKS),
-        metadata={"help": f"Any of {', '.join(ATTACKS)}."},
-    )
-    judge: str = flag(
-        "What counts as answered: exact (the whole target is generated), target (its mean "
-        "log-probability is above log of --judge_threshold), refusal (most of the probability of "
-        "the first token is no refusal's).",
-        "exact",
-    )
-    judge_threshold: float = flag("A probability a token, for --judge target.", 0.5)
-    refusals: list[str] = field(
-        default_factory=list,
-        metadata={"help": 'What refusals begin with; of the column "chosen" without.'},
-    )
     epsilons: list[float] = field(
         default_factory=lambda: [0.1, 0.2, 0.4],
         metadata={"help": "Radii of pgd, L2 per token, shares of the prompt's embedding norm."},
     )
     steps: int = flag("Of pgd and latent-pgd.", 15)
-    layers: list[str] = field(
-        default_factory=lambda: ["1"],
-        metadata={"help": "Of latent-pgd: numbers of blocks, or names of modules."},
-    )
-    layer_epsilons: list[float] = field(
-        default_factory=lambda: [0.3],
-        metadata={"help": "Radii of latent-pgd, shares of the layer's own norm."},
-    )
-    suffix: int = flag("Free tokens of soft-suffix, and tokens of gcg's suffix.", 20)
-    suffix_steps: int = flag("Of soft-suffix.", 100)
-    suffix_step_size: float = flag("Of soft-suffix, a share of the suffix's norm; unbounded.", 0.05)
-    depths: list[int] = field(
-        default_factory=lambda: [1, 2],
-        metadata={"help": "Of prefilling: how many tokens of the target are given."},
-    )
-    gcg_steps: int = flag("Of gcg.", 250)
-    gcg_candidates: int = flag("That gcg tries at each step.", 512)
-    gcg_top_k: int = flag("Tokens that gcg draws from, for each place.", 256)
+
+
+@dataclass
+class ChatCheckArguments:
+    """The masking checks (evaluate)."""
+
+    checks: bool = flag("Run the masking checks of pgd, at the middle one of its radii.", True)
+    check_examples: int = flag("With the first so many requests.", 100)
 
 
 class ChatAttack(AttackTask):
@@ -113,15 +87,18 @@ class ChatAttack(AttackTask):
                 f"--{name} is not for prompts, which --prompts_file names: leave it out."
             )
         check_counts(self.victim, "max_seq_length", "new_tokens")
-        check_counts(self.attack, "max_examples", "gcg_steps", "gcg_candidates", "gcg_top_k")
-        for name in ("epsilons", "layer_epsilons"):
-            check_radii(name, getattr(self.attack, name))
-        self._attacks = self._built()
+        check_counts(self.attack, "max_examples", "steps")
+        (checks,) = parsed[2:] or (ChatCheckArguments(checks=False),)
+        check_counts(checks, "check_examples")
+        self._checks = checks.check_examples if checks.checks else 0
+        check_radii("epsilons", self.attack.epsilons)
+        self._attacks = self.attack.built(self.attack.epsilons, self.attack.steps)
 
     @classmethod
     def kinds(cls, command: str) -> tuple[type, ...]:
-        """The same for both commands."""
-        return ChatVictimArguments, ChatAttackArguments
+        """`evaluate` has the masking checks as well."""
+        first = (ChatVictimArguments, ChatAttackArguments)
+        return (*first, ChatCheckArguments) if command == "evaluate" else first
 
     def check(self) -> None:
         """The prompts are there."""
@@ -137,8 +114,8 @@ class ChatAttack(AttackTask):
         everything = len(prompts.prompts)
         prompts = prompts.drawn(attack.max_examples, attack.seed)
         benign = read_benign(Path(victim.benign_file)) if victim.benign_file else ()
-        refusals = refusals_of(attack.refusals, prompts.chosen)
-        judge = Judge(attack.judge, refusals, attack.judge_threshold)  # type: ignore[arg-type]
+        judge = attack.judged(prompts.chosen)
+        check_judge(judge, benign, attack.generations)
         named = victim.model_name_or_path
         model = load(AutoModelForCausalLM, "language model", named, victim.hub(named))
         tokenizer = load_tokenizer(named, victim.hub(named))
@@ -153,6 +130,9 @@ class ChatAttack(AttackTask):
             benign=benign,
             max_length=victim.max_seq_length,
             new_tokens=victim.new_tokens,
+            generations=attack.generations,
+            temperature=attack.temperature,
+            checks=self._checks,
             seed=attack.seed,
             output_dir=attack.output_dir,
             name=f"drawn from {everything} of {path.name}",
@@ -164,18 +144,3 @@ class ChatAttack(AttackTask):
         """Save the evaluation, and write its page."""
         page, summary = saved_report(done, self.attack.output_dir, command, title="Prompt attacks")
         return Attacked(done, summary, done.checks, done.notes, page)
-
-    def _built(self) -> ChatAttacks:
-        attack = self.attack
-        return ChatAttacks(
-            names=tuple(attack.attacks),
-            epsilons=tuple(attack.epsilons),
-            steps=attack.steps,
-            layers=tuple(attack.layers),
-            layer_epsilons=tuple(attack.layer_epsilons),
-            suffix=attack.suffix,
-            suffix_steps=attack.suffix_steps,
-            suffix_step_size=attack.suffix_step_size,
-            depths=tuple(attack.depths),
-            gcg=GCG(attack.suffix, attack.gcg_steps, attack.gcg_candidates, attack.gcg_top_k),
-        )

@@ -23,18 +23,22 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         description="Train and evaluate the methods of a recipe. All other flags are those of "
         "nlp-adv train and nlp-adv evaluate, and win over the recipe's.",
     )
-    parser.add_argument("recipe", help="a YAML file")
-    parser.add_argument("--output_dir", help="cells and report; runs/RECIPE by default")
-    parser.add_argument("--methods", nargs="+", help="of the recipe; all by default")
-    parser.add_argument("--seeds", nargs="+", type=int, help="all of the recipe by default")
+    parser.add_argument("recipe", help="Run this recipe, a YAML file.")
+    parser.add_argument("--output_dir", help="Write cells and report here; runs/RECIPE by default.")
+    parser.add_argument("--methods", nargs="+", help="Run only these of its methods.")
+    parser.add_argument("--seeds", nargs="+", type=int, help="Run only these of its seeds.")
     parser.add_argument(
         "--archive",
-        help="a folder for finished cells, a small file each without texts and weights: those "
-        "that are there are taken and not run, on any machine",
+        help="Keep finished cells in this folder, a small file each without texts and weights: "
+        "those that are there are taken and not run, on any machine.",
     )
-    parser.add_argument("--report_only", action="store_true", help="of the cells that are there")
     parser.add_argument(
-        "--dry_run", action="store_true", help="check everything, say what it will take, and stop"
+        "--report_only",
+        action="store_true",
+        help="Report on the cells that are there, and run none.",
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="Check everything, say what it will take, and stop."
     )
     options, rest = parser.parse_known_args(argv)
     overrides = by_name(rest)

@@ -6,11 +6,14 @@ On texts that is the attack on embeddings and the masking checks; on images `att
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nlp_adv.cli import attack
-from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.processes import launched
-from nlp_adv.robustness.record import Record
+
+if TYPE_CHECKING:
+    from nlp_adv.robustness.evaluated import Evaluation
+    from nlp_adv.robustness.record import Record
 
 
 def main(argv: list[str]) -> None:

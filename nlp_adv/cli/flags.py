@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from nlp_adv.cli.settings import flags_of
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, meant
+
+# As argparse says it; the quotes of the choices are gone in later versions of Python.
+_CHOICE = re.compile(r"^(--[\w-]+): invalid choice: '(.*)' \(choose from (.*)\)$")
 
 
 class PlainParser(argparse.ArgumentParser):
@@ -17,6 +20,9 @@ class PlainParser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
+        for action in self._actions:
+            if action.dest == "help":
+                action.help = "Show these flags and exit."
 
     def error(self, message: str) -> NoReturn:
         """Refuse a command line.
@@ -24,13 +30,28 @@ class PlainParser(argparse.ArgumentParser):
         Raises:
             UserError: always.
         """
+        if words := re.fullmatch(r"unrecognized arguments: (\S+).*", message, re.DOTALL):
+            known = [name for action in self._actions for name in action.option_strings]
+            raise unknown_flag(words[1], known)
         raise UserError(complaint(message))
 
 
 def complaint(message: str) -> str:
     """What argparse says, as a sentence that begins with the flag."""
     message = re.sub(r"^argument (--[\w-]+)(/--[\w-]+)*:", r"\1:", " ".join(message.split()))
+    if found := _CHOICE.search(message):
+        flag, given, choices = found.groups()
+        there = [choice.strip("'") for choice in choices.split(", ")]
+        near = meant(given, there)
+        way_out = f"{near} It" if near else "it"
+        return f"{flag} cannot be {given!r}; {way_out} can be {', '.join(there)}."
     return message if message.endswith((".", "?")) else f"{message}."
+
+
+def unknown_flag(word: str, known: Sequence[str]) -> UserError:
+    """What to say of a word that is left over."""
+    flag = word.split("=")[0]
+    return UserError(f"There is no flag {flag}; {meant(flag, known) or 'see --help.'}")
 
 
 def flag_names(argv: list[str]) -> set[str]:

@@ -30,19 +30,19 @@ class ImageModelArguments(ModelArguments):
     """
 
     config_name: str | None = flag(
-        "A configuration (a folder, a .json file or a name on the Hub): train it from random "
-        "weights."
+        "Train a model of this configuration (a folder, a .json file or a name on the Hub) from "
+        "random weights."
     )
     pixel_mean: list[float] = field(
         default_factory=lambda: [0.5],
-        metadata={"help": "Normalisation of a model from random weights."},
+        metadata={"help": "A model from random weights subtracts this mean of each channel first."},
     )
     pixel_std: list[float] = field(
         default_factory=lambda: [0.5],
-        metadata={"help": "Normalisation of a model from random weights."},
+        metadata={"help": "It divides by this standard deviation of each channel next."},
     )
     ignore_mismatched_sizes: bool = flag(
-        "A head for other labels than the data's begins anew.", True
+        "Let a head for other labels than the data's begin anew.", True
     )
 
     def __post_init__(self) -> None:
@@ -62,15 +62,15 @@ class ImageDataArguments(LimitArguments):
     """
 
     dataset_name: str | None = flag(
-        "A folder of IDX files, a folder with one sub-folder of pictures a class, a saved data "
-        "set, or a name on the Hub; digits of scikit-learn without."
+        "Train on these images: a folder of IDX files, a folder with one sub-folder of pictures a "
+        "class, a saved data set, or a name on the Hub; without the flag on scikit-learn's digits."
     )
-    dataset_config_name: str | None = flag("Configuration of a data set on the Hub.")
+    dataset_config_name: str | None = flag("Take this configuration of a data set on the Hub.")
     validation_examples: int = flag(
-        "Where there is no validation split, so many training images are held out for it.", 1000
+        "Hold out so many training images where there is no validation split.", 1000
     )
     flip_and_shift: bool = flag(
-        "Training images are mirrored at random and moved by up to an eighth of their size.", False
+        "Mirror training images at random and move them by up to an eighth of their size.", False
     )
 
     def __post_init__(self) -> None:
@@ -85,14 +85,14 @@ class ImageReportArguments(ReportArguments):
     attack_epsilons: list[float] = field(
         default_factory=list,
         metadata={
-            "help": "Radii in pixels, such as 8/255, of the L∞ PGD that the table is about; "
+            "help": "Measure accuracy under L∞ PGD at these radii in pixels, such as 8/255; "
             "--adv_epsilon, or 8/255, without."
         },
     )
     attack_examples: int = flag("Attack the first so many images.", 1000)
     watch_epsilon: float | None = flag(
-        "Radius at which every evaluation measures accuracy under attack; the largest of "
-        "--attack_epsilons without, 0 for none."
+        "Measure accuracy under attack at this radius at every evaluation; without the flag at the "
+        "largest of --attack_epsilons; 0 for none."
     )
 
     zero_is_unwatched: ClassVar[bool] = True

@@ -20,7 +20,7 @@ from nlp_adv.cli.attack_arguments import (
 from nlp_adv.cli.evaluations import hub_name, model_name, saved_report, training_of
 from nlp_adv.cli.image_attack_arguments import (
     ImageAttackArguments,
-    ImageVictimArguments,
+    ImageFlags,
     built_attacks,
     check_numbers,
 )
@@ -34,11 +34,9 @@ from nlp_adv.robustness.image_evaluation import evaluate_images
 from nlp_adv.robustness.processes import Processes
 
 
-class ImageAttack(AttackTask):
+class ImageAttack(ImageFlags, AttackTask):
     """Pixels, in a ball or by the smallest δ, with curves over ε and checks."""
 
-    modality, other = "image", "text"
-    data_usage = "--dataset_name FOLDER"
     attack: ImageAttackArguments
 
     def __init__(self, command: str, parsed: Sequence[Any]) -> None:
@@ -49,11 +47,6 @@ class ImageAttack(AttackTask):
             raise UserError("Name the images: --dataset_name FOLDER.")
         check_numbers(self.attack)
         self._attacks = built_attacks(self.attack)
-
-    @classmethod
-    def kinds(cls, command: str) -> tuple[type, ...]:
-        """Those of `attack` are all."""
-        return ImageVictimArguments, ImageAttackArguments
 
     def check(self) -> None:
         """The images are there."""

@@ -9,7 +9,7 @@ from nlp_adv.attacks.losses import check_loss
 from nlp_adv.attacks.region import check_pixel_ball
 from nlp_adv.attacks.registry import Settings, build_attack
 from nlp_adv.cli.arguments import check_counts, check_radii, flag
-from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.attack_arguments import AttackArguments, AttackFlags, VictimArguments
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import BALLS, Ball
 
@@ -21,13 +21,15 @@ class ImageVictimArguments(VictimArguments):
     """The attacked model and the images."""
 
     model_name_or_path: str = flag(
-        "A folder with a saved classifier and its image processor, or a name on the Hub.", ""
+        "Attack this classifier: a folder with its image processor, or a name on the Hub.", ""
     )
     dataset_name: str | None = flag(
-        "A folder of IDX files, a folder with one sub-folder of pictures a class, a saved data "
-        "set, or a name on the Hub."
+        "Attack these images: a folder of IDX files, a folder with one sub-folder of pictures a "
+        "class, a saved data set, or a name on the Hub."
     )
-    split: str | None = flag("train, validation or test; test where there is one, by default.")
+    split: str | None = flag(
+        "Attack train, validation or test; without the flag test, where there is one."
+    )
 
 
 @dataclass
@@ -37,29 +39,37 @@ class ImageAttackArguments(AttackArguments):
     attacks: list[str] = field(
         default_factory=lambda: ["fgsm", "pgd"],
         metadata={
-            "help": "Any of fgsm, fgm (the same in other norms), bim, pgd, mi-fgsm, apgd, apgd-t, "
-            "fab-t, square, auto (the last four in turn) and noise in a ball; deepfool, cw and "
-            "smallest-pgd, which look for the smallest δ."
+            "help": "Try any of fgsm, fgm (the same in other norms), bim, pgd, mi-fgsm, apgd, "
+            "apgd-t, fab-t, square, auto (the last four in turn) and noise in a ball; deepfool, cw "
+            "and smallest-pgd, which look for the smallest δ."
         },
     )
-    epsilon: float | None = flag("Radius in pixels of [0, 1]; for L∞ 8/255 without.")
-    norm: str = flag("Of the ball: linf, l2 or l1.", "linf")
-    step_size: float | None = flag("α of bim, pgd and mi-fgsm, in pixels; 2.5·ε/steps without.")
-    steps: int = flag("Steps of all but fgsm, fgm, square and cw; 100 are usual in auto.", 20)
-    loss: str = flag("What attacks in a ball climb: margin, cross_entropy or dlr.", "margin")
-    restarts: int = flag("Starts of pgd and apgd, with seeds from --seed on.", 1)
-    queries: int = flag("Forward passes of square, alone and in auto.", 5000)
-    cw_steps: int = flag("Adam's steps of cw for each constant.", 200)
-    cw_step_size: float = flag("Their size.", 0.05)
-    cw_search_steps: int = flag("Constants that cw tries.", 9)
+    epsilon: float | None = flag(
+        "Bound δ by this radius, in pixels of [0, 1]; without the flag 8/255 for L∞."
+    )
+    norm: str = flag("Measure δ in this norm: linf, l2 or l1.", "linf")
+    step_size: float | None = flag(
+        "Let bim, pgd and mi-fgsm take steps of this α, in pixels; without the flag 2.5·ε/steps."
+    )
+    steps: int = flag(
+        "Take so many steps in all but fgsm, fgm, square and cw; 100 are usual in auto.", 20
+    )
+    loss: str = flag(
+        "Let attacks in a ball climb this loss: margin, cross_entropy or dlr.", "margin"
+    )
+    restarts: int = flag("Start pgd and apgd so many times, with seeds from --seed on.", 1)
+    queries: int = flag("Give square, alone and in auto, so many forward passes.", 5000)
+    cw_steps: int = flag("Let cw take so many steps of Adam for each constant.", 200)
+    cw_step_size: float = flag("The steps of cw have this size.", 0.05)
+    cw_search_steps: int = flag("Let cw try so many constants.", 9)
     epsilons: list[float] = field(
         default_factory=list,
-        metadata={"help": "Radii of a curve of accuracy over ε, for each attack in a ball."},
+        metadata={"help": "Draw a curve of accuracy over these radii, for each attack in a ball."},
     )
     max_examples: int | None = flag("Attack a random draw of so many images.", 1000)
-    batch_size: int = flag("Images attacked at once.", 64)
-    checks: bool = flag("Run the masking checks.", True)
-    check_examples: int = flag("With the first so many of the drawn images.", 100)
+    batch_size: int = flag("Attack so many images at once.", 64)
+    checks: bool = flag("Run the checks for gradient masking.", True)
+    check_examples: int = flag("Run them on the first so many of the drawn images.", 100)
 
     @property
     def radius(self) -> float:
@@ -127,3 +137,15 @@ def built_attacks(arguments: ImageAttackArguments) -> dict[str, Attack]:
 def in_ball(attack: Attack) -> bool:
     """It climbs a loss in a ball, and does not look for the smallest δ."""
     return getattr(attack, "ball", None) is not None
+
+
+class ImageFlags(AttackFlags):
+    """Of attacks on images."""
+
+    modality, other = "image", "text"
+    data_usage = "--dataset_name FOLDER"
+
+    @classmethod
+    def kinds(cls, command: str) -> tuple[type, ...]:
+        """The same for both commands."""
+        return ImageVictimArguments, ImageAttackArguments

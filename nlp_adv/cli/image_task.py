@@ -50,7 +50,7 @@ _DEMO_BALL = {"adv_epsilon": "0.1", "adv_ramp_steps": "0.3"}
 class ImageTask(Task):
     """Images of one size; the attack of the table is PGD in an L∞ ball of pixels."""
 
-    modality, other = "image", "text"
+    modality, about, other = "image", "image", "text"
     arguments = (ImageModelArguments, ImageDataArguments, ImageReportArguments)
     examples = "images"
     demo_note = (

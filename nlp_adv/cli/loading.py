@@ -20,6 +20,7 @@ from transformers import (
 
 from nlp_adv.data.files import cause
 from nlp_adv.errors import UserError, foreign_code
+from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.sites.normalisation import Pixels
 
 PROCESSOR = "image processor (preprocessor_config.json)"
@@ -150,6 +151,61 @@ def check_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         raise UserError(
             f"The tokenizer has tokens up to number {largest}, and the model has embeddings for "
             f"{rows}: they do not belong together; give the model's own (--tokenizer_name)."
+        )
+
+
+def check_room(model: PreTrainedModel, tokenizer: Any, ids: list[int]) -> None:
+    """Make sure that the model takes a text of so many tokens.
+
+    Args:
+        model: on its device.
+        tokenizer: pads.
+        ids: of the longest text of the data.
+
+    Raises:
+        UserError: it does not.
+    """
+
+    def refusal(ids: list[int]) -> Exception | None:
+        batch = tokenizer.pad([{"input_ids": ids}], return_tensors="pt")
+        try:
+            with evaluating(model), torch.no_grad():
+                model(**batch.to(model.device))
+        except (IndexError, RuntimeError) as error:
+            return error
+        return None
+
+    error = refusal(ids)
+    # A model that takes no text at all here may still take one on its own device.
+    if error is not None and refusal(ids[:1]) is None:
+        raise UserError(
+            f"The model has no place for a text of {len(ids)} tokens, the longest of the "
+            f"data ({cause(error)}); pass a smaller --max_seq_length."
+        ) from error
+
+
+def check_reads_on(model: PreTrainedModel, tokenizer: Any, ids: list[int]) -> None:
+    """Make sure that no answer of a language model sees the token it is about.
+
+    An encoder loads as a language model as well, and reads the next token off its input.
+
+    Args:
+        model: a language model.
+        tokenizer: pads.
+        ids: of a text of two tokens or more.
+
+    Raises:
+        UserError: the model's answers change with later tokens.
+    """
+    rows = [{"input_ids": ids}, {"input_ids": [*ids[:-1], 0 if ids[-1] else 1]}]
+    batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
+    with evaluating(model), torch.no_grad():
+        first, second = model(**batch).logits[:, :-1].float()
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-3):
+        raise UserError(
+            f"{type(model).__name__} sees the tokens that it is to predict (its answers change "
+            f"with later ones), so that its perplexity would mean nothing; give a model that "
+            f"reads from left to right, such as GPT-2."
         )
 
 

@@ -8,30 +8,47 @@ from importlib import import_module
 from nlp_adv import __version__
 from nlp_adv.cli.failures import readers_are_gone, sentence
 from nlp_adv.cli.stopping import Stopping
+from nlp_adv.errors import meant
 from nlp_adv.robustness.processes import Processes, launched
 from nlp_adv.run.words import own_words
 
-# command: (module, what it does); a module is imported only when its command is asked for
+# command: (module, what it does); a module is imported only when its command is asked for. They
+# stand in the order in which one needs them.
 COMMANDS = {
-    "train": ("nlp_adv.cli.train", "fine-tune a classifier, with adversarial training if asked"),
-    "attack": (
-        "nlp_adv.cli.attack",
-        "attack the words and characters of labelled texts, or images",
+    "train": ("nlp_adv.cli.train", "Fine-tune a model, with adversarial training if --adv asks."),
+    "run": ("nlp_adv.cli.run", "Train a script of your own adversarially, the script unmodified."),
+    "resources": ("nlp_adv.cli.resources", "List and fetch what attacks on words need."),
+    "attack": ("nlp_adv.cli.attack", "Attack a saved model on labelled data, by attacks you name."),
+    "evaluate": ("nlp_adv.cli.evaluate", "Attack words and embeddings, and run the checks."),
+    "compare": ("nlp_adv.cli.compare", "Train and evaluate the methods of a recipe over seeds."),
+    "report": ("nlp_adv.cli.report_command", "Put finished evaluations into one report."),
+    "sweep": ("nlp_adv.cli.sweep", "Search the hyperparameters of a method and of its training."),
+    "augment": (
+        "nlp_adv.cli.augment_command",
+        "Attack training texts and write what fools as new rows.",
     ),
-    "evaluate": ("nlp_adv.cli.evaluate", "attack words and embeddings, and check for masking"),
-    "augment": ("nlp_adv.cli.augment", "attack training texts and write what fools as rows"),
-    "compare": ("nlp_adv.cli.compare", "train and evaluate the methods of a recipe"),
-    "report": ("nlp_adv.cli.report_command", "make one report of finished evaluations"),
-    "sweep": ("nlp_adv.cli.sweep", "search adversarial and training hyperparameters together"),
-    "run": ("nlp_adv.cli.run", "train a script's own Trainer adversarially, the script unmodified"),
 }
 
 _USAGE = """usage: nlp-adv COMMAND [flags]
 
+Make a model robust, and measure whether it is. A model is robust at an example if no allowed change
+of the example makes its answer wrong. The commands, in the order in which one needs them:
+
 {commands}
 
-nlp-adv COMMAND --help lists the flags of a command; nlp-adv --version prints the version.
---debug shows the traceback of an error."""
+Their words:
+
+  site       where a change δ enters the model: word embeddings, pixels, or the output of a layer
+  ball       how far δ may go: all δ with a norm of at most ε; its unit belongs to the number
+  method     how a model is trained against the worst δ in the ball, such as freelb: --adv freelb
+  attack     how a wrong answer is looked for: a δ in a ball, or a few changed words of a text
+  protocol   what an attack on words may do, with a name and a hash; equal hashes can be compared
+  record     what one attack did to one example; a run writes records.jsonl beside its report
+  check      a test whether an attack failed for another reason than robustness (gradient masking)
+
+Begin with nlp-adv train --adv freelb: without a model and data it trains a demo, in minutes.
+nlp-adv COMMAND --help lists the flags of a command; nlp-adv --version prints the version; --debug
+shows the traceback of an error."""
 
 _SHARED = ("attack", "evaluate", "augment")  # by the processes of a launcher
 
@@ -76,7 +93,8 @@ def _run(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"nlp-adv: there is no command {name!r}.\n\n{_usage()}", file=sys.stderr)
+        way_out = meant(name, COMMANDS) or "nlp-adv --help lists them."
+        print(f"nlp-adv: there is no command {name!r}; {way_out}", file=sys.stderr)
         return 2
     processes = Processes()
     with Stopping() as stopping:
@@ -134,7 +152,7 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def _usage() -> str:
-    lines = (f"  {name:10}{what}" for name, (_, what) in COMMANDS.items())
+    lines = (f"  {name:11}{what}" for name, (_, what) in COMMANDS.items())
     return _USAGE.format(commands="\n".join(lines))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from nlp_adv.cli.flags import values_of
-from nlp_adv.data.image_sources import holds_images
 from nlp_adv.errors import UserError
 
 About = Literal["text", "image", "chat"]
@@ -34,6 +33,8 @@ def modality(argv: list[str]) -> About:
     if found is None and name:
         found = _of_configuration(_configuration(name, given))
     if found is None and given["dataset_name"]:
+        from nlp_adv.data.image_sources import holds_images
+
         found = "image" if holds_images(Path(given["dataset_name"]).expanduser()) else None
     return cast(About, found or "text")
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import re
-from collections import defaultdict
-from contextlib import suppress
 from dataclasses import fields
 from shutil import get_terminal_size
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
 
-from nlp_adv.cli.flags import complaint
+from nlp_adv.cli.flags import complaint, unknown_flag
 from nlp_adv.cli.settings import flags_of
+from nlp_adv.cli.themes import is_trainers, names_of_trainers, theme_of, themes
 from nlp_adv.errors import UserError
-from nlp_adv.methods import Modality, all_methods, build, describe
-from nlp_adv.sites.normalisation import parse_epsilon
-from nlp_adv.training.arguments import AdversarialArguments
 
-_TRAINERS = {one.name for one in fields(TrainingArguments)}
+if TYPE_CHECKING:
+    from nlp_adv.methods import Modality
+
 _METHOD = "Adversarial training: the method, its ball and its beginning"
 _SINGLE = "Adversarial training: settings of single methods"
-_TRAINER = "The Trainer's own, in short (transformers.TrainingArguments)"
+_HELP = "This list"
 # What these mean here; to the Trainer they mean nothing.
 _OURS = {
     "do_train": "Train; false scores the model as it is. Default: true.",
@@ -33,7 +30,7 @@ _OURS = {
     "predict_results_NAME.txt. Default: false.",
 }
 _LONGEST_LIST = 60  # characters of choices that are still listed
-_KINDS = {int: "INTEGER", str: "TEXT", dict: "JSON"}
+_KINDS = {"int": "INTEGER", "str": "TEXT", "dict": "JSON", "string_to_bool": "true|false"}
 
 
 class FlagParser(HfArgumentParser):
@@ -51,11 +48,18 @@ class FlagParser(HfArgumentParser):
         file = "A .json or .yaml file of flags may stand among them; flags beside it win over it."
         kwargs["epilog"] = " ".join([*filter(None, [kwargs.get("epilog")]), file])
         super().__init__(kinds, allow_abbrev=False, formatter_class=_Lines, **kwargs)
-        shown = {} if presets is None else _presets(presets)
+        self._trainers = names_of_trainers(self.dataclass_types)
+        self._adversarial: tuple[type, ...] = ()
+        shown: dict[str, str] = {}
+        if presets is not None:  # the flags of an attack's help need neither of these
+            from nlp_adv.cli.presets import presets as of_methods
+            from nlp_adv.training.arguments import AdversarialArguments
+
+            self._adversarial, shown = (AdversarialArguments,), of_methods(presets)
         for action in self._actions:
             if action.type is float:
                 action.type, action.metavar = _number, "NUMBER"
-            text = _help_of(action, shown.get(action.dest))
+            text = self._help_of(action, shown.get(action.dest))
             action.help = text and text.replace("%", "%%")
 
     def error(self, message: str) -> NoReturn:
@@ -98,13 +102,10 @@ class FlagParser(HfArgumentParser):
     def unknown(self, word: str) -> UserError:
         """What to say of a word that is left over."""
         known = [name for action in self._actions for name in action.option_strings]
-        flag = word.split("=")[0]
-        close = difflib.get_close_matches(flag, known, n=1)
-        way_out = f"did you mean {close[0]}?" if close else "see --help."
-        return UserError(f"There is no flag {flag}; {way_out}")
+        return unknown_flag(word, known)
 
     def format_help(self) -> str:
-        """The flags in groups: adversarial training first, the Trainer's own last."""
+        """The flags in groups: adversarial training first, the Trainer's own by theme last."""
         formatter = self._get_formatter()
         formatter.add_usage(self.usage, self._actions, [])
         for title, actions in self._groups().items():
@@ -114,20 +115,37 @@ class FlagParser(HfArgumentParser):
         formatter.add_text(self.epilog)
         return formatter.format_help()
 
+    def _help_of(self, action: argparse.Action, preset: str | None) -> str | None:
+        """What a flag is for and what it is when it is left unset."""
+        text = (action.help or "").strip()
+        if action.dest == "help":
+            return "Show these flags and exit."
+        if action.option_strings[0].startswith("--no_"):
+            return f"Turns --{action.dest} off."
+        if action.dest in _OURS:
+            return _OURS[action.dest]
+        if action.dest in self._trainers:  # paragraphs, which the documentation of transformers has
+            text = re.split(r"(?<=[.])\s", " ".join(text.split()))[0]
+            text = text if text.endswith(".") else f"{text}."
+        if preset is not None:
+            return f"{text} Preset: {preset}."
+        unsaid: tuple[Any, ...] = (None, "", [], {})
+        return text if action.default in unsaid else f"{text} Default: {_written(action.default)}."
+
     def _groups(self) -> dict[str, list[argparse.Action]]:
         """The method and what all methods have; what single ones have; the others by their class.
 
         The fields of adversarial training are in one class with the Trainer's own, or alone.
         """
         groups: dict[str, list[argparse.Action]] = {_METHOD: [], _SINGLE: []}
-        title_of = {"help": _TRAINER} | dict.fromkeys(_TRAINERS, _TRAINER)
+        title_of = {"help": _HELP} | {name: theme_of(name) for name in self._trainers}
+        shared = {name for one in self._adversarial for name in ("adv", *one.__annotations__)}
         for kind in self.dataclass_types:
-            if not issubclass(kind, TrainingArguments | AdversarialArguments):
+            if not issubclass(kind, self._adversarial) and not is_trainers(kind):
                 title = str(kind.__doc__).split("\n")[0].rstrip(".")
                 title_of |= {one.name: title for one in fields(cast(Any, kind))}
                 groups[title] = []
-        shared = {"adv", *AdversarialArguments.__annotations__}
-        groups[_TRAINER] = []
+        groups |= {title: [] for title in (*themes(), _HELP)}
         for action in self._actions:
             ours = _METHOD if action.dest in shared else _SINGLE
             groups[title_of.get(action.dest, ours)].append(action)
@@ -144,7 +162,7 @@ class _Lines(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.dest == "help":
             return super()._format_action_invocation(action)
-        taken = self._format_args(action, _KINDS.get(cast(Any, action.type), "TEXT"))
+        taken = self._format_args(action, _KINDS.get(getattr(action.type, "__name__", ""), "TEXT"))
         if action.nargs == "?":
             taken = "[true|false]"
         choices = "{" + ",".join(map(str, action.choices or ())) + "}"
@@ -154,27 +172,14 @@ class _Lines(argparse.HelpFormatter):
 
 
 def _number(text: str) -> float:
-    return parse_epsilon(text) if "/" in text else float(text)
+    if "/" not in text:
+        return float(text)
+    from nlp_adv.sites.normalisation import parse_epsilon
+
+    return parse_epsilon(text)
 
 
 _number.__name__ = "float"  # argparse says: invalid float value
-
-
-def _help_of(action: argparse.Action, preset: str | None) -> str | None:
-    """What a flag is for and what it is when it is left unset."""
-    text = (action.help or "").strip()
-    if action.dest == "help":
-        return text
-    if action.option_strings[0].startswith("--no_"):
-        return f"Turns --{action.dest} off."
-    if action.dest in _OURS:
-        return _OURS[action.dest]
-    if action.dest in _TRAINERS:  # whole paragraphs, which the documentation of transformers has
-        text = re.split(r"(?<=[.])\s", " ".join(text.split()))[0]
-    if preset is not None:
-        return f"{text} Preset: {preset}."
-    unsaid: tuple[Any, ...] = (None, "", [], {})
-    return text if action.default in unsaid else f"{text} Default: {_written(action.default)}."
 
 
 def _written(value: Any) -> str:
@@ -185,21 +190,3 @@ def _written(value: Any) -> str:
         return " ".join(map(_written, value))
     value = getattr(value, "value", value)  # of an Enum
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _presets(modality: Modality) -> dict[str, str]:
-    """What each field of the methods is where its flag is unset: "3; tavat 2, vat 1"."""
-    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name in all_methods():
-        with suppress(ValueError):  # a method of words alone has no preset for images
-            settings = describe(build(name, modality=modality))
-            for key, value in settings.items() if len(settings) > 1 else ():
-                if key != "method":
-                    shown = f"{value:.3g}" if isinstance(value, float) else _written(value)
-                    found[f"adv_{key}"][shown].append(name)
-    texts = {}
-    for flag, values in found.items():
-        usual, *others = sorted(values, key=lambda value: -len(values[value]))
-        apart = [f"{name} {value}" for value in others for name in values[value]]
-        texts[flag] = "; ".join([usual, *filter(None, [", ".join(apart)])])
-    return texts

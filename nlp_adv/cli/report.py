@@ -12,7 +12,6 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from nlp_adv.attacks import Measured
 from nlp_adv.cli.arguments import TrainArguments
 from nlp_adv.cli.tables import REPORT_NAME, table
 from nlp_adv.cli.task import Task
@@ -39,7 +38,7 @@ class RunResult:
         metrics: scores of all evaluated splits, as the Trainer names them.
         labels: of the rows of that split.
         history: the Trainer's log of the training.
-        measured: accuracy under attack on that split, once it is known.
+        measured: what an attack found, once it is known.
         warnings: of its training, a sentence each.
     """
 
@@ -53,7 +52,7 @@ class RunResult:
     metrics: dict[str, float]
     labels: list[Any]
     history: list[dict[str, float]]
-    measured: Measured | None = None
+    measured: Any = None
     warnings: Sequence[str] = ()
 
     @property
@@ -77,7 +76,10 @@ class RunResult:
 
 def print_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Task) -> None:
     """The table, with what its numbers mean below it."""
-    rows = [_header(runs[-1], arguments, task), *(_row(run, runs[0], task) for run in runs)]
+    rows = [
+        _header(runs[-1], arguments, task),
+        *(_row(run, runs[0], arguments, task) for run in runs),
+    ]
     if len(runs) == 1:  # nothing to compare with
         rows = [row[:-1] for row in rows]
     print()
@@ -100,28 +102,16 @@ def print_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Tas
 
 def _header(run: RunResult, arguments: TrainArguments, task: Task) -> list[str]:
     scores = [name.replace("largest_answer", "largest answer") for name in run.scores]
-    attacks = []
-    if run.measured is not None:
-        steps, under = arguments.report.attack_steps, accuracies_under(run.measured)
-        attacks = [f"clean, first {run.measured.examples}"]
-        attacks += [f"PGD-{steps} ε={task.shown_radius(epsilon)}" for epsilon in under]
-        attacks = [
-            f"{name}, {title}" if name else title
-            for title, epsilon in zip(attacks, [0.0, *under], strict=True)
-            for name in ("", *task.under_attack(run.measured, epsilon))
-        ]
+    measured = run.measured
+    attacks = [] if measured is None else task.columns(measured, arguments.report)
     return ["training", *scores, *attacks, "seconds", "time ÷ plain"]
 
 
-def _row(run: RunResult, first: RunResult, task: Task) -> list[str]:
+def _row(run: RunResult, first: RunResult, arguments: TrainArguments, task: Task) -> list[str]:
     cells = [f"{value:.4f}" for value in run.scores.values()]
     if run.measured is not None:
         mark = " †" if run.one_class else ""
-        found, marks = {0.0: run.measured.clean_accuracy, **accuracies_under(run.measured)}, ""
-        for epsilon, accuracy in found.items():
-            others = task.under_attack(run.measured, epsilon).values()
-            cells += [f"{one:.4f}{marks}" for one in (accuracy, *others)]
-            marks = mark
+        cells += task.columns(run.measured, arguments.report, mark).values()
     if run.seconds is None or first.seconds is None:
         return [run.name, *cells, "resumed" if run.trained else "not trained", ""]
     return [run.name, *cells, f"{run.seconds:.1f}", f"{run.seconds / first.seconds:.2f}"]
@@ -146,9 +136,9 @@ def write_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Tas
     """The same numbers as JSON, and the curves of trainings that were evaluated on the way."""
     folder = Path(str(arguments.training.output_dir))
     content = {
-        "modality": task.modality,
+        "modality": task.about,
         "demo": arguments.demo,
-        "synthetic_data": arguments.demo and task.modality == "text",
+        "synthetic_data": arguments.demo and task.about != "image",
         "split": runs[-1].split,
         "attack": task.attack_in_json(arguments.report),
         "runs": [_in_json(run, task) for run in runs],
@@ -162,11 +152,6 @@ def write_report(runs: Sequence[RunResult], arguments: TrainArguments, task: Tas
         print(f"Note: no curves were drawn. {error}", file=sys.stderr)
 
 
-def accuracies_under(found: Measured) -> dict[float, float]:
-    """Accuracy by radius, from the smallest up."""
-    return {e: found.accuracy(e) for e in found.radii if e is not None}
-
-
 def _in_json(run: RunResult, task: Task) -> dict[str, Any]:
     content: dict[str, Any] = {
         **run.description,
@@ -176,20 +161,5 @@ def _in_json(run: RunResult, task: Task) -> dict[str, Any]:
         **({"warnings": list(run.warnings)} if run.warnings else {}),
     }
     if run.measured is not None:
-        content |= {
-            "attacked_examples": run.measured.examples,
-            "accuracy_without_attack": run.measured.clean_accuracy,
-            **task.more(run.measured),
-            "accuracy_under_attack": {
-                str(epsilon): value for epsilon, value in accuracies_under(run.measured).items()
-            },
-        }
-        others = {
-            epsilon: scores
-            for epsilon in (0.0, *accuracies_under(run.measured))
-            if (scores := task.under_attack(run.measured, epsilon))
-        }
-        if others:
-            content["scores_without_attack"] = others.pop(0.0)
-            content["scores_under_attack"] = {str(e): scores for e, scores in others.items()}
+        content |= task.found_in_json(run.measured)
     return content | {"history": run.history}

@@ -23,7 +23,7 @@ from transformers import (
 
 from nlp_adv.attacks import Measured
 from nlp_adv.attacks.measured_several import MeasuredSeveral
-from nlp_adv.cli.loading import load_tokenizer
+from nlp_adv.cli.loading import check_reads_on, load_tokenizer
 from nlp_adv.cli.text_loading import source_of
 from nlp_adv.cli.text_task import TextTask, refuse_names
 from nlp_adv.data.several import (
@@ -38,7 +38,6 @@ from nlp_adv.data.several import (
 )
 from nlp_adv.data.text import TextData
 from nlp_adv.errors import UserError
-from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.training.several import (
     Scores,
     compute_several,
@@ -256,25 +255,12 @@ class CausalTask(SeveralTask):
         return tokenized_words(data, tokenizer, length)
 
     def check_fits(self, model: PreTrainedModel, arguments: TrainArguments) -> None:
-        """Beside what every text needs: no answer of the model sees the token it is about.
-
-        An encoder loads as a language model as well, and reads the next token off its input.
-        """
+        """Beside what every text needs: no answer of the model sees the token it is about."""
         super().check_fits(model, arguments)
         ids = next((ids for ids in self.splits["train"]["input_ids"] if len(ids) > 1), None)
         if ids is None:
             raise UserError("No training text has two tokens, so that there is none to predict.")
-        other = [*ids[:-1], 0 if ids[-1] else 1]
-        rows = [{"input_ids": ids}, {"input_ids": other}]
-        batch = self.processor.pad(rows, return_tensors="pt").to(model.device)
-        with evaluating(model), torch.no_grad():
-            first, second = model(**batch).logits[:, :-1].float()
-        if not torch.allclose(first, second, rtol=1e-3, atol=1e-3):
-            raise UserError(
-                f"{type(model).__name__} sees the tokens that it is to predict (its answers change "
-                f"with later ones), so that its perplexity would mean nothing; give a model that "
-                f"reads from left to right, such as GPT-2."
-            )
+        check_reads_on(model, self.processor, ids)
 
     def labels(self, split: str) -> list[Any]:
         """None; as many as there are rows."""
@@ -286,9 +272,14 @@ class CausalTask(SeveralTask):
         return DataCollatorForTokenClassification(self.processor, label_pad_token_id=NONE)
 
     def after_scoring(self, scores: dict[str, float], name: str) -> dict[str, float]:
-        """The perplexity, exp of the mean loss of a token."""
+        """The perplexity."""
         loss = scores[f"{name}_loss"]
-        return {f"{name}_perplexity": math.exp(loss) if loss < 700 else math.inf}
+        return {f"{name}_perplexity": perplexity(loss)}
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean loss of a token."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 class _Without:

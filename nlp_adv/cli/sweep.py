@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedModel, set_seed
 
@@ -49,7 +49,8 @@ def main(argv: list[str]) -> None:
         progress = None if training.disable_tqdm else "Attacking"
 
         def attacked(model: PreTrainedModel) -> Measured:
-            return task.measure(model, "validation", request.report, training, progress=progress)
+            found = task.measure(model, "validation", request.report, training, progress=progress)
+            return cast(Measured, found)
 
         attack = attacked if request.report.attack_epsilons else None
         return scored(trainer, task.labels("validation"), attack)

@@ -1,4 +1,4 @@
-"""What `nlp-adv train` must know of the kind of data: all that differs between text and images."""
+"""What `nlp-adv train` must know of the kind of data: all that differs between kinds."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ _TASKS = {
         "multi-label": f"{_SEVERAL}:MultiLabelTask",
         "causal-lm": f"{_SEVERAL}:CausalTask",
     },
+    "chat": {"pairs": "nlp_adv.cli.chat_task:ChatTask"},
 }
 
 
@@ -63,12 +64,14 @@ class Task(ABC):
     task_name: str | None = None
     texts: Any = None
 
-    modality: ClassVar[Modality]
-    other: ClassVar[Modality]
+    modality: ClassVar[Modality]  # of a method's presets
+    about: ClassVar[About]  # as `--modality` says it
+    other: ClassVar[About]
     arguments: ClassVar[tuple[type, ...]]  # of the model, the data, and the report
     of_training: ClassVar[tuple[type, ...]] = ()  # further flags of `train` alone, of one class
     examples: ClassVar[str]  # what one calls them, in the plural
     demo_note: ClassVar[str]  # below the demo's table
+    demo_method: ClassVar[str] = "none"  # of the demo where no --adv is given
 
     @classmethod
     @abstractmethod
@@ -130,7 +133,7 @@ class Task(ABC):
         training: AdversarialTrainingArguments,
         *,
         progress: str | None,
-    ) -> Measured:
+    ) -> Any:
         """Accuracy of a model under `report.attack(report.attack_epsilons)` on a split's first."""
         return accuracies(
             self.subject(model, training),
@@ -140,8 +143,67 @@ class Task(ABC):
         )
 
     @abstractmethod
-    def meaning(self, found: Measured) -> str:
+    def meaning(self, found: Any) -> str:
         """What the attack of the table was and what its radii are, for below the table."""
+
+    def attacks_after(self, report: ReportArguments) -> bool:
+        """Whether the trained model is attacked, for the table."""
+        return bool(report.attack_epsilons) and self.reported is not None
+
+    def check_attack(self, arguments: TrainArguments) -> None:
+        """Refuse an attack on the trained model that could not be made.
+
+        Raises:
+            UserError: with the way out.
+        """
+        report, training = arguments.report, arguments.training
+        if self.reported is None and (training.eval_strategy != "no" or report.attack_epsilons):
+            raise UserError(
+                "There is nothing to evaluate on: give a validation or test split, or leave out "
+                "--eval_strategy and --attack_epsilons."
+            )
+        if report.attack_epsilons and not self.has_accuracy:
+            raise UserError("--attack_epsilons measures accuracy; regression has none.")
+        if report.watch_epsilon and (training.eval_strategy == "no" or not self.has_accuracy):
+            raise UserError(
+                "--watch_epsilon measures accuracy under attack at every evaluation: it needs "
+                "classes, and --eval_strategy epoch or steps."
+            )
+
+    def columns(self, found: Any, report: ReportArguments, mark: str = "") -> dict[str, str]:
+        """What the attack found of one model, by the titles of the table's columns.
+
+        Args:
+            found: by `measure`.
+            report: of the run.
+            mark: set behind what is no robustness.
+        """
+        cells = {}
+        under = accuracies_under(found)
+        for epsilon, accuracy in {0.0: found.clean_accuracy, **under}.items():
+            title = f"clean, first {found.examples}"
+            if epsilon in under:
+                title = f"PGD-{report.attack_steps} ε={self.shown_radius(epsilon)}"
+            scores = {"": accuracy, **self.under_attack(found, epsilon)}
+            for name, value in scores.items():
+                shown = f"{name}, {title}" if name else title
+                cells[shown] = f"{value:.4f}{mark if epsilon else ''}"
+        return cells
+
+    def found_in_json(self, found: Any) -> dict[str, Any]:
+        """The same, for the JSON."""
+        under = accuracies_under(found)
+        content = {
+            "attacked_examples": found.examples,
+            "accuracy_without_attack": found.clean_accuracy,
+            **self.more(found),
+            "accuracy_under_attack": {str(epsilon): value for epsilon, value in under.items()},
+        }
+        others = {e: scores for e in (0.0, *under) if (scores := self.under_attack(found, e))}
+        if others:
+            content["scores_without_attack"] = others.pop(0.0)
+            content["scores_under_attack"] = {str(e): scores for e, scores in others.items()}
+        return content
 
     def more(self, found: Measured) -> dict[str, Any]:
         """Numbers of one kind of data, for the JSON."""
@@ -257,15 +319,10 @@ def task_of(modality: About, name: str | None = None) -> type[Task]:
     Raises:
         UserError: there is no task of that name.
     """
-    if modality == "chat":
-        raise UserError(
-            "nlp-adv train has no --modality chat: train a language model on pairs with "
-            "AdversarialTrainer and PairCollator, see docs/howto/language_models.md."
-        )
     known = _TASKS[modality]
     if name is not None and name not in known:
         raise UserError(f"--task is one of {', '.join(known)} for {modality}, not {name!r}.")
-    module, _, name = known[name or "classification"].partition(":")
+    module, _, name = known[name or next(iter(known))].partition(":")
     return cast(type[Task], getattr(import_module(module), name))
 
 
@@ -276,6 +333,11 @@ def load_task(arguments: TrainArguments) -> Task:
         UserError: data or processor cannot be had.
     """
     return arguments.kind.load(arguments)
+
+
+def accuracies_under(found: Measured) -> dict[float, float]:
+    """Accuracy by radius, from the smallest up."""
+    return {e: found.accuracy(e) for e in found.radii if e is not None}
 
 
 def has_ball(adv: str) -> bool:

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class TextModelArguments(ModelArguments):
     """Which model; without one and without data, the demo's."""
 
-    config_name: str | None = flag("Its configuration, where it is somewhere else.")
-    tokenizer_name: str | None = flag("Its tokenizer, where it is somewhere else.")
+    config_name: str | None = flag("Take its configuration from here, where it is somewhere else.")
+    tokenizer_name: str | None = flag("Take its tokenizer from here, where it is somewhere else.")
     ignore_mismatched_sizes: bool = flag(
-        "A head for other labels than the data's begins anew; without, it is an error.", False
+        "Let a head for other labels than the data's begin anew; without the flag it is an error.",
+        False,
     )
 
 
@@ -34,31 +35,33 @@ class TextDataArguments(LimitArguments):
     """Which sentences; exactly one of a task, a data set or files."""
 
     task: str = flag(
-        "classification of texts or pairs; token-classification of words, such as named entities "
-        "(columns tokens and ner_tags); multi-label, any number of classes a text (a column of "
-        "lists); or causal-lm, a language model of the texts.",
+        "Train for classification of texts or pairs; token-classification of words, such as "
+        "entities (columns tokens and ner_tags); multi-label, any number of classes a text (a "
+        "column of lists); or causal-lm, a language model of the texts.",
         "classification",
     )
-    task_name: str | None = flag(f"A GLUE task: {', '.join(GLUE_TASKS)}.")
+    task_name: str | None = flag(f"Train on this GLUE task: {', '.join(GLUE_TASKS)}.")
     dataset_name: str | None = flag(
-        "A name on the Hub, a saved data set, or a folder with train, validation and test files "
-        "(csv, tsv, json, jsonl, their .gz, or parquet)."
+        "Or on this data set: a name on the Hub, a saved one, or a folder of train, validation, "
+        "test (csv, tsv, json, jsonl, their .gz, or parquet)."
     )
-    dataset_config_name: str | None = flag("Configuration of a data set on the Hub.")
-    train_file: str | None = flag("Training rows.")
-    validation_file: str | None = flag("Validation rows.")
-    test_file: str | None = flag("Test rows.")
+    dataset_config_name: str | None = flag("Take this configuration of a data set on the Hub.")
+    train_file: str | None = flag("Or on the rows of this file.")
+    validation_file: str | None = flag("Validate on the rows of this file.")
+    test_file: str | None = flag("Test on the rows of this file.")
     text_columns: list[str] = field(
         default_factory=list,
-        metadata={"help": "The text column, or two for pairs; the usual names are found."},
+        metadata={"help": "Read this column, or two for pairs; the usual names are found."},
     )
-    label_column: str | None = flag("The label column; the usual names are found.")
-    regression: bool | None = flag("Whether labels are scores; decided from them where unset.")
+    label_column: str | None = flag("Read labels from this column; the usual names are found.")
+    regression: bool | None = flag(
+        "Take labels for scores, or for classes; without the flag they decide."
+    )
     label_names_file: str | None = flag(
-        "A JSON list of the names of tags that are numbers in the data, in their order; for "
-        "token-classification."
+        "Read the names of tags that are numbers in the data from this JSON list, in their order; "
+        "for token-classification."
     )
-    max_seq_length: int = flag("Longest input in tokens; longer ones are cut.", 128)
+    max_seq_length: int = flag("Cut inputs to so many tokens.", 128)
 
     def source(self, seed: int, token: str | None) -> DataSource:
         """What `load_text_data` reads."""

@@ -20,6 +20,7 @@ from nlp_adv.cli.text_attack_arguments import (
     POINTS,
     EmbeddingArguments,
     TextAttackArguments,
+    TextFlags,
     TextVictimArguments,
 )
 from nlp_adv.cli.victim import (
@@ -30,7 +31,7 @@ from nlp_adv.cli.victim import (
 )
 from nlp_adv.cli.word_arguments import chosen_protocol
 from nlp_adv.data.class_names import classes_of
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, no_such
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.point_protocols import point_protocol
 from nlp_adv.robustness.processes import Processes
@@ -42,11 +43,9 @@ from nlp_adv.robustness.white_box import WhiteBox
 from nlp_adv.sites.any_model import a_tensor_of
 
 
-class TextAttack(AttackTask):
+class TextAttack(TextFlags, AttackTask):
     """Words and characters; with `evaluate` the word embeddings and the checks as well."""
 
-    modality, other = "text", "image"
-    data_usage = "--test_file FILE"
     victim: TextVictimArguments
     attack: TextAttackArguments
 
@@ -72,15 +71,7 @@ class TextAttack(AttackTask):
         check_counts(victim, "max_seq_length")
         check_counts(self.attack, "tokens_per_batch")
         if self._embedding and (unknown := [one for one in self._words if one not in ATTACKS]):
-            raise UserError(
-                f"There is no attack {unknown[0]!r}; choose from {', '.join(ATTACKS)}, or on the "
-                f"embeddings {', '.join(POINTS)}."
-            )
-
-    @classmethod
-    def kinds(cls, command: str) -> tuple[type, ...]:
-        """The embeddings are attacked by `evaluate`, and where such an attack is named."""
-        return (TextVictimArguments, TextAttackArguments, EmbeddingArguments)
+            raise no_such("attack", unknown[0], (*ATTACKS, *POINTS))
 
     def check(self) -> None:
         """Protocol, texts and resources are there."""

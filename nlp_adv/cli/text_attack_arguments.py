@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nlp_adv.attacks import Ladder, ladder
 from nlp_adv.attacks.registry import ATTACKS as POINT_ATTACKS
 from nlp_adv.attacks.registry import SMALLEST, Settings, build_attack
 from nlp_adv.attacks.words.attacks.build import ATTACKS
 from nlp_adv.cli.arguments import check_radii, flag
-from nlp_adv.cli.attack_arguments import AttackArguments, VictimArguments
+from nlp_adv.cli.attack_arguments import AttackArguments, AttackFlags, VictimArguments
 from nlp_adv.cli.word_arguments import WordArguments
 from nlp_adv.errors import UserError
 from nlp_adv.robustness.embedding import STEP_SIZE, embedding_pgd
 from nlp_adv.robustness.point_protocols import POINT_PROTOCOLS, point_protocol
-from nlp_adv.robustness.white_box import WhiteBox
 from nlp_adv.sites.parse import parse_site
+
+if TYPE_CHECKING:
+    from nlp_adv.robustness.white_box import WhiteBox
 
 POINTS = tuple(name for name in POINT_ATTACKS if name not in ATTACKS)
 
@@ -27,24 +29,30 @@ class TextVictimArguments(VictimArguments):
     """The attacked model and the texts."""
 
     model_name_or_path: str = flag(
-        "A folder with a saved classifier, a name on the Hub, or FILE.py:NAME, a function of a "
+        "Attack this classifier: a folder, a name on the Hub, or FILE.py:NAME, a function of a "
         "list of texts that returns a row of scores for each.",
         "",
     )
-    tokenizer_name: str | None = flag("Its tokenizer, where it is somewhere else.")
-    test_file: str | None = flag("Texts with labels: csv, tsv, json, jsonl, their .gz, parquet.")
-    dataset_name: str | None = flag("Or a name on the Hub, a saved data set, a folder of files.")
-    task_name: str | None = flag("Or a GLUE task.")
-    train_file: str | None = flag("Training texts, to say how many of the attacked are in them.")
+    tokenizer_name: str | None = flag("Take its tokenizer from here, where it is somewhere else.")
+    test_file: str | None = flag(
+        "Attack the labelled texts of this file: csv, tsv, json, jsonl, their .gz, parquet."
+    )
+    dataset_name: str | None = flag(
+        "Or those of this data set: a name on the Hub, a saved one, a folder of files."
+    )
+    task_name: str | None = flag("Or those of this GLUE task.")
+    train_file: str | None = flag(
+        "Say how many of the attacked texts are among the training texts of this file."
+    )
     text_columns: list[str] = field(
         default_factory=list,
-        metadata={"help": "The text column, or two for pairs; usual names are found."},
+        metadata={"help": "Read this column, or two for pairs; the usual names are found."},
     )
-    label_column: str | None = flag("The label column; the usual names are found.")
-    max_seq_length: int = flag("Longest input in tokens; longer ones are cut.", 128)
+    label_column: str | None = flag("Read labels from this column; the usual names are found.")
+    max_seq_length: int = flag("Cut inputs to so many tokens.", 128)
     inference_precision: Literal["saved", "bf16"] = flag(
-        "bf16: multiply the model's matrices in bfloat16, where the hardware does that faster. "
-        "Other numbers than in float32, with a hash of their own.",
+        "With bf16 the model's matrices are multiplied in bfloat16, where the hardware does that "
+        "faster. The numbers are others than in float32, with a hash of their own.",
         "saved",
     )
 
@@ -56,17 +64,19 @@ class TextAttackArguments(WordArguments, AttackArguments):
     attacks: list[str] = field(
         default_factory=lambda: ["deepwordbug"],
         metadata={
-            "help": f"Any of {', '.join(ATTACKS)}; or, on the embeddings at --epsilons, "
+            "help": f"Try any of {', '.join(ATTACKS)}; or, on the embeddings at --epsilons, "
             f"{', '.join(POINTS)}."
         },
     )
     goal: str | None = flag(
-        "FILE.py:FUNCTION of logits and the right class that returns a number for each row, above "
-        "0 where the attack has reached its goal; a wrong answer without."
+        "Let FILE.py:FUNCTION say when an attack has reached its goal: of logits and the right "
+        "class it returns a number for each row, above 0 where it has. Without the flag the goal "
+        "is a wrong answer."
     )
     shard: str | None = flag("Attack only part i of n: i/n; report puts the parts together.")
     tokens_per_batch: int | None = flag(
-        "Of the model, with padding; chosen by the device, and halved when memory ends."
+        "Give the model so many tokens at once, with padding; without the flag the device decides, "
+        "and the number is halved when memory ends."
     )
 
 
@@ -77,39 +87,40 @@ class EmbeddingArguments:
     epsilons: list[float] = field(
         default_factory=lambda: [0.01, 0.02, 0.04, 0.08],
         metadata={
-            "help": "Radii of the PGD on embeddings, as shares of the norm of a whole text's "
-            "embeddings. One token may get all of it: at ε it moves by √tokens·ε of one token's "
-            "norm (L2), so the same ε is more in longer texts."
+            "help": "Attack the embeddings with PGD at these radii, shares of the norm of a whole "
+            "text's embeddings. One token may get all of it: at ε it moves by √tokens·ε of one "
+            "token's norm (L2), so the same ε is more in longer texts."
         },
     )
-    embedding_steps: int = flag("Its steps.", 20)
+    embedding_steps: int = flag("PGD on the embeddings takes so many steps.", 20)
     embedding_step_size: float = flag(
-        "Length of the first one, in shares of ε; they shorten to nothing.", STEP_SIZE
+        "Its first step has this length, in shares of ε; the later ones shorten to nothing.",
+        STEP_SIZE,
     )
-    embedding_restarts: int = flag("Its starts.", 1)
-    embedding_norm: str = flag("l2 or linf.", "l2")
-    embedding_per: str = flag("One constraint an example, or a token.", "example")
+    embedding_restarts: int = flag("It starts so many times.", 1)
+    embedding_norm: str = flag("Measure its δ in this norm: l2 or linf.", "l2")
+    embedding_per: str = flag("Bound δ once an example, or once a token.", "example")
     embedding_examples: int = flag("Attack the embeddings of the first so many drawn texts.", 200)
     embedding_attacks: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd, apgd-t, fab-t, "
-            "square, auto (the last four in turn) and noise at the same radii; deepfool, cw and "
-            "smallest-pgd, which look for each text's robust radius, the smallest δ that changes "
-            "its answer."
+            "help": "Try further attacks there: any of fgsm, fgm, bim, mi-fgsm, apgd, apgd-t, "
+            "fab-t, square, auto (the last four in turn) and noise at the same radii; deepfool, cw "
+            "and smallest-pgd, which look for each text's robust radius, the smallest δ that "
+            "changes its answer."
         },
     )
-    embedding_queries: int = flag("Forward passes of square, alone and in auto.", 1000)
+    embedding_queries: int = flag("Give square, alone and in auto, so many forward passes.", 1000)
     embedding_protocol: str | None = flag(
-        f"Attacks there with all their settings, for numbers that are published: "
+        f"Try the attacks of this protocol there, with its settings, for numbers to publish: "
         f"{', '.join(POINT_PROTOCOLS)}."
     )
     embedding_site: str | None = flag(
-        "Where these attacks add δ instead of the word embeddings: layer:NAME (the output of any "
+        "Add δ here instead of at the word embeddings: layer:NAME (the output of any "
         "module, such as layer:bert.encoder.layer.3), embedding:NAME, or several with commas."
     )
-    checks: bool = flag("Run the masking checks.", True)
-    check_examples: int = flag("With the first so many texts.", 100)
+    checks: bool = flag("Run the checks for gradient masking.", True)
+    check_examples: int = flag("Run them on the first so many texts.", 100)
 
     def white_box(self, named: Iterable[str] = ()) -> WhiteBox | None:
         """What is tried on the embeddings; None without radii.
@@ -120,6 +131,8 @@ class EmbeddingArguments:
         Raises:
             UserError: a number that is out of range.
         """
+        from nlp_adv.robustness.white_box import WhiteBox  # with it comes scipy
+
         check_radii("epsilons", self.epsilons)
         if not self.epsilons:
             return None
@@ -179,3 +192,15 @@ class EmbeddingArguments:
             attack = build_attack(name, own)
             radii = () if name in SMALLEST else tuple(self.epsilons)
             yield ladder(attack, radii, name=f"{where}-{attack.name}")
+
+
+class TextFlags(AttackFlags):
+    """Of attacks on texts."""
+
+    modality, other = "text", "image"
+    data_usage = "--test_file FILE"
+
+    @classmethod
+    def kinds(cls, command: str) -> tuple[type, ...]:
+        """The embeddings are attacked by `evaluate`, and where such an attack is named."""
+        return (TextVictimArguments, TextAttackArguments, EmbeddingArguments)

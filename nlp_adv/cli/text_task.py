@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.compute  # type: ignore[import-untyped]
-import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
@@ -18,13 +17,11 @@ from transformers import (
 
 from nlp_adv.attacks import Measured
 from nlp_adv.attacks.subject import Subject
-from nlp_adv.cli.loading import check_embeddings, load_tokenizer
+from nlp_adv.cli.loading import check_embeddings, check_room, load_tokenizer
 from nlp_adv.cli.radius import radius_in_words
 from nlp_adv.cli.task import Task, has_ball
-from nlp_adv.data.files import cause
 from nlp_adv.errors import UserError
 from nlp_adv.methods import Method
-from nlp_adv.perturbation.evaluating import evaluating
 from nlp_adv.perturbation.units import token_share
 from nlp_adv.robustness.embedding import STEP_SIZE
 from nlp_adv.sites.embeddings import EmbeddingSite
@@ -64,7 +61,7 @@ _DEMO_BALL = {"adv_epsilon": "0.1", "adv_ramp_steps": "0.3"}
 class TextTask(Task):
     """Sentences or pairs, tokenized; the attack of the table is PGD on the word embeddings."""
 
-    modality, other = "text", "image"
+    modality, about, other = "text", "text", "image"
     auto: ClassVar[Any] = AutoModelForSequenceClassification
     problem: ClassVar[str | None] = "single_label_classification"
     _attacked: tuple[str, AttackedTexts] | None = None
@@ -155,22 +152,7 @@ class TextTask(Task):
             check_site(model, training)
         check_embeddings(model, self.processor)
         longest = max((_longest(split) for split in self.splits.values()), key=len)
-        error = self._refusal(model, longest)
-        # A model that takes no text at all here may still take one on its own device.
-        if error is not None and self._refusal(model, longest[:1]) is None:
-            raise UserError(
-                f"The model has no place for a text of {len(longest)} tokens, the longest of the "
-                f"data ({cause(error)}); pass a smaller --max_seq_length."
-            ) from error
-
-    def _refusal(self, model: PreTrainedModel, ids: list[int]) -> Exception | None:
-        batch = self.processor.pad([{"input_ids": ids}], return_tensors="pt")
-        try:
-            with evaluating(model), torch.no_grad():
-                model(**batch.to(model.device))
-        except (IndexError, RuntimeError) as error:
-            return error
-        return None
+        check_room(model, self.processor, longest)
 
     def subject(self, model: nn.Module, training: AdversarialTrainingArguments) -> Subject:
         """Its word embeddings."""

@@ -55,7 +55,7 @@ def _run(arguments: TrainArguments) -> None:
     if report.compare_plain and arguments.attacks != "none" and arguments.trains:
         plain = arguments._replace(training=plain_arguments(training), words=None)
         runs.insert(0, _one_run(task, plain))
-    for one in runs if report.attack_epsilons and task.reported else ():
+    for one in runs if task.attacks_after(report) else ():
         attacking = f"Attacking {one.name}"
         one.measured = task.measure(
             one.model, str(task.reported), report, training, progress=attacking
@@ -72,22 +72,11 @@ def check_before_training(arguments: TrainArguments, task: Task) -> None:
         UserError: with the way out.
     """
     training, report = arguments.training, arguments.report
-    if task.reported is None and (training.eval_strategy != "no" or report.attack_epsilons):
-        raise UserError(
-            "There is nothing to evaluate on: give a validation or test split, or leave out "
-            "--eval_strategy and --attack_epsilons."
-        )
+    task.check_attack(arguments)
     if training.eval_strategy != "no" and "validation" not in task.splits:
         raise UserError("--eval_strategy needs a validation split (--validation_file).")
     if training.do_predict and not task.predicted:
         raise UserError("--do_predict needs a test split; it may be without labels.")
-    if report.attack_epsilons and not task.has_accuracy:
-        raise UserError("--attack_epsilons measures accuracy; regression has none.")
-    if report.watch_epsilon and (training.eval_strategy == "no" or not task.has_accuracy):
-        raise UserError(
-            "--watch_epsilon measures accuracy under attack at every evaluation: it needs classes, "
-            "and --eval_strategy epoch or steps."
-        )
     best = (training.metric_for_best_model or "loss").removeprefix("eval_")
     names = task.metric_names(report)
     if best not in ("loss", *names):

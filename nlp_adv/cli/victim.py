@@ -36,6 +36,7 @@ from nlp_adv.cli.loading import (
     load_tokenizer,
     to_device,
 )
+from nlp_adv.cli.resource_folder import at_hand
 from nlp_adv.cli.text_attack_arguments import TextVictimArguments
 from nlp_adv.cli.word_arguments import SEGMENTERS, WordArguments
 from nlp_adv.data.files import read_file
@@ -128,7 +129,7 @@ def load_resources(
     """
     goal = getattr(words, "goal", None)
     return Resources(
-        neighbours=CandidateTable(words.neighbours) if words.neighbours else None,
+        neighbours=_neighbours(words.neighbours, attacks),
         synonyms=_synonyms(words.wordnet, attacks),
         masked_lm=_masked_lm(words.masked_lm, model, length) if words.masked_lm else None,
         encoder=_encoder(words.encoder, model) if words.encoder else None,
@@ -153,9 +154,20 @@ def own_function(flag: str, place: str) -> OwnFunction:
     return OwnFunction.of(flag.removesuffix("s"), found.value, found)
 
 
+def _neighbours(file: str | None, attacks: Sequence[str]) -> CandidateTable | None:
+    """The file, or else those that were fetched, for attacks that take neighbours."""
+    place: str | Path | None = file
+    if place is None and {"textfooler", "a2t", "genetic", "textbugger"} & set(attacks):
+        place = at_hand("neighbours")
+    return None if place is None else CandidateTable(place)
+
+
 def _synonyms(wordnet: str | None, attacks: Sequence[str]) -> Source | None:
     if wordnet is None:
-        return WordNet() if "pwws" in attacks else None
+        if "pwws" not in attacks:
+            return None
+        place = at_hand("wordnet")
+        return WordNet() if place is None else WordNet(place.with_suffix(""))
     is_table = Path(wordnet).suffix in (".json", ".gz")
     return CandidateTable(wordnet) if is_table else WordNet(wordnet)
 

@@ -21,33 +21,41 @@ class WordArguments:
     """What attacks on words may do, and what they need."""
 
     protocol: str = flag(
-        f"What attacks may do: {', '.join(PROTOCOLS)}, or a .json file with the fields of one.",
+        f"Attacks may do what this protocol says: {', '.join(PROTOCOLS)}, or a .json file with the "
+        f"fields of one.",
         "default",
     )
     stop_words: str | None = flag(
-        "Instead of the protocol's: english, scikit-learn, none, or a file with a word a line. "
-        "They are not touched."
+        "Do not touch these stop words, instead of the protocol's: english, scikit-learn, none, or "
+        "a file with a word a line."
     )
     protected_words: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Words and phrases that are not touched either, or files of them (.txt with "
-            "one a line, .json with a list)."
+            "help": "Do not touch these words and phrases either, or those of files (.txt with one "
+            "a line, .json with a list)."
         },
     )
     constraints: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "FILE.py:FUNCTION, functions of the original text and a list of changed ones "
-            "that return True or False for each: others than allowed are not tried."
+            "help": "Try only what these functions allow, each FILE.py:FUNCTION of the original "
+            "text and a list of changed ones, which returns True or False for each."
         },
     )
     neighbours: str | None = flag(
-        "A file {word: [candidates]}: textfooler, a2t, genetic, textbugger."
+        "Take neighbours of words from this file {word: [candidates]}, instead of those of "
+        "nlp-adv resources: textfooler, a2t, genetic, textbugger."
     )
-    wordnet: str | None = flag("WordNet's folder, or a file {word: [candidates]}: pwws.")
-    masked_lm: str | None = flag("A masked language model: bae, bert-attack, clare.")
-    encoder: str | None = flag("A sentence encoder (mean-pooled), where the protocol has one.")
+    wordnet: str | None = flag(
+        "Take synonyms from WordNet's folder, or from a file {word: [candidates]}: pwws."
+    )
+    masked_lm: str | None = flag(
+        "Let this masked language model propose words: bae, bert-attack, clare."
+    )
+    encoder: str | None = flag(
+        "Compare sentences with this encoder (mean-pooled), where the protocol has one."
+    )
     tagger: str | None = flag("nltk: NLTK's tagger, where the protocol compares parts of speech.")
     segmenter: str | None = flag(
         f"What finds words that no spaces part (Chinese, Japanese, Thai): {', '.join(SEGMENTERS)}, "

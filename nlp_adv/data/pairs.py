@@ -1,6 +1,6 @@
 """Pairs of completions of one prompt, for methods that train towards one and away from the other.
 
-What a row of the data may hold (`cat`, `capo` and `lat` train on such rows):
+What a row of the data may hold (`cat`, `capo`, `lat` and `rr` train on such rows):
 
     prompt, chosen, rejected      a pair: what to answer, and what not to
     messages                      a utility row: an ordinary conversation, the last turn is learnt

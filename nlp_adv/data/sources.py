@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from nlp_adv.data.files import FORMATS, cause, read_file, stem_and_kind
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, no_such
 
 GLUE_TASKS = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli")
 
@@ -85,7 +85,7 @@ def _find_splits(source: DataSource) -> dict[str, Dataset]:
             "(with validation_file and test_file where you have them)."
         )
     if source.task_name and source.task_name not in GLUE_TASKS:
-        raise UserError(f"Unknown GLUE task {source.task_name!r}; use {', '.join(GLUE_TASKS)}.")
+        raise no_such("GLUE task", source.task_name, GLUE_TASKS)
     if source.task_name:
         return _from_hub("nyu-mll/glue", source.task_name, source.token)
     if source.dataset_name:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import ClassLabel, Dataset, List, Value
 
+from nlp_adv.data.blank import as_text, is_blank
 from nlp_adv.data.labels import encode_labels, is_unlabelled
 from nlp_adv.data.sources import GLUE_TASKS, DataSource, read_splits
 from nlp_adv.errors import UserError
@@ -19,6 +20,7 @@ __all__ = [
     "GLUE_TASKS",
     "DataSource",
     "TextData",
+    "as_text",
     "check_rows",
     "count_overlap",
     "find_columns",
@@ -235,17 +237,6 @@ def check_rows(
                     f"Row {row} of {where}: {column!r} is {what}; write a string there or remove "
                     f"the row."
                 )
-
-
-def as_text(part: str | list[str]) -> str:
-    """A text, or the words of one."""
-    return part if isinstance(part, str) else " ".join(part)
-
-
-def is_blank(text: str | list[str]) -> bool:
-    """Whether a text holds no character that can be seen."""
-    text = as_text(text)
-    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def unreadable_rows(

@@ -20,6 +20,7 @@ from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.rdrop import RDrop
 from nlp_adv.methods.registry import METHODS, all_methods, own_settings, register
+from nlp_adv.methods.rr import RR
 from nlp_adv.methods.sam import SAM
 from nlp_adv.methods.scaled import Scaled, unit_of
 from nlp_adv.methods.schedule import Schedule
@@ -42,6 +43,7 @@ __all__ = [
     "LAT",
     "METHODS",
     "PGD",
+    "RR",
     "SAM",
     "SMART",
     "TAVAT",

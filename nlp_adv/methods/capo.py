@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from nlp_adv.methods.cat import descended, paired, rejected_loss, total
+from nlp_adv.methods.cat import paired, rejected_loss, replayed, total
 from nlp_adv.methods.method import StepReport, check_nonnegative, check_steps
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Ball, L2Ball, Objective, PairedObjective
@@ -33,6 +33,7 @@ class CAPO:
         beta: β; the margin aimed at is 1/(2β) nats a token.
         utility_weight: of the utility rows, where there are any.
         away_cutoff: nats above which a token of a rejected completion is improbable enough.
+        replays: optimizer steps at one δ, see `cat`.
 
     Errors: StepError for a minibatch that holds no pairs, and where there is no reference: neither
     an adapter that can be switched off nor a frozen model.
@@ -45,7 +46,7 @@ class CAPO:
     `loss_type` and `beta` are not used.
 
     Cost: one pass over rejected and chosen rows (and utility rows), one forward pass of the
-    reference over the former, and ⅔K over the rejected rows.
+    reference over the former, and ⅔K over the rejected rows, ⅔K/m with m replays.
     """
 
     ball: Ball
@@ -54,16 +55,18 @@ class CAPO:
     beta: float = 0.25
     utility_weight: float = 1.0
     away_cutoff: float = 5.0
+    replays: int = 1
 
     name: ClassVar[str] = "capo"
     text_only: ClassVar[bool] = True
     reads_completions: ClassVar[bool] = True
+    reads_reference: ClassVar[bool] = True
     passes: ClassVar[int] = 1
     forward_passes: ClassVar[int] = 1
-    inner_share: ClassVar[float] = 1 / 2  # of the full pass's rows, where none are utility rows
 
     def __post_init__(self) -> None:
         check_steps(self.steps, at_least=1)
+        check_steps(self.replays, at_least=1, name="replays")
         for name in ("step_size", "utility_weight", "away_cutoff"):
             check_nonnegative(name, getattr(self, name))
         if not 0 < self.beta < float("inf"):
@@ -71,20 +74,18 @@ class CAPO:
 
     @property
     def inner_passes(self) -> int:
-        """K, over the rejected rows."""
+        """K, over the rejected rows, in the first of all replays."""
         return self.steps
+
+    @property
+    def inner_share(self) -> float:
+        """Half of the full pass's rows, where none are utility rows; on average over replays."""
+        return 1 / 2 / self.replays
 
     def step(self, objective: Objective) -> StepReport:
         """One step of CAPO."""
         pairs = paired(objective, self.name)
-        delta = descended(
-            pairs,
-            ("rejected",),
-            rejected_loss,
-            ball=self.ball,
-            step_size=self.step_size,
-            steps=self.steps,
-        )
+        delta = replayed(self, pairs, ("rejected",), rejected_loss)
         return self.train_at(delta, pairs)
 
     def train_at(self, delta: Tensor, pairs: PairedObjective) -> StepReport:

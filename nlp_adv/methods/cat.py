@@ -13,12 +13,12 @@ L is the mean cross entropy of a completion's tokens, away the mean of their −
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from nlp_adv.methods.method import StepReport, check_nonnegative, check_steps
+from nlp_adv.methods.method import StepReport, check_nonnegative, check_replays, check_steps
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import (
     Ball,
@@ -51,8 +51,12 @@ class CAT:
         utility_weight: w_u, of the utility rows.
         toward_cutoff: nats a token below which a chosen completion counts as learnt.
         away_cutoff: nats above which a token of a rejected completion is improbable enough.
+        replays: how many optimizer steps are made at one δ, which is searched in the first of them.
+            A Trainer gives each batch so many times in a row, as for `freeat`; a loop of one's own
+            says by `memory.replay` how many times it has come.
 
-    Errors: StepError for a minibatch that holds no pairs (see `nlp_adv.data.pairs`).
+    Errors: StepError for a minibatch that holds no pairs (see `nlp_adv.data.pairs`), and for
+    replays that do not come in a row.
 
     Deviations: the released code steps by 1e-4·sign(∇) whatever ε is; here a step is α along the
     gradient, and the preset's α is a share of ε. Its ε is 0.05 of the mean norm of the whole
@@ -66,7 +70,8 @@ class CAT:
 
     Cost: one pass over the rows rejected, chosen, chosen again and utility, those of weight 0 left
     out, and ⅔K over the rejected rows: with P pairs and U utility rows (⅔K + 3)·P + U rows, where
-    ordinary training on chosen and utility rows has P + U.
+    ordinary training on chosen and utility rows has P + U. With m replays ⅔K/m in place of ⅔K, on
+    1/m of the data in as many steps.
     """
 
     ball: Ball
@@ -78,22 +83,29 @@ class CAT:
     utility_weight: float = 1.0
     toward_cutoff: float = 0.5
     away_cutoff: float = 5.0
+    replays: int = 1
 
     name: ClassVar[str] = "cat"
     text_only: ClassVar[bool] = True
     reads_completions: ClassVar[bool] = True
     passes: ClassVar[int] = 1
-    inner_share: ClassVar[float] = 1 / 3  # of the full pass's rows, where none are utility rows
+    inner_rows: ClassVar[float] = 1 / 3  # of the full pass's rows, where none are utility rows
 
     def __post_init__(self) -> None:
         check_steps(self.steps, at_least=1)
+        check_steps(self.replays, at_least=1, name="replays")
         for name in ("step_size", *(f"{one}_weight" for one in TERMS), *CUTOFFS):
             check_nonnegative(name, getattr(self, name))
 
     @property
     def inner_passes(self) -> int:
-        """K, over the rejected rows."""
+        """K, over the rejected rows, in the first of all replays."""
         return self.steps
+
+    @property
+    def inner_share(self) -> float:
+        """Of the full pass's rows those that a pass for ∇δ runs, on average over replays."""
+        return self.inner_rows / self.replays
 
     @property
     def idle(self) -> str | None:
@@ -108,14 +120,7 @@ class CAT:
     def step(self, objective: Objective) -> StepReport:
         """One step of CAT."""
         pairs = paired(objective, self.name)
-        delta = descended(
-            pairs,
-            ("rejected",),
-            rejected_loss,
-            ball=self.ball,
-            step_size=self.step_size,
-            steps=self.steps,
-        )
+        delta = replayed(self, pairs, ("rejected",), rejected_loss)
         return self.train_at(delta, pairs)
 
     def train_at(self, delta: Tensor, pairs: PairedObjective) -> StepReport:
@@ -167,14 +172,38 @@ def paired(objective: Objective, name: str) -> PairedObjective:
     return objective
 
 
+def replayed(
+    method: Any, pairs: PairedObjective, groups: Sequence[str], loss: LossOfCompletions
+) -> Tensor:
+    """δ of a minibatch: searched when it comes for the first time, then the same at its replays.
+
+    It is kept in its unit: what is relative to hidden states follows them as they are trained.
+
+    Args:
+        method: with a ball, step_size, steps and replays.
+        pairs: the minibatch.
+        groups, loss: what δ descends.
+
+    Raises:
+        StepError: replays do not come in a row, or are of another minibatch.
+    """
+    if method.replays == 1:
+        return descended(method, pairs, groups, loss)
+    memory, key = pairs.memory, f"{method.name}/{pairs.memory.slot}"
+    check_replays(memory, method.name, method.replays)
+    if memory.replay == 0 or key not in memory.tensors:  # an attack may begin between replays
+        memory.tensors[key] = descended(method, pairs, groups, loss).detach()
+    delta = memory.tensors[key].to(pairs.mask)
+    if delta.shape != pairs.mask.shape:
+        raise StepError(
+            f"{method.name} found a δ of shape {tuple(delta.shape)}, and this replay has "
+            f"{tuple(pairs.mask.shape)}: give the same minibatch {method.replays} times in a row."
+        )
+    return delta
+
+
 def descended(
-    pairs: PairedObjective,
-    groups: Sequence[str],
-    loss: LossOfCompletions,
-    *,
-    ball: Ball,
-    step_size: float | Tensor,
-    steps: int,
+    method: Any, pairs: PairedObjective, groups: Sequence[str], loss: LossOfCompletions
 ) -> Tensor:
     """δ after K descents of a loss on some groups from the clean point; 0 without a pair."""
     delta = torch.zeros_like(pairs.mask)
@@ -183,9 +212,9 @@ def descended(
     return ascend(
         lambda delta: pairs.completions_gradient(delta, groups, loss),
         delta,
-        ball=pairs.within(ball),
-        step_size=-step_size,
-        steps=steps,
+        ball=pairs.within(method.ball),
+        step_size=-method.step_size,
+        steps=method.steps,
     )
 
 

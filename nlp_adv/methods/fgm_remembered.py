@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from nlp_adv.methods.freelb import NamedExamples
 from nlp_adv.methods.method import StepReport, check_bounded, check_weight, mixed
 from nlp_adv.methods.scaled import Scaled
-from nlp_adv.perturbation import Ball, L2Ball, LInfBall, Objective, StepError, full_pass
+from nlp_adv.perturbation import (
+    Ball,
+    L2Ball,
+    LInfBall,
+    Objective,
+    StepError,
+    full_pass,
+    unwrapped,
+)
 from nlp_adv.perturbation.word_table import WordTable
 
 By = Literal["word", "label_word", "example"]
@@ -190,7 +198,7 @@ def _labels(objective: _Labelled) -> tuple[Tensor, int]:
             'by="word" (--adv_by word) where the loss does without, and vat alone where there is '
             "no loss."
         )
-    count = getattr(getattr(objective.model, "config", None), "num_labels", None)
+    count = getattr(getattr(unwrapped(objective.model), "config", None), "num_labels", None)
     if labels.ndim != 1 or labels.is_floating_point() or count is None:
         raise StepError(
             "fgm_remembered by label and word needs one whole-numbered label for each example, and "

@@ -13,13 +13,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nlp_adv.methods.method import StepReport, check_nonnegative, check_steps
+from nlp_adv.methods.method import (
+    StepReport,
+    check_nonnegative,
+    check_replays,
+    check_steps,
+)
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import (
     Ball,
     L2Ball,
     LInfBall,
-    Memory,
     Objective,
     StepError,
     advance,
@@ -79,21 +83,10 @@ class FreeAT:
         key = f"freeat/{memory.slot}"
         delta, unused = self._start(objective, memory.tensors.get(key))
         loss, grad = full_pass(objective, delta)
-        self._check_replays(objective.memory)
+        check_replays(memory, self.name, 1 if self.carry else self.replays)
         moved = advance(delta, grad, ball=objective.within(self.ball), step_size=self.step_size)
         memory.tensors[key] = torch.cat([moved, unused])
         return StepReport(loss, adversarial=loss)
-
-    def _check_replays(self, memory: Memory) -> None:
-        """Without replays every δ would be thrown away, and this would be ordinary training."""
-        key = f"freeat/{memory.slot}/replay"
-        last = memory.tensors.get(key)
-        if self.replays > 1 and not self.carry and memory.replay == 0 and last == 0:
-            raise StepError(
-                f"freeat was given two minibatches in a row as their first replay: give each "
-                f"{self.replays} times, and count memory.replay = 0, 1, …."
-            )
-        memory.tensors[key] = torch.tensor(memory.replay)
 
     def _start(self, objective: Objective, kept: Tensor | None) -> tuple[Tensor, Tensor]:
         """Where the last replay, or with `carry` the last minibatch, left δ; and rows of it left.

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from nlp_adv.methods.cat import CAT, descended, paired
+from nlp_adv.methods.cat import CAT, paired, replayed
 from nlp_adv.methods.method import StepReport
 from nlp_adv.methods.scaled import Scaled
 from nlp_adv.perturbation import Completions, L2Ball, Objective
@@ -34,8 +34,8 @@ class LAT(CAT):
     Errors: those of `CAT`.
 
     Deviations: the released code moves δ by AdamW, here it steps along the gradient, and makes four
-    optimizer steps for each δ, here one. Its ε is absolute, 6 for Llama-3-8B at every site; what
-    share of the norm that is differs from site to site. For one of its models δ is on the
+    optimizer steps for each δ, here one unless `replays` is 4. Its ε is absolute, 6 for Llama-3-8B
+    at every site; what share of the norm that is differs. For one of its models δ is on the
     completion as well; here it is on the prompt, which both completions share. It has neither
     cut-off of the toward loss nor a term on clean prompts (`refusal_weight`, see `CAT`), and it
     runs without an attention mask. Utility is the loss of utility rows, of which the released code
@@ -48,19 +48,12 @@ class LAT(CAT):
 
     name: ClassVar[str] = "lat"
     depths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75)
-    inner_share: ClassVar[float] = 2 / 3
+    inner_rows: ClassVar[float] = 2 / 3
 
     def step(self, objective: Objective) -> StepReport:
         """One step of targeted LAT."""
         pairs = paired(objective, self.name)
-        delta = descended(
-            pairs,
-            ("rejected", "chosen"),
-            self._attack,
-            ball=self.ball,
-            step_size=self.step_size,
-            steps=self.steps,
-        )
+        delta = replayed(self, pairs, ("rejected", "chosen"), self._attack)
         return self.train_at(delta, pairs)
 
     def _attack(self, found: Mapping[str, Completions]) -> Tensor:

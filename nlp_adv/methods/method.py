@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from nlp_adv.perturbation import Ball, Objective, Output, ascend
+from nlp_adv.perturbation import Ball, Memory, Objective, Output, StepError, ascend
 
 
 class StepReport(NamedTuple):
@@ -53,7 +53,8 @@ class Method(Protocol):
     One that asks the objective for a `divergence` declares `compares_outputs = True`: a Trainer's
     `compute_loss` is then asked for the outputs that it compares. `reads_completions = True` says
     that its losses are its own, of the completions of a paired batch (`PairedObjective`): a Trainer
-    then runs the model itself, and what `compute_loss` makes of a batch does not count.
+    then runs the model itself, and what `compute_loss` makes of a batch does not count;
+    `reads_reference = True`, that it compares the model with what it was before training.
     `whole_weights = True` says that
     it reads or moves weight matrices as a whole, and `reads_table = True` that it keeps a row for
     each word of the embedding matrix; training in shards refuses what it cannot give them. `idle`
@@ -207,6 +208,21 @@ def check_steps(steps: int, *, at_least: int, name: str = "steps") -> None:
     """Refuse a number of steps that the method cannot make."""
     if not at_least <= steps < float("inf") or steps != int(steps):
         raise ValueError(f"{name} must be an integer ≥ {at_least}, not {steps}.")
+
+
+def check_replays(memory: Memory, name: str, replays: int) -> None:
+    """Refuse minibatches that do not come `replays` times in a row: their δ would be thrown away.
+
+    Raises:
+        StepError: two first replays come one after the other.
+    """
+    key = f"{name}/{memory.slot}/replay"
+    if replays > 1 and memory.replay == 0 and memory.tensors.get(key) == 0:
+        raise StepError(
+            f"{name} was given two minibatches in a row as their first replay: give each "
+            f"{replays} times, and count memory.replay = 0, 1, …."
+        )
+    memory.tensors[key] = torch.tensor(memory.replay)
 
 
 def check_nonnegative(name: str, value: float | Tensor) -> None:

@@ -18,6 +18,7 @@ from nlp_adv.methods.noise import Noise
 from nlp_adv.methods.none import NoAttack
 from nlp_adv.methods.pgd import PGD
 from nlp_adv.methods.rdrop import RDrop
+from nlp_adv.methods.rr import RR
 from nlp_adv.methods.sam import SAM
 from nlp_adv.methods.smart import SMART
 from nlp_adv.methods.tavat import TAVAT
@@ -48,6 +49,7 @@ METHODS: dict[str, Any] = {
         CAT,
         CAPO,
         LAT,
+        RR,
     )
 }
 """The methods of this package; `all_methods()` holds those of others as well."""

@@ -6,6 +6,7 @@ from nlp_adv.perturbation.divergences import Outputs, divergence, mean_over_exam
 from nlp_adv.perturbation.first_block import FirstBlock, blocks_after, find_first_block
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout, random_sources
 from nlp_adv.perturbation.full_pass import Pass, SplitPass, full_pass
+from nlp_adv.perturbation.hidden import Hidden, over_tokens
 from nlp_adv.perturbation.inner_objective import (
     InnerObjective,
     InnerVerbs,
@@ -16,7 +17,13 @@ from nlp_adv.perturbation.inner_pass import without_dropout
 from nlp_adv.perturbation.log_probs import Completions, Labelled, completions
 from nlp_adv.perturbation.memory import Memory, NoMemory, StepError
 from nlp_adv.perturbation.model_objective import ModelObjective
-from nlp_adv.perturbation.objective import LossOfCompletions, Objective, Output, PairedObjective
+from nlp_adv.perturbation.objective import (
+    HiddenObjective,
+    LossOfCompletions,
+    Objective,
+    Output,
+    PairedObjective,
+)
 from nlp_adv.perturbation.output_kinds import kind_of
 from nlp_adv.perturbation.running import (
     ForwardFn,
@@ -37,6 +44,8 @@ __all__ = [
     "FirstBlock",
     "ForwardFn",
     "FrozenDropout",
+    "Hidden",
+    "HiddenObjective",
     "InnerObjective",
     "InnerVerbs",
     "L1Ball",
@@ -74,6 +83,7 @@ __all__ = [
     "logits_of",
     "mean_over_examples",
     "model_forward",
+    "over_tokens",
     "random_sources",
     "unit_length",
     "unwrapped",

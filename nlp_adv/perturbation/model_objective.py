@@ -17,6 +17,7 @@ from nlp_adv.perturbation.finite import Finiteness
 from nlp_adv.perturbation.first_block import FirstBlock
 from nlp_adv.perturbation.frozen_dropout import FrozenDropout
 from nlp_adv.perturbation.full_pass import WENT_NOWHERE, SplitPass, full_pass, grad_of
+from nlp_adv.perturbation.hidden import Hidden
 from nlp_adv.perturbation.inner_objective import InnerObjective, RowsObjective
 from nlp_adv.perturbation.inner_pass import inner_pass, still_statistics
 from nlp_adv.perturbation.log_probs import Completions
@@ -76,6 +77,7 @@ class ModelObjective:
         run_rows: indices of rows → `run` of the batch that has these rows alone.
         run_groups: groups of rows → a run of these rows, whose outputs are `completions`.
         run_reference: the same at x, of the model before its training.
+        run_hidden, run_hidden_before: these two, with hidden states in place of completions.
         pairs: how many pairs there are.
         prefix_once: makes what each of several passes goes through, so that what lies below δ is
             computed in the first of them alone.
@@ -108,6 +110,8 @@ class ModelObjective:
     prefix_once: Callable[[], Callable[[], AbstractContextManager[None]]] | None = None
     run_groups: Callable[[tuple[str, ...]], Run] | None = None
     run_reference: Callable[[Sequence[str]], Mapping[str, Completions]] | None = None
+    run_hidden: Callable[[tuple[str, ...]], Run] | None = None
+    run_hidden_before: Callable[[Sequence[str]], Mapping[str, Hidden]] | None = None
     pairs: int = 0
 
     unit: float = field(default=1.0, init=False)
@@ -203,6 +207,19 @@ class ModelObjective:
         if self.run_reference is None:
             raise StepError(NO_PAIRS)
         return self.run_reference(groups)
+
+    def hidden(self, *groups: str) -> Mapping[str, Hidden]:
+        """What each block makes of clean groups: see `HiddenObjective`."""
+        if self.run_hidden is None:
+            raise StepError(NO_PAIRS)
+        output = self._forward(self.run_hidden(groups), None, needs_loss=False)
+        return cast("Mapping[str, Hidden]", output.hidden)
+
+    def hidden_before(self, *groups: str) -> Mapping[str, Hidden]:
+        """The same of the model before its training: no graph, evaluation mode."""
+        if self.run_hidden_before is None:
+            raise StepError(NO_PAIRS)
+        return self.run_hidden_before(groups)
 
     def mean(self, values: Tensor) -> Tensor:
         """(): the mean of (R,), this minibatch's share of an accumulated step; 0 of no rows."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nlp_adv.perturbation.balls import Ball
+from nlp_adv.perturbation.hidden import Hidden
 from nlp_adv.perturbation.log_probs import Completions
 from nlp_adv.perturbation.memory import Memory
 
@@ -20,13 +21,14 @@ class Output(NamedTuple):
     """What a forward pass returns: `loss` (), `logits` (B, C) where the model has them.
 
     Without a single label there is no loss: `labelled` is false, and `loss` is 0 without a graph.
-    Of groups of rows it is `completions` alone.
+    Of groups of rows it is `completions` alone, or `hidden`.
     """
 
     loss: Tensor
     logits: Tensor | None
     labelled: bool = True
     completions: Mapping[str, Completions] | None = None
+    hidden: Mapping[str, Hidden] | None = None
 
     def detached(self) -> "Output":
         """The same values without their graph."""
@@ -131,4 +133,25 @@ class PairedObjective(Objective, Protocol):
 
     def mean(self, values: Tensor) -> Tensor:
         """(): the mean over rows (R,), in an accumulated step its share of one; 0 of no rows."""
+        ...
+
+
+@runtime_checkable
+class HiddenObjective(PairedObjective, Protocol):
+    """Pairs whose hidden states a method may ask for as well, those of clean groups."""
+
+    def hidden(self, *groups: str) -> Mapping[str, Hidden]:
+        """What each block makes of these groups, in one pass with a graph to θ.
+
+        Raises:
+            StepError: the minibatch holds no pairs, or the states have no graph.
+        """
+        ...
+
+    def hidden_before(self, *groups: str) -> Mapping[str, Hidden]:
+        """The same of the model before it was trained: detached, no graph.
+
+        Raises:
+            StepError: nobody knows how to run it without its training.
+        """
         ...

@@ -30,6 +30,7 @@ class Part:
         look: of a table on the page: "words" for one of sentences, "facts" for names and values.
         folded: the line behind which the page hides it.
         files: names of pictures that say the same where there is no page.
+        brief: the table that stands for it where nothing can be folded.
     """
 
     kind: Literal["text", "quiet", "heading", "table", "figures", "html", "code"]
@@ -37,6 +38,7 @@ class Part:
     look: str = ""
     folded: str = ""
     files: tuple[str, ...] = ()
+    brief: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class Section:
         anchor, name: of that entry.
         title: above the section.
         parts: in order.
+        folded: the page shows its title alone until it is asked for.
     """
 
     anchor: str
     name: str
     title: str
     parts: Sequence[Part]
+    folded: bool = False
 
 
 def table(content: Table, look: str = "", folded: str = "") -> list[Part]:
@@ -93,14 +97,15 @@ def sections_of(
             _equal(report, equal, charts),
         ),
         Section("checks", "Checks", "Checks", _checks(report)),
+        Section("attacks", "Attack by attack", "Attack by attack", _attacks(report, numbers), True),
         Section("epsilon", "ε", "Accuracy and the size of the perturbation", epsilon),
         Section("radii", "Robust radii", "Robust radii", radii),
-        Section("queries", "Queries", "Accuracy and the queries an attack may ask", queries),
+        Section("queries", "Queries", "Accuracy and the queries an attack may ask", queries, True),
         *(exhibit.sections(report) if exhibit else ()),
-        Section("protocol", settings, settings, protocol),
+        Section("protocol", settings, settings, protocol, True),
         Section("published", "Published values", "Published values", _published(report, numbers)),
-        Section("cost", "Cost", "Cost of the evaluation", _cost(numbers)),
-        Section("run", "Run", "Seeds, training, environment", _run(report, numbers)),
+        Section("cost", "Cost", "Cost of the evaluation", _cost(numbers), True),
+        Section("run", "Run", "Seeds, training, environment", _run(report, numbers), True),
     ]
     return [section for section in found if section.parts]
 
@@ -125,10 +130,15 @@ def _accuracy(report: Report, numbers: Numbers) -> list[Part]:
     return [
         *table(layout.accuracy_table(report, numbers)),
         *(Part("quiet", words) for words in quiet if words),
-        Part("heading", "Attack by attack"),
-        *table(layout.attack_table(report, numbers)),
-        Part("quiet", said("attacks", of_images=report.of_images)),
+        Part("heading", "Without attack"),
+        *table(layout.clean_table(report, numbers)),
+        Part("quiet", said("largest")),
     ]
+
+
+def _attacks(report: Report, numbers: Numbers) -> list[Part]:
+    shown = table(layout.attack_table(report, numbers))
+    return shown and [*shown, Part("quiet", said("attacks", of_images=report.of_images))]
 
 
 def _equal(
@@ -142,10 +152,14 @@ def _equal(
 
 
 def _checks(report: Report) -> list[Part]:
-    passed = layout.check_table(report, True)
+    passed, brief = layout.check_table(report, True), layout.passed_table(report)
     shown = [
         *table(layout.check_table(report, False, None), "words"),
-        *table(passed, "words", f"{len(passed.rows)} passed"),
+        *(
+            [Part("table", passed, "words", f"{len(passed.rows)} passed", brief=brief)]
+            if passed.rows
+            else []
+        ),
     ]
     return shown or [Part("text", "None were run.")]
 

@@ -110,6 +110,8 @@ def _draw(axes: Axes, chart: Chart) -> None:
 def _band(axes: Axes, line: Line, number: int, chart: Chart) -> None:
     known = [p for p in line.points if not math.isnan(p.low) and not math.isnan(p.high)]
     if len(known) < 2:
+        for one in known:  # a point alone
+            axes.vlines(one.x, one.low, one.high, color=line_style(number)["color"], lw=1)
         return
     x, ends = [p.x for p in known], ([p.low for p in known], [p.high for p in known])
     style = band_style(number, len(chart.lines))

@@ -27,16 +27,25 @@ from nlp_adv.robustness.seeds import mean_of_shares
 
 
 def accuracy_table(report: Report, numbers: Numbers) -> Table:
-    """A row a method; columns clean, each attack, the worst case over all, the largest answer."""
-    all_texts = any(model.clean is not None for model in report.models)
-    everywhere = [f"clean, all test {report.noun}s"] if all_texts else []
+    """A row a method; columns clean, each attack, the worst case over all."""
     columns = [_with_share(report, measure) for measure in numbers.measures]
     rows = []
     for method in numbers.methods:
-        cells = [_method(method, report), *([_all_texts(method)] if all_texts else [])]
-        cells += [_score(method.scores.get(measure), measure) for measure in numbers.measures]
-        rows.append((*cells, _largest(method)))
-    return Table.of(("method", *everywhere, *columns, "largest answer"), *rows)
+        clean = method.scores.get(CLEAN)
+        cells = [_score(method.scores.get(measure), clean) for measure in numbers.measures]
+        rows.append((_method(method, report), *cells))
+    return Table.of(("method", *columns), *rows)
+
+
+def clean_table(report: Report, numbers: Numbers) -> Table:
+    """A row a method: accuracy on all test examples where it is known, and the largest answer."""
+    all_texts = any(model.clean is not None for model in report.models)
+    everywhere = [f"clean, all test {report.noun}s"] if all_texts else []
+    rows: list[tuple[Cell | str, ...]] = [
+        (method.name, *([_all_texts(method)] if all_texts else []), _largest(method))
+        for method in numbers.methods
+    ]
+    return Table.of(("method", *everywhere, "largest answer"), *rows)
 
 
 def _with_share(report: Report, measure: str) -> str:
@@ -74,11 +83,14 @@ def _all_texts(method: MethodNumbers) -> Cell:
     return Cell(spread(Spread.of([share.value for share in known]), percent), notes)
 
 
-def _score(score: Score | None, measure: str) -> Cell:
+def _score(score: Score | None, clean: Score | None) -> Cell:
+    """An accuracy; of an attack on other texts than the column "clean" is of, what it was there."""
     if score is None:
         return Cell(MISSING)
-    notes = [] if measure == CLEAN else [f"of {percent(score.clean.mean)} clean"]
-    notes.append(interval(score.low, score.high))
+    notes = [interval(score.low, score.high)]
+    of = percent(score.clean.mean)
+    if clean is None or of != percent(clean.over_seeds.mean):
+        notes.insert(0, f"of {of} clean")
     if score.difference is not None:
         notes.append(difference(score))
     if score.p_holm is not None:
@@ -142,6 +154,16 @@ def check_table(report: Report, *verdicts: bool | None) -> Table:
                 shown = check.name, model.title, check.finding, check.meaning
                 rows.append((Cell(text, (), tone), *shown))
     return Table.of(("verdict", "check", "model", "finding", "what a failure means"), *rows)
+
+
+def passed_table(report: Report) -> Table:
+    """A row a kind of check: how many models passed it."""
+    counts: dict[str, list[bool]] = {}
+    for model in report.models:
+        for check in model.checks:
+            counts.setdefault(check.name, []).append(check.passed is True)
+    rows = [(name, f"{sum(passed)} of {len(passed)}") for name, passed in counts.items()]
+    return Table.of(("check", "models that passed"), *(row for row in rows if row[1][0] != "0"))
 
 
 def cost_table(numbers: Numbers) -> Table:

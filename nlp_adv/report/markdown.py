@@ -9,6 +9,7 @@ from nlp_adv.report import sentences
 from nlp_adv.report.cells import Cell, Table
 from nlp_adv.report.content import Report
 from nlp_adv.report.document import Part, Section
+from nlp_adv.report.matched import Matched
 from nlp_adv.report.numbers import Numbers
 
 # All that Markdown or the HTML inside it could take for markup.
@@ -16,12 +17,14 @@ _MARKUP = re.compile(r"([\\`*{}\[\]<>#|~&!]|(?<!\w)_|_(?!\w))")
 _WIDEST = 12  # columns of a figure's numbers that are still readable
 
 
-def markdown(report: Report, numbers: Numbers, sections: Sequence[Section]) -> str:
+def markdown(
+    report: Report, numbers: Numbers, sections: Sequence[Section], equal: Sequence[Matched] = ()
+) -> str:
     """The page's tables, sentences and figures; what is markup without a file is on it alone."""
     found = sentences.verdict(report)
     lines = [
         f"# {escaped(report.title)}",
-        escaped(sentences.summary(report, numbers)),
+        escaped(sentences.summary(report, numbers, equal)),
         f"{escaped(report.data)} · protocol `{report.protocol_hash}`",
         f"**{escaped(found.text)}**",
         "\n".join(f"- **{escaped(model)}:** {escaped(words)}" for model, words in found.failed),
@@ -39,7 +42,7 @@ def _told(part: Part) -> Iterator[str]:
     if part.folded:
         yield f"{escaped(part.folded)}:"
     if part.kind == "table":
-        yield markdown_table(part.content)
+        yield markdown_table(part.content if part.brief is None else part.brief)
     elif part.kind == "heading":
         yield f"### {part.content}"
     elif part.kind == "code":

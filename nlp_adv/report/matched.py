@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nlp_adv.report.cells import MISSING, Cell, Table, p_value, points
+from nlp_adv.report.cells import MISSING, Cell, Table, interval, p_value, points
 from nlp_adv.report.charts import Chart, Line, Mark
 from nlp_adv.report.content import ModelResult, Report
 from nlp_adv.report.numbers import CLEAN, LEVEL, MARKED_FROM, Numbers, is_tested, right_answers
 from nlp_adv.robustness.matched import Outcome, constant_answers, gain_at_equal_accuracy, hull
 from nlp_adv.robustness.paired import holm
-from nlp_adv.robustness.seeds import Interval
+from nlp_adv.robustness.seeds import Interval, mean_of_table
 
 CURVE = "plain training"
 _BOTH = ("right", "robust")
@@ -127,7 +127,7 @@ def _gain(gain: tuple[Interval, int] | None, p: float | None) -> Cell:
 
 
 def matched_charts(found: Sequence[Matched]) -> list[Chart]:
-    """For each measure the curve of plain training, and a point a method; means over seeds."""
+    """For each measure the curve of plain training, and a point a method with its interval."""
     return [
         Chart(
             title=one.measure,
@@ -142,7 +142,10 @@ def matched_charts(found: Sequence[Matched]) -> list[Chart]:
 def points_table(chart: Chart) -> Table:
     """A row a method: where it is in the chart."""
     points = [(line.name, line.points[0]) for line in chart.lines if line.name != CURVE]
-    rows = [(name, f"{at.x:.1f}", f"{at.value:.1f}") for name, at in points]
+    rows = [
+        (name, f"{at.x:.1f}", f"{at.value:.1f} {interval(at.low / 100, at.high / 100)}")
+        for name, at in points
+    ]
     return Table.of((chart.title, "clean accuracy, %", chart.y_label), *rows)
 
 
@@ -161,7 +164,10 @@ def _curve(one: Matched) -> Line:
 
 
 def _point(name: str, one: Matched) -> Line:
-    return Line(name, [_mark(_mean(list(one.outcomes[name].values())))])
+    """The mean over seeds, with the interval of its accuracy under attack."""
+    seeds = list(one.outcomes[name].values())
+    low, high = mean_of_table(np.stack([seed.robust for seed in seeds]))
+    return Line(name, [replace(_mark(_mean(seeds)), low=100 * low, high=100 * high)])
 
 
 def _mean(seeds: Sequence[Outcome]) -> Outcome:

@@ -118,6 +118,11 @@ class Numbers:
     together: tuple[str, ...]
 
     @property
+    def main(self) -> str:
+        """The measure that a report is told by in one sentence."""
+        return WORST if WORST in self.measures else self.attacks[0]
+
+    @property
     def baseline(self) -> MethodNumbers:
         """What the others are compared with."""
         return self.methods[0]

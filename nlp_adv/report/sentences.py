@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nlp_adv.report.cells import Tone, percent, points
 from nlp_adv.report.content import ModelResult, Report
+from nlp_adv.report.matched import Matched
 from nlp_adv.report.numbers import MARKED_FROM, WORST, MethodNumbers, Numbers
 from nlp_adv.report.unlike import grows, median_tokens, share_of_a_token
 from nlp_adv.robustness.check_result import Check
@@ -36,9 +37,22 @@ def _paragraphs() -> Any:
     return environment.get_template("sentences.j2").module
 
 
-def summary(report: Report, numbers: Numbers) -> str:
-    """The report in one sentence: who stands best, by how much, and whether to believe it."""
-    measure = WORST if WORST in numbers.measures else numbers.attacks[0]
+def summary(report: Report, numbers: Numbers, equal: Sequence[Matched] = ()) -> str:
+    """The report in one sentence: who stands best, by how much, and whether to believe it.
+
+    Best is who adds most to plain training at its own clean accuracy, where that is known: under
+    attack alone an early-stopped model may stand highest.
+    """
+    measure = numbers.main
+    for one in (one for one in equal if one.measure == measure):
+        others = [name for name in one.outcomes if name not in one.plain]
+        gains = {name: gain for name in others if (gain := one.gain(name)) is not None}
+        if gains:
+            name = max(gains, key=lambda name: gains[name][0].difference)
+            (leader,) = (method for method in numbers.methods if method.name == name)
+            value, seeds = gains[name]
+            told = {"measure": measure, "scored": len(gains), "best": leader, "gain": value}
+            return said("above", report=report, numbers=numbers, seeds=seeds, **told)
     scored = [method for method in numbers.methods if measure in method.scores]
 
     def accuracy(method: MethodNumbers) -> float:

@@ -48,8 +48,8 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     pictures = exhibit.files(report) if exhibit else {}
     sections = sections_of(report, numbers, charts, exhibit, equal)
     texts = {
-        "report.html": page(report, numbers, sections),
-        "report.md": markdown(report, numbers, sections),
+        "report.html": page(report, numbers, sections, equal),
+        "report.md": markdown(report, numbers, sections, equal),
         "report.csv": csv_text(report, numbers),
         "report.json": json_text(report, numbers, equal),
         **{name: sheet(some) for name, some in charts.items() if some},

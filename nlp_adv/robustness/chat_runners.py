@@ -55,14 +55,27 @@ class ChatReader:
 
     def batch(self, examples: Sequence[Text]) -> Batch:
         """Rows [prompt | target], with class 0, refused, as the right one."""
-        prompts, targets = texts_of(examples)
         if self.suffix:
-            return dict(self.prompted.suffixed(prompts, targets, self.suffix))
-        return dict(self.prompted.batch(prompts, targets))
+            return self._numbered(
+                self.prompted.suffixed(*texts_of(examples), self.suffix), examples
+            )
+        return self.plain(examples)
+
+    def plain(self, examples: Sequence[Text], given: int = 0) -> dict[str, Tensor]:
+        """The same without a suffix, perhaps with first tokens of the targets given."""
+        return self._numbered(self.prompted.batch(*texts_of(examples), given=given), examples)
+
+    def written(self, example: Text, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Other ways of writing one request."""
+        targets = [str(example.context)] * len(prompts)
+        return self._numbered(self.prompted.batch(prompts, targets), [example] * len(prompts))
+
+    def _numbered(self, batch: Any, examples: Sequence[Text]) -> dict[str, Tensor]:
+        return {**batch, "request": torch.tensor([one.id for one in examples])}
 
     def twice(self, examples: Sequence[Text]) -> tuple[Tensor, Tensor]:
         """The logits of two passes."""
-        batch = self.prompted.batch(*texts_of(examples))
+        batch = self.plain(examples)
         return looked(self.answering, batch), looked(self.answering, batch)
 
     def kept(self, example: Text) -> tuple[str, Point]:
@@ -110,7 +123,7 @@ class SuffixRunner:
         """Attack them."""
         reader: Any = self.runner.reader
         for some in portions:
-            clean = looked(reader.answering, reader.prompted.batch(*texts_of(some)))
+            clean = looked(reader.answering, reader.plain(some))
             before = {one.id: row for one, row in zip(some, clean, strict=True)}
             for record in self.runner.run([some]):
                 row = before[record.id]
@@ -143,7 +156,7 @@ class TextRunner:
     def run(self, portions: Iterable[list[Text]]) -> Iterator[Record]:
         """Attack them."""
         for example in chain.from_iterable(portions):
-            batch = self.reader.prompted.batch(*texts_of([example]))
+            batch = self.reader.plain([example])
             clean = looked(self.reader.answering, batch)[0]
             yield self._attacked(example, clean, int(batch["attention_mask"].sum()))
 
@@ -191,20 +204,19 @@ class GCGRunner(TextRunner):
         return self.gcg.name
 
     def _attacked(self, example: Text, clean: Tensor, tokens: int) -> Record:
-        prompted, answering = self.reader.prompted, self.reader.answering
+        answering = self.reader.answering
         if int(answers(clean)) != REFUSED:
             return self._record(example, clean, clean, example.text, 0, forwards=1, tokens=tokens)
         assert self.searching is not None
         subject = Subject(self.searching, EmbeddingSite())
 
         def batches(texts: Sequence[str]) -> dict[str, Tensor]:
-            target = str(example.context)
-            made = prompted.batch(texts, [target] * len(texts))
             device = next(answering.parameters()).device
+            made = self.reader.written(example, texts)
             return {name: one.to(device) for name, one in made.items()}
 
         with subject.opened(batches([example.text])):
-            found = self.gcg.run(subject, answering, batches, prompted.tokenizer, example.text)
+            found = self.gcg.run(subject, answering, batches, self.reader.prompted, example.text)
         cost = {"forwards": found.forwards, "tokens": found.forwards * tokens}
         return self._record(example, clean, found.logits, found.text, self.gcg.length, **cost)
 
@@ -225,12 +237,12 @@ class PrefillingRunner(TextRunner):
         return "prefilling"
 
     def _attacked(self, example: Text, clean: Tensor, tokens: int) -> Record:
-        prompted, logits, shown = self.reader.prompted, clean, example.text
+        logits, shown = clean, example.text
         for depth in self.depths if int(answers(clean)) == REFUSED else ():
-            batch = prompted.batch(*texts_of([example]), given=depth)
+            batch = self.reader.plain([example], given=depth)
             logits = looked(self.reader.answering, batch)[0]
             answer = batch["input_ids"][0][(batch["adv_mask"][0] == 0)][:depth]
-            shown = f"{example.text} → {prompted.tokenizer.decode(answer)}"
+            shown = f"{example.text} → {self.reader.answering.tokenizer.decode(answer)}"
             if int(answers(logits)) != REFUSED:
                 break
         tried = 1 + len(self.depths)

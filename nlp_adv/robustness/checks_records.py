@@ -20,7 +20,7 @@ STOPPED = 0.05  # had all of these been fooled, the accuracy would be lower by s
 SEEN = 0.01  # an accuracy on so few known texts is off by a point at most
 
 
-def record_checks(records: Sequence[Record]) -> list[Check]:
+def record_checks(records: Sequence[Record], *, classes: bool = True) -> list[Check]:
     """What the records of each attack tell without another run, under its name.
 
     Of attacks on words: how sure the model is of the wrong answers, and budgets. Of attacks on
@@ -31,21 +31,22 @@ def record_checks(records: Sequence[Record]) -> list[Check]:
 
     Args:
         records: of any attacks.
+        classes: confidences are a classifier's; those of requests are a judge's margin.
     """
     return [
         replace(check, name=f"{check.name} ({title})")
         for title in dict.fromkeys(record.title for record in records)
-        for check in _checks([record for record in records if record.title == title])
+        for check in _checks([one for one in records if one.title == title], classes)
     ]
 
 
-def _checks(records: Sequence[Record]) -> list[Check]:
+def _checks(records: Sequence[Record], classes: bool) -> list[Check]:
     """Of one attack."""
     fooled = [record for record in records if record.outcome == "fooled"]
     if records[0].changes_text:
         clean = [record.confidence for record in records]
         wrong = [record.adversarial_confidence for record in fooled]
-        return [check_confidence(clean, wrong), check_budget(records)]
+        return [*([check_confidence(clean, wrong)] if classes else []), check_budget(records)]
     attacked = [one for one in records if one.attacked and isinstance(one.found, Point)]
     points = [one.found for one in attacked if isinstance(one.found, Point)]
     if records[0].text is not None or not any(_climbed(point) for point in points):

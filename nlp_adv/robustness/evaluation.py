@@ -49,11 +49,13 @@ class Masking:
         attack: that is checked.
         examples: with the first so many.
         where: δ enters, which results depend on beside the attack.
+        classes: see `masking_checks`.
     """
 
     attack: PGD
     examples: int = 100
     where: str = ""
+    classes: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class Attempt:
         work: what the model has done so far, by name; None where it is not counted.
         counters: numbers kept elsewhere, as (object, attribute): added up over processes.
         total: how many records there will be, for the progress bar.
+        classes: the examples are of several classes, and logits say how sure the model is of them;
+            checks of that are left out where all are requests to be refused.
     """
 
     run: Evaluation
@@ -85,6 +89,7 @@ class Attempt:
     work: Callable[[], Mapping[str, float]] | None = None
     counters: Sequence[tuple[Any, str]] = ()
     total: int | None = None
+    classes: bool = True
 
 
 def evaluated(
@@ -135,8 +140,9 @@ def evaluated(
                 "The model cannot be evaluated: it answers every example with inf or nan. Its "
                 "training has diverged, or its precision is too low: try float32."
             )
-        checks += [check_answers(Answers.of_records(records))] if records else []
-        checks += record_checks(records)
+        if records and attempt.classes:
+            checks.append(check_answers(Answers.of_records(records)))
+        checks += record_checks(records, classes=attempt.classes)
         checks += attempt.more(records)
         if masking is not None and first:
             some = _masked(masking, reader, first, run, output_dir, progress=progress)
@@ -247,7 +253,9 @@ def _masked(
         with reader.opened():
             batches = [reader.batch(one) for part in parts for one in reader.portions(part)]
             title = "Checking for masking" if progress else None
-            found = masking_checks(reader.subject, batches, masking.attack, progress=title)
+            found = masking_checks(
+                reader.subject, batches, masking.attack, classes=masking.classes, progress=title
+            )
         return [asdict(one) for one in found]
 
     depends = [run.model, [(one.id, *reader.kept(one)[:1]) for one in examples], run.target]

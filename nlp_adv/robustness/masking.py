@@ -47,6 +47,7 @@ FACTORS = (0.01, 30.0)  # on logits: 30 lets a usual model pass for robust, 0.01
 SOFT = 0.9  # mean confidence of calibrated logits: far from saturation, whatever the accuracy
 CREEPING = 2.5  # ε/K: steps so short that they stop close behind the border of an answer
 _RUNS = 16  # of `masking_checks`; one less where the logits need no calibration, and in L1
+_UNSURE = 12  # the same where no softmax is looked at
 
 
 def masking_checks(
@@ -57,6 +58,7 @@ def masking_checks(
     restarts: int = 3,
     draws: int = 10,
     queries: int = 200,
+    classes: bool = True,
     progress: str | None = None,
 ) -> list[Check]:
     """What may speak against the accuracies under PGD and its kin in one ball.
@@ -74,6 +76,8 @@ def masking_checks(
         restarts: starts of the run that is compared with one start, ≥ 2.
         draws: of random noise.
         queries: of a random search that asks for no gradient, `Square`; there is none in L1.
+        classes: the logits are a classifier's, whose softmax is looked at too. Those of `Answering`
+            are a judge's margin, of which a probability says nothing.
         progress: the title of a progress bar; none is shown without.
 
     Raises:
@@ -88,11 +92,15 @@ def masking_checks(
         )
     climbing = replace(attack, loss="margin", random_start=False, until_fooled=True)
     ascending = replace(climbing, loss="cross_entropy")
-    device = device_of(subject.model)
+    device, runs = device_of(subject.model), _RUNS if classes else _UNSURE
     cuda = device is not None and device.type == "cuda"
     with (
         torch.random.fork_rng([device] if cuda else []),
-        tqdm(total=_RUNS * len(data), desc=progress, disable=progress is None) as bar,
+        tqdm(
+            total=runs * len(data),
+            desc=progress,
+            disable=progress is None,
+        ) as bar,
     ):
 
         def run(attack: Attack, factor: float = 1.0, starts: int = 1) -> Measured:
@@ -103,8 +111,9 @@ def masking_checks(
             chosen = ladder(attack, restarts=starts)
             return subject.measure(chosen, data, factor=factor, after_each=bar.update)
 
-        given, softmax = run(climbing), run(ascending)
-        blind = [_blind(given, "margin"), _blind(softmax, "cross entropy")]
+        given = run(climbing)
+        softmax = [run(ascending)] if classes else []
+        blind = [_blind(given, "margin"), *(_blind(one, "cross entropy") for one in softmax)]
         large = max(given.erasing, 2 * epsilon)
         at_large, at_half = run(at_radius(climbing, large)), run(at_radius(climbing, epsilon / 2))
         fewer = max(1, attack.steps // 2)
@@ -121,20 +130,20 @@ def masking_checks(
         flat = norm_name(attack.ball) == "l1"  # where Square has no windows
         search = [] if flat else [run(Square(attack.ball, queries, unit=attack.unit))]
         simple = [step, noise, *search]
-        compared = [softmax, at_half, halved, creeping, doubled, several, *simple, at_large]
+        compared = [*softmax, at_half, halved, creeping, doubled, several, *simple, at_large]
         repeatable = _repeatable(given, compared)
         if not repeatable.passed:
             bar.total = bar.n
             return [repeatable, check_adaptive(within.taken), *blind]
-        soft = softening_factor(given.logits, SOFT)
+        soft = softening_factor(given.logits, SOFT) if classes else 1.0
         factors = (*FACTORS, soft) if soft < 1 else FACTORS
-        bar.total -= ((soft >= 1) + flat) * len(data)
+        bar.total -= ((soft >= 1 and classes) + flat) * len(data)
         said, labels = given.predictions.tolist(), given.labels.tolist()
         wrong = creeping.confidences[:, -1][creeping.fooled[:, -1]]
         right, survives = given.right, given.survives_8_bit[given.fooled[:, -1], -1]
         return [
-            check_answers(Answers.of(said, labels)),
-            check_probabilities(given.logits),
+            *([check_answers(Answers.of(said, labels))] if classes else []),
+            *([check_probabilities(given.logits)] if classes else []),
             repeatable,
             check_adaptive(within.taken),
             check_large_radius(at_large),
@@ -148,11 +157,14 @@ def masking_checks(
                 check_beats(given, one, "black box", f"a random search of {queries} queries")
                 for one in search
             ),
-            check_cross_entropy(given, softmax),
-            check_softmax_scale(softmax, {one: run(ascending, one) for one in factors}),
+            *(check_cross_entropy(given, one) for one in softmax),
+            *(
+                check_softmax_scale(one, {factor: run(ascending, factor) for factor in factors})
+                for one in softmax
+            ),
             check_margin_scale(given, {one: run(climbing, one) for one in FACTORS}),
             *blind,
-            check_confidence(given.clean_confidences.tolist(), wrong.tolist()),
+            *([check_confidence(given.clean_confidences.tolist(), wrong.tolist())] * classes),
             check_ascent(
                 given.first_losses[right, -1].tolist(), given.last_losses[right, -1].tolist()
             ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nlp_adv.errors import UserError
+from nlp_adv.errors import no_such
 from nlp_adv.robustness.fingerprint import attack_fingerprint
 
 
@@ -64,8 +64,5 @@ def point_protocol(name: str) -> PointProtocol:
         UserError: there is none.
     """
     if name not in POINT_PROTOCOLS:
-        raise UserError(
-            f"There is no protocol {name!r} for embeddings; choose from "
-            f"{', '.join(POINT_PROTOCOLS)}."
-        )
+        raise no_such("protocol for embeddings", name, POINT_PROTOCOLS)
     return POINT_PROTOCOLS[name]

@@ -233,7 +233,8 @@ def _check_same(folder: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any]
         if known is None and said[0] != said[1] and said[0] is not None:
             known = said[0]
         if known not in (None, one):
-            named = (said[0], said[1]) if None not in said else (known, one)
+            telling = None not in said and said[0] != said[1]
+            named = (said[0], said[1]) if telling else (known, one)
             raise UserError(
                 f"{folder} holds records of another {attack}, or under another protocol or with "
                 f"other resources ({named[0]}, not {named[1]}); give another --output_dir."

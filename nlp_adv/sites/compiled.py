@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 _FORCED_STATIC = "force_nn_module_property_static_shapes"
+_HOOKS_UNSEEN = "skip_nnmodule_hook_guards"
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -24,6 +25,21 @@ def is_compiled(model: nn.Module) -> bool:
             return False
         inner = inner.module
     return True
+
+
+def hooks_are_seen() -> None:
+    """From now on, a graph that was made without hooks does not run where there are some.
+
+    By default Dynamo does not look whether a module that had no hooks has got one since. A graph of
+    plain passes, of this model or of another one of its class, would run in place of the attacked
+    one and leave δ out. The setting is the process's, and the graphs of before are made anew, once.
+
+    Cost: a look at each module's hooks when a compiled model is called.
+    """
+    config: Any = torch._dynamo.config
+    if getattr(config, _HOOKS_UNSEEN, False):
+        setattr(config, _HOOKS_UNSEEN, False)
+        torch.compiler.reset()
 
 
 def lengths_may_vary() -> AbstractContextManager[Any]:

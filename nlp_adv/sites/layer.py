@@ -1,8 +1,11 @@
 """δ on the output of any named module: a hidden layer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from nlp_adv.errors import UserError
 from nlp_adv.perturbation import unwrapped
@@ -77,3 +80,28 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
             f"module, layer:NAME."
         )
     return longest[0]
+
+
+@contextmanager
+def heard_blocks(model: nn.Module) -> Iterator[list[Tensor]]:
+    """The outputs of the model's blocks, in their order, of the one pass within the block.
+
+    Raises:
+        UserError: as `blocks_of` does.
+    """
+    heard: dict[int, Tensor] = {}
+
+    def hear(number: int) -> Any:
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            heard[number] = output if isinstance(output, Tensor) else output[0]
+
+        return keep
+
+    blocks, found = blocks_of(model), list[Tensor]()
+    handles = [block.register_forward_hook(hear(n)) for n, block in enumerate(blocks)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    found += [heard[number] for number in range(len(blocks))]

@@ -21,7 +21,7 @@ from nlp_adv.perturbation import (
     model_forward,
     unwrapped,
 )
-from nlp_adv.sites.compiled import alike, is_compiled, lengths_may_vary
+from nlp_adv.sites.compiled import alike, hooks_are_seen, is_compiled, lengths_may_vary
 from nlp_adv.sites.look import Kind, look
 from nlp_adv.sites.parts import (
     content_of,
@@ -151,6 +151,7 @@ class ModuleSite:
         try:
             with ExitStack() as stack:
                 if compiled:
+                    hooks_are_seen()
                     stack.enter_context(lengths_may_vary())
                 # Without δ the same hooks, hence the same compiled graph, as with it.
                 stack.enter_context(self.installed(model))

@@ -87,7 +87,7 @@ def objective(
             is not found.
         generators: sources of random numbers that the forward pass draws from, beside torch's,
             numpy's and Python's global ones: see `FrozenDropout`.
-        reference: a frozen model to compare with, for methods that do (capo), where the model has
+        reference: a frozen model to compare with, for methods that do (capo, rr), where it has
             no adapter that could be switched off.
 
     A batch with the column "adv_rows" holds pairs of completions: x is then that of the prompts,
@@ -116,6 +116,8 @@ def objective(
         run=pairs.ordinary if pairs is not None else lambda delta: entry.run(model, delta),
         run_groups=cache(pairs.run) if pairs is not None else None,
         run_reference=pairs.reference if pairs is not None else None,
+        run_hidden=pairs.run_hidden if pairs is not None else None,
+        run_hidden_before=pairs.hidden_before if pairs is not None else None,
         pairs=len(pairs) if pairs is not None else 0,
         x=entry.x,
         mask=entry.mask,

@@ -7,8 +7,8 @@ none; so losses on all of them come out of one pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,9 @@ from nlp_adv.perturbation import (
     unwrapped,
 )
 from nlp_adv.perturbation.evaluating import evaluating
+from nlp_adv.perturbation.hidden import Hidden
 from nlp_adv.sites.cutting import batch_of
+from nlp_adv.sites.layer import heard_blocks
 from nlp_adv.sites.site import Entry, Site, without_mask
 from nlp_adv.sites.span import NO_LABEL, Span
 
@@ -76,7 +78,7 @@ class Pairs:
         """
         raise StepError(
             "This minibatch holds pairs of completions, and this method does not read completions: "
-            "take cat, capo or lat, or a batch without the column adv_rows."
+            "take cat, capo, lat or rr, or a batch without the column adv_rows."
         )
 
     def run(self, groups: tuple[str, ...]) -> Callable[[Tensor | None], Output]:
@@ -111,6 +113,42 @@ class Pairs:
         Raises:
             StepError: there is neither.
         """
+        with self._before() as model:
+            return self._found(self._clean(model, tuple(groups)).logits, tuple(groups))
+
+    def run_hidden(self, groups: tuple[str, ...]) -> Callable[[Tensor | None], Output]:
+        """What each block makes of clean groups, in one forward pass; δ does not enter it."""
+
+        def run(delta: Tensor | None) -> Output:
+            with heard_blocks(self.model) as layers:
+                logits = self._clean(self.model, groups).logits
+            if logits is not None and logits.requires_grad > layers[0].requires_grad:
+                raise StepError(
+                    "The outputs of the model's blocks have no gradient where its logits have one, "
+                    "so that nothing can be trained on them; let no hook or checkpointing cut it "
+                    "(gradient_checkpointing_kwargs={'use_reentrant': False})."
+                )
+            if logits is not None and unwrapped(self.model) is not self.model:
+                # DDP waits for a gradient of all weights that lead to what a pass returns.
+                layers[-1] = layers[-1] + 0.0 * logits.flatten()[:1].to(layers[-1].dtype)
+            hidden = self._hidden(layers, groups)
+            return Output(self.entry.mask.new_zeros(()), None, False, hidden=hidden)
+
+        return run
+
+    def hidden_before(self, groups: Sequence[str]) -> Mapping[str, Hidden]:
+        """The same, of the model as it was before training, without a graph.
+
+        Raises:
+            StepError: as `reference` does.
+        """
+        with self._before() as model, heard_blocks(model) as layers:
+            self._clean(model, tuple(groups))
+        return self._hidden(layers, tuple(groups))
+
+    @contextmanager
+    def _before(self) -> Iterator[nn.Module]:
+        """The model as it was before training, in evaluation mode; no graph in the block."""
         inner = self.reference_model or unwrapped(self.model)
         off = getattr(inner, "disable_adapter", None)
         if self.reference_model is None and off is None:
@@ -120,8 +158,26 @@ class Pairs:
             )
         switched = nullcontext if self.reference_model is not None or off is None else off
         with torch.no_grad(), evaluating(inner), switched():
-            batch = dict(self._batch(*self._kept(tuple(groups))))
-            return self._found(self.entry.forward(inner, batch).logits, tuple(groups))
+            yield inner
+
+    def _clean(self, model: nn.Module, groups: tuple[str, ...]) -> Output:
+        """A model's output on the rows of these groups, without δ."""
+        return self.entry.forward(model, dict(self._batch(*self._kept(groups))))
+
+    def _hidden(self, layers: Sequence[Tensor], groups: tuple[str, ...]) -> dict[str, Hidden]:
+        """Each group's share of the rows."""
+        kept, width = self._kept(groups)
+        real = self.batch["attention_mask"][kept, :width] != 0
+        every = Hidden(tuple(layers), real, self.labels[kept, :width] != NO_LABEL)
+        return {name: every[rows] for name, rows in self._slices(groups).items()}
+
+    def _slices(self, groups: tuple[str, ...]) -> dict[str, slice]:
+        """Where the rows of each group are among those of all of them."""
+        found, end = {}, 0
+        for name in groups:
+            begin, end = end, end + len(self.rows[GROUPS[name][0]])
+            found[name] = slice(begin, end)
+        return found
 
     def _found(self, logits: Tensor | None, groups: tuple[str, ...]) -> dict[str, Completions]:
         """The completions of each group, of the logits of all their rows."""
@@ -132,11 +188,8 @@ class Pairs:
                 f"Losses on completions need logits (R, T, V) of a language model for rows "
                 f"{tuple(wanted.tokens.shape)}, and the model returns {shape}."
             )
-        every, parts, end = completions(logits, wanted), {}, 0
-        for name in groups:
-            begin, end = end, end + len(self.rows[GROUPS[name][0]])
-            parts[name] = every[begin:end]
-        return parts
+        every = completions(logits, wanted)
+        return {name: every[rows] for name, rows in self._slices(groups).items()}
 
     def _batch(self, kept: Tensor, width: int) -> Mapping[str, Any]:
         """What the model is given of some rows, up to a column."""

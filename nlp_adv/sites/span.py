@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from transformers.loss.loss_utils import ForCausalLMLoss
 
 from nlp_adv.columns import ADV_MASK, COMPLETION_MASK
 from nlp_adv.errors import UserError
@@ -27,6 +26,8 @@ NO_LABEL = -100  # as in transformers
 
 def predicts_the_next(model: nn.Module) -> bool:
     """Whether the model's own loss compares the logits of a token with the label of the next."""
+    from transformers.loss.loss_utils import ForCausalLMLoss  # with it come libraries of vision
+
     model = unwrapped(model)
     pair = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     return not pair and getattr(model, "loss_function", None) is ForCausalLMLoss

@@ -42,6 +42,23 @@ class Seen(NamedTuple):
     received: tuple[Mapping[str, Any], ...]
 
 
+_resting = False
+
+
+@contextmanager
+def beside_the_pass() -> Iterator[None]:
+    """Hooked modules run in the block as if they had no hook: no δ, no count, no look.
+
+    For a model that goes on from its cache inside a forward pass in which δ has entered already.
+    """
+    global _resting
+    before, _resting = _resting, True
+    try:
+        yield
+    finally:
+        _resting = before
+
+
 class Tap:
     """A permanent hook on a module that adds the k-th of `deltas` to the output of its k-th call.
 
@@ -194,7 +211,7 @@ class Tap:
                 module.gradient_checkpointing = True
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any) -> Any:
-        if not self._inside:
+        if _resting or not self._inside:
             return None
         if self.watch is not None:
             argument = args[0] if args else next(iter(kwargs.values()), None)
@@ -235,7 +252,7 @@ class Tap:
         return place >= len(self._calls) or self._calls[place]
 
     def _receive(self, module: nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
-        if self.watch is not None:
+        if self.watch is not None and not _resting:
             names = next(names for one, names in self._around if one is module)
             self._received[module] = {**dict(zip(names, args, strict=False)), **kwargs}
 

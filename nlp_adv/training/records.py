@@ -1,15 +1,18 @@
 """What an adversarial run says of itself: logged averages, alarms, the file beside the model."""
 
+import inspect
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 
 from nlp_adv.folders import write_whole
-from nlp_adv.methods import Method, Schedule, StepReport, describe, floor_cost
+from nlp_adv.methods import Method, NoAttack, Schedule, StepReport, bare, describe, floor_cost
 from nlp_adv.perturbation import L2Ball, ModelObjective, Per, Segments, unit_length
 from nlp_adv.perturbation.slices import slice_values
 
@@ -201,7 +204,44 @@ def write_config(folder: str | Path, description: dict[str, Any]) -> None:
     write_whole(path, json.dumps(description, indent=2) + "\n")
 
 
-def model_card_section(description: dict[str, Any]) -> str:
-    """The same as a section of a model card."""
+def complete_model_card(path: str | Path, description: dict[str, Any], method: Method) -> None:
+    """Add to the Trainer's model card what was adversarial in the training.
+
+    The metadata gets the tags `nlp_adv`, `adversarial-training` and the method's name; the text
+    gets a section with the method's numbers, its papers, and where its settings are kept. Training
+    measures no robustness: `nlp-adv evaluate --hub_dataset_id …` writes accuracy under attack, with
+    the protocol's hash, to `.eval_results`.
+
+    Args:
+        path: of the card, a README.md with metadata.
+        description: see `run_description`.
+        method: that the run was trained with.
+
+    Raises:
+        ValueError: the card's metadata is not what the Hub reads.
+    """
+    card = ModelCard.load(path)
+    ours = ["nlp_adv", "adversarial-training", method.name]
+    if method.name == NoAttack.name:
+        ours = ["nlp_adv"]
+    card.data.tags = [*dict.fromkeys([*(card.data.tags or ()), *ours])]
+    write_whole(Path(path), str(card).rstrip() + "\n" + model_card_section(description, method))
+
+
+def model_card_section(description: dict[str, Any], method: Method) -> str:
+    """The section of a model card on adversarial training: numbers, papers, and a way to repeat."""
     rows = "\n".join(f"- {key}: {value}" for key, value in description.items())
-    return f"\n### Adversarial training\n\nTrained with nlp_adv:\n{rows}\n"
+    papers = "\n".join(f"- {one}" for one in _papers(method))
+    cited = f"\nThe method is from\n\n{papers}\n" if papers else ""
+    return (
+        f"\n### Adversarial training\n\nTrained with nlp_adv:\n\n{rows}\n{cited}\n"
+        f"These settings are also in `{CONFIG_NAME}` beside the weights, and the arguments of the "
+        f"Trainer in `training_args.bin`. Robustness is not measured by training: see "
+        f"`.eval_results`, if there is such a folder, or run `nlp-adv evaluate`.\n"
+    )
+
+
+def _papers(method: Method) -> list[str]:
+    """The addresses of papers in the docstring of the method's file."""
+    text = inspect.getdoc(inspect.getmodule(type(bare(method)))) or ""
+    return [*dict.fromkeys(re.findall(r"https://arxiv\.org/abs/[\w.]*\w", text))]

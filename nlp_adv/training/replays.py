@@ -68,15 +68,15 @@ class ReplayMixin(_Trainer):
     """The Trainer's loop with m replays a batch: as many epochs and optimizer steps as without."""
 
     def replays(self) -> int:
-        """m of the method in use; 1 for all but FreeAT."""
+        """m of the method in use; 1 for most."""
         raise NotImplementedError
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """The Trainer's; a data loader that does not replay is refused."""
         if self.replays() > 1 and not _is_replayed(dataloader):
             raise UserError(
-                "freeat replays batches, which needs the Trainer's own data loader and a training "
-                "set with a length."
+                "Replays of batches (--adv_replays) need the Trainer's own data loader and a "
+                "training set with a length."
             )
         return super().set_initial_training_values(args, dataloader)
 
@@ -89,8 +89,8 @@ class ReplayMixin(_Trainer):
         chunk = self._train_batch_size * steps * self.args.world_size
         if len(sampler) < chunk:
             raise UserError(
-                f"freeat replays whole optimizer steps of {chunk} rows, and there are only "
-                f"{len(sampler)}; lower the batch size or the accumulation steps."
+                f"Replays (--adv_replays) are of whole optimizer steps of {chunk} rows, and there "
+                f"are only {len(sampler)}; lower the batch size or the accumulation steps."
             )
         in_epoch: int = len(sampler) // chunk
         seed: int = self.args.seed if self.args.data_seed is None else self.args.data_seed
@@ -102,22 +102,22 @@ class ReplayMixin(_Trainer):
 
     def _refuse_what_breaks_replays(self, sampler: Any) -> None:
         if sampler is None or not hasattr(sampler, "__len__"):
-            raise UserError("freeat replays batches, which needs a training set with a length.")
+            raise UserError("Replays of batches (--adv_replays) need a training set with a length.")
         config = self.args.accelerator_config
         if getattr(config, "split_batches", False) or getattr(config, "dispatch_batches", False):
             raise UserError(
-                "freeat's replays would not line up under split_batches or dispatch_batches; leave "
-                "them off."
+                "Replays of batches (--adv_replays) would not line up under split_batches or "
+                "dispatch_batches; leave them off."
             )
         if getattr(self.args, "train_sampling_strategy", "") == "batch_rebalance":
             raise UserError(
-                "freeat replays batches of one size, which batch_rebalance does not make; choose "
-                "another train_sampling_strategy."
+                "Replays (--adv_replays) are of batches of one size, which batch_rebalance does "
+                "not make; choose another train_sampling_strategy."
             )
         if self.args.ignore_data_skip:
             raise UserError(
-                "freeat resumes in the middle of a batch's replays, which ignore_data_skip breaks; "
-                "leave it off."
+                "A run resumes in the middle of a batch's replays (--adv_replays), which "
+                "ignore_data_skip breaks; leave it off."
             )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
 from nlp_adv.columns import ADV_ROWS
@@ -26,7 +26,7 @@ from nlp_adv.training.recompiles import RecompileAlarm
 from nlp_adv.training.records import (
     ConstantPredictionAlarm,
     StepLog,
-    model_card_section,
+    complete_model_card,
     run_description,
     warn_if_below_resolution,
     write_config,
@@ -125,15 +125,15 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
     @property
     def attack_schedule(self) -> Schedule:
-        """What decides which method a step uses, as it stands now in this run."""
+        """The schedule of this run: it says which method each optimizer step uses."""
         return self._schedule
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's, leaving no hook behind.
+        """Train as `Trainer.train` does, and remove all hooks from the model at the end.
 
         Raises:
-            UserError: the method did not take part in a step or in any, or the numbers are no
-                numbers.
+            UserError: the method did not take part in a step in which it should have, or the loss
+                or the weights are inf or nan.
         """
         self._memory = self._new_memory()
         if kwargs.get("trial") is not None:
@@ -223,11 +223,11 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         super().save_model(*args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """The Trainer's, with a section on the adversarial training."""
+        """The Trainer's, with tags and a section on the adversarial training."""
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            with open(f"{self.args.output_dir}/README.md", "a", encoding="utf-8") as card:
-                card.write(model_card_section(self._description()))
+            path = f"{self.args.output_dir}/README.md"
+            complete_model_card(path, self._description(), self._schedule.method)
 
     def hyperparameter_search(
         self,
@@ -257,7 +257,7 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
         return round(clean * floor_cost(self._schedule.at(self.state.global_step)))
 
     def replays(self) -> int:
-        """How often a batch comes in a row."""
+        """How many times in a row training uses each batch (FreeAT's m); 1 for other methods."""
         return _replays(self._build_schedule())
 
     def _build_schedule(self) -> Schedule:
@@ -370,10 +370,85 @@ class AdversarialMixin(MemoryMixin, ReplayMixin, MaskMixin, _Trainer):
 
 
 class AdversarialTrainer(AdversarialMixin, Trainer):
-    """`Trainer` with adversarial training.
+    """The Hugging Face `Trainer` with adversarial training.
 
-    AdversarialTrainer(model=…, args=TrainingArguments(…), …, method=FreeLB(L2Ball(0.45), …))
+    It takes what `Trainer` takes, in the same order, and a `method`. Everything else is as there:
+    `train`, `evaluate`, `predict`, checkpoints, callbacks, several GPUs.
+
+        from nlp_adv import AdversarialTrainer, FreeLB, L2Ball
+        from nlp_adv.data.text_demo import demo_dataset, demo_model, demo_tokenizer
+        from transformers import TrainingArguments
+
+        data = demo_dataset()
+        tokenizer = demo_tokenizer(data["train"]["text"])
+        data = data.map(lambda rows: tokenizer(rows["text"]), batched=True)
+        trainer = AdversarialTrainer(
+            model=demo_model(tokenizer),
+            args=TrainingArguments("runs/demo", max_steps=10),
+            train_dataset=data["train"],
+            processing_class=tokenizer,
+            method=FreeLB(L2Ball(0.45), step_size=0.1, steps=3),
+        )
+        trainer.train()
+
+    Other Trainers take the mixin: `class T(AdversarialMixin, Seq2SeqTrainer): pass`.
+
+    Args:
+        model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init,
+            compute_loss_func, compute_metrics, callbacks, optimizers, optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics: as in `transformers.Trainer`. With
+            `AdversarialTrainingArguments` as `args` the method can come from its flags, such as
+            `adv="freelb"`, instead of `method`.
+        method: the training method, such as `FreeLB(…)`, or a schedule of one, such as
+            `WarmUp(FreeLB(…), start_step=100)`. Its lengths (ε, step size) are in absolute units of
+            the embeddings, or of pixels in [0, 1]; `Scaled(method, unit="relative")` measures them
+            in shares of the embedding norm.
+        kwargs: arguments that only newer versions of `Trainer` know.
+
+    Raises:
+        UserError: there is neither a `method` nor `--adv` among the arguments; when training
+            begins, also what `AdversarialMixin` refuses.
     """
+
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        compute_loss_func: Callable[..., Tensor] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        callbacks: list[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[Any], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
+        *,
+        method: Method | Schedule | None = None,
+        **kwargs: Any,
+    ) -> None:
+        named = {
+            "model": model,
+            "args": args,
+            "data_collator": data_collator,
+            "train_dataset": train_dataset,
+            "eval_dataset": eval_dataset,
+            "processing_class": processing_class,
+            "model_init": model_init,
+            "compute_loss_func": compute_loss_func,
+            "compute_metrics": compute_metrics,
+            "callbacks": callbacks,
+            "optimizer_cls_and_kwargs": optimizer_cls_and_kwargs,
+            "preprocess_logits_for_metrics": preprocess_logits_for_metrics,
+        }
+        # What was not given is not passed on: another version of Trainer, or a Trainer that comes
+        # next in a subclass's MRO, may not know it.
+        given = {name: value for name, value in named.items() if value is not None}
+        if tuple(optimizers) != (None, None):
+            given["optimizers"] = optimizers
+        super().__init__(method=method, **given, **kwargs)
 
 
 def _replays(schedule: Schedule) -> int:

@@ -1,14 +1,17 @@
 """Attacks on prompts: judges, the model as a classifier, GCG."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from nlp_adv.attacks import PGD
 from nlp_adv.attacks.chat.answering import Answering
-from nlp_adv.attacks.chat.gcg import GCG
+from nlp_adv.attacks.chat.gcg import GCG, _Suffix
 from nlp_adv.attacks.chat.judge import Judge, refusals_of
 from nlp_adv.attacks.chat.prompted import Prompted
 from nlp_adv.attacks.subject import Subject
@@ -41,7 +44,8 @@ def logits_of(model, batch):
         return model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
-def test_exact_is_greedy_generation(model):
+@pytest.mark.parametrize("kind", ["exact", "begins"])
+def test_exact_is_greedy_generation(model, kind):
     """m > 0 exactly where argmax decoding, one token after the other, gives the target."""
     ids = torch.tensor([TOKENIZER("<user> how do i fix a drum ? <assistant>")["input_ids"]])
     for _ in range(5):
@@ -50,7 +54,7 @@ def test_exact_is_greedy_generation(model):
         ids = torch.cat([ids, new], 1)
     answer = torch.zeros_like(ids)
     answer[:, -5:] = 1
-    judge, openers = Judge("exact", REFUSALS), torch.tensor([7])
+    judge, openers = Judge(kind, REFUSALS), torch.tensor([7])
     assert judge.margin(model(ids).logits, ids, answer, openers) > 0
     for place in range(1, 6):
         other = ids.clone()
@@ -71,6 +75,19 @@ def test_target_is_the_mean_log_probability(model, batch):
         assert found[row].item() == pytest.approx(
             sum(each).item() / len(each) - math.log(0.25), abs=1e-5
         )
+
+
+def test_of_a_beginning_the_end_is_not_judged(batch):
+    """An attacker's "Sure, here is" goes on; a whole answer ends where the target does."""
+    open_ended = replace(PROMPTED, ended=False).batch(PROMPTS, TARGETS)
+    for row, target in enumerate(TARGETS):
+        kinds = {"whole": batch, "beginning": open_ended}
+        judged = {
+            name: one["input_ids"][row][one["completion_mask"][row] == 1].tolist()
+            for name, one in kinds.items()
+        }
+        assert judged["beginning"] == TOKENIZER(target, add_special_tokens=False)["input_ids"]
+        assert judged["whole"] == [*judged["beginning"], TOKENIZER.eos_token_id]
 
 
 def test_refusal_is_the_mass_of_openers(model, batch):
@@ -141,7 +158,7 @@ def gcg_on(model, attack, judge, prompt=0):
         return PROMPTED.batch(texts, [TARGETS[prompt]] * len(texts))
 
     with subject.opened(batches(PROMPTS[:1])):
-        return attack.run(subject, answering, batches, TOKENIZER, PROMPTS[prompt]), batches
+        return attack.run(subject, answering, batches, PROMPTED, PROMPTS[prompt]), batches
 
 
 def test_gcg_is_a_text_and_never_gets_worse(model):
@@ -164,6 +181,76 @@ def test_gcg_is_a_text_and_never_gets_worse(model):
         start = again(**{name: filler[name] for name in names}).logits[0, 1].item()
     assert start < values[0] <= values[1] <= values[2]
     assert values[0] < values[2]
+
+
+def byte_tokenizer():
+    """Pieces of several letters, of which one text has many spellings."""
+    whole = Tokenizer(models.BPE())
+    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    whole.decoder = decoders.ByteLevel()
+    special = ["<user>", "<assistant>", "<end>", "<pad>"]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer.initial_alphabet = alphabet
+    whole.train_from_iterator([*PROMPTS, *TARGETS, "! ! ! the x"], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=whole, pad_token="<pad>", eos_token="<end>", model_max_length=256
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": special[:2]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}<end>"
+        "{% else %}<user>{{ m['content'] | trim }}<assistant>{% endif %}{% endfor %}"
+    )
+    return tokenizer
+
+
+def test_candidates_are_kept_as_one_by_one():
+    """In a tokenizer of pieces, the same suffixes and the same batch as of each text by itself."""
+    tokenizer = byte_tokenizer()
+    prompted = Prompted(tokenizer, PairCollator(tokenizer, max_length=256))
+
+    def batches(texts):
+        return prompted.batch(texts, [TARGETS[0]] * len(texts))
+
+    at = _Suffix.begun(batches, prompted, PROMPTS[0], 4)
+    draws, every = random.Random(0), list(range(4, len(tokenizer) - 4))
+    tried = [at.swapped(draws, [every] * 4) for _ in range(300)]
+    tried += [at.moved(one).swapped(draws, [every] * 4) for one in tried[:50] if at.moved(one)]
+    batch, kept = at.tokenized(tried)
+    alone = []
+    for ids in dict.fromkeys(tried):
+        whole = at.batch["input_ids"][0].tolist()
+        whole[at.begin : at.begin + 4] = ids
+        text = f"{PROMPTS[0]}{tokenizer.decode(list(ids))}"
+        text = (
+            text if text[len(PROMPTS[0])].isspace() else f"{PROMPTS[0]} {text[len(PROMPTS[0]) :]}"
+        )
+        if batches([text])["input_ids"][0].tolist() == whole:
+            alone.append((ids, text))
+    assert kept == [ids for ids, _ in alone]
+    assert 10 < len(kept) < len(tried) - 10
+    expected = batches([text for _, text in alone])
+    assert batch.keys() == expected.keys()
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+def test_a_template_that_reads_prompts_is_no_success(model):
+    """Where the answer would be written otherwise behind a candidate, it is not taken."""
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "{{ message['content'] }} <end>",
+        "{% if messages[0]['content'].endswith('lamp') %}very {% endif %}"
+        "{{ message['content'] }} <end>",
+    )
+    prompted = Prompted(tokenizer, PairCollator(tokenizer, max_length=64))
+
+    def batches(texts):
+        return prompted.batch(texts, [TARGETS[0]] * len(texts))
+
+    at = _Suffix.begun(batches, prompted, PROMPTS[0], 3)
+    new = tokenizer.convert_tokens_to_ids("lamp")
+    assert at.moved((*at.ids[:2], new)) is None
+    assert at.moved((new, *at.ids[1:])) is not None
 
 
 def test_gcg_belongs_to_prompt_and_seed(model):

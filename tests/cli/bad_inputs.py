@@ -531,7 +531,7 @@ CASES: list[tuple[str, str, str]] = [
     ("attack", "--attacks auto --epsilons 0", "--epsilons"),
     ("attack", "--attacks auto --embedding_norm l1", "auto: APGD steps in L∞ and L2"),
     ("attack", "--attacks auto --embedding_queries -1", "queries must be"),
-    ("attack", "--attacks autos", "or on the embeddings fgsm"),
+    ("attack", "--attacks autos", "did you mean auto?"),
     ("evaluate", "--embedding_norm l7", "l7"),
     ("evaluate", "--embedding_per word", "--embedding_per"),
     ("evaluate", "--embedding_examples 0", "--embedding_examples"),

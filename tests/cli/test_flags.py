@@ -10,6 +10,7 @@ import pytest
 from transformers import TrainingArguments
 
 from nlp_adv.cli.flags import by_name
+from nlp_adv.cli.main import COMMANDS as ALL
 from nlp_adv.cli.main import main
 
 COMMANDS = {
@@ -64,7 +65,8 @@ class TestHelp:
         text = shown("train", capsys)
         titles = re.findall(r"^(\S.*):$", text, flags=re.MULTILINE)
         assert "method" in titles[0]
-        assert "TrainingArguments" in titles[-1]
+        assert all("TrainingArguments" in title for title in titles[-10:-1])
+        assert titles[-1] == "This list"
         flags = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
         assert flags[:3] == ["--adv", "--adv_epsilon", "--adv_norm"]
         assert flags.index("--model_name_or_path") < flags.index("--learning_rate")
@@ -88,20 +90,86 @@ class TestHelp:
         monkeypatch.setenv("COLUMNS", "100")
         lines = shown("train", capsys).splitlines()
         flags = sum(line.startswith("  --") for line in lines)
-        assert len(lines) < 2.2 * flags
+        assert len(lines) < 2.3 * flags
 
-    @pytest.mark.parametrize("command", ["compare", "report"])
-    def test_a_short_help_imports_nothing_heavy(self, command):
+    def test_the_trainers_flags_stand_by_theme(self, capsys):
+        text = shown("train", capsys)
+        sections = re.findall(r"^The Trainer's own.*: (.*):$((?:\n .*)*)", text, re.MULTILINE)
+        of = dict(sections)
+        assert "--learning_rate" in of["optimizer and learning rate"]
+        assert "--save_steps" in of["checkpoints and the best model"]
+        assert "--push_to_hub" in of["the Hub"]
+        assert "--num_train_epochs" in of["length and batches"]
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_flag_has_a_sentence(self, command, capsys):
+        text = shown(command, capsys)
+        for entry in re.split(r"\n(?=  -)", text)[1:]:
+            said = entry.split("\n\n")[0].rstrip()
+            assert said.endswith("."), said
+
+    @pytest.mark.parametrize(
+        ("argv", "loaded"),
+        [
+            (["--help"], set()),
+            (["compare", "--help"], set()),
+            (["report", "--help"], set()),
+            (["resources", "--help"], set()),
+            (["attack", "--help"], {"torch", "transformers"}),
+            (["evaluate", "--modality", "image", "--help"], {"torch", "transformers"}),
+        ],
+    )
+    def test_help_imports_what_it_needs(self, argv, loaded):
+        heavy = {"torch", "datasets", "sklearn", "scipy.stats"}
+        heavy |= {"transformers", "transformers.training_args", "transformers.modeling_utils"}
         code = f"""
 import sys
 from nlp_adv.cli.main import main
 try:
-    main([{command!r}, "--help"])
+    main({argv!r})
 finally:
-    print(sorted({{"torch", "transformers", "datasets", "scipy"}} & set(sys.modules)))
+    print(sorted({heavy!r} & set(sys.modules)))
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == "[]", done.stderr
+        assert done.stdout.splitlines()[-1] == str(sorted(loaded)), done.stderr
+
+    def test_the_first_help_names_the_commands_and_the_nouns_on_one_screen(self, capsys):
+        assert main(["--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        first = [line.split()[0] for line in lines if line.startswith("  ")]
+        assert first[: len(ALL)] == list(ALL)
+        nouns = ["site", "ball", "method", "attack", "protocol", "record", "check"]
+        assert first[len(ALL) :] == nouns
+        assert len(lines) <= 40
+        assert max(map(len, lines)) <= 100
+
+
+class TestNearest:
+    @pytest.mark.parametrize(
+        ("argv", "near"),
+        [
+            (["trian"], "train"),
+            (["attack", "--atacks", "pwws"], "--attacks"),
+            (["train", "--adv", "frelb"], "freelb"),
+            (["train", "--adv", "pgd", "--adv_norm", "lin"], "linf"),
+            (["attack", "--model_name_or_path=m", "--test_file=f", "--attacks=textfoler"],
+             "textfooler"),
+            (["attack", "--modality=image", "--model_name_or_path=m", "--dataset_name=f",
+              "--attacks=deepfol"], "deepfool"),
+            (["report", "a", "--output_dir", "b", "--leader"], "--leaderboard"),
+        ],
+    )  # fmt: skip
+    def test_what_is_unknown_names_what_may_be_meant(self, argv, near, capsys):
+        assert main(argv) == 2
+        said = capsys.readouterr().err
+        assert f"did you mean {near}" in said
+        assert len(said.splitlines()) == 1
+
+    def test_what_is_like_nothing_lists_what_there_is(self, capsys):
+        assert main(["train", "--adv", "zzzz"]) == 2
+        said = capsys.readouterr().err
+        assert "did you mean" not in said
+        assert "freelb" in said
 
 
 def test_the_last_of_a_repeated_flag_wins_with_its_own_values():

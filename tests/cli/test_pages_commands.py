@@ -10,7 +10,7 @@ from commands import BRIEF, SPLITS, flags, typed, write
 from pages import PAGES, ROOT, blocks, commands
 from transformers import ResNetConfig
 
-from nlp_adv.cli import attack, compare, evaluations, report_command
+from nlp_adv.cli import attack, compare, evaluations, report_command, resources
 from nlp_adv.cli.arguments import parse
 from nlp_adv.cli.main import COMMANDS
 from nlp_adv.cli.parser import FlagParser
@@ -57,6 +57,12 @@ def read(words, monkeypatch) -> object:
         seen = []
         monkeypatch.setattr(evaluations, "report", lambda options, command: seen.append(options))
         report_command.main(rest)
+        return seen[0]
+    if name == "resources":
+        seen = []
+        monkeypatch.setattr(resources, "_get", lambda one, source, place: seen.append(one))
+        monkeypatch.setattr(resources, "_listed", lambda place: seen.append(place))
+        resources.main(rest)
         return seen[0]
     at = own_words(rest)
     assert rest[at:]  # a script, a module or a command

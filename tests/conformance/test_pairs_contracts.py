@@ -14,7 +14,7 @@ from torch import nn
 
 from nlp_adv import UserError
 from nlp_adv.columns import ADV_ROWS, CHOSEN, REJECTED, UTILITY
-from nlp_adv.methods import CAPO, CAT, LAT, InnerPasses, Method, Scaled, bare
+from nlp_adv.methods import CAPO, CAT, LAT, RR, InnerPasses, Method, Scaled, bare
 from nlp_adv.methods.around import with_bare
 from nlp_adv.perturbation import L2Ball, LInfBall, StepError
 from nlp_adv.sites.embeddings import EmbeddingSite
@@ -33,6 +33,8 @@ class Case:
         full: rows of full passes for each pair, those of utility rows apart.
         inner: rows of a pass for δ alone for each pair.
         forward: rows of passes without a gradient for each pair.
+        utility: whether utility rows are run.
+        also: whether passes without a gradient run them too.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Case:
     inner: int = 1
     forward: int = 0
     utility: bool = True
+    also: bool = False
 
 
 tokens = L2Ball(0.4, "token")
@@ -58,6 +61,9 @@ CASES = [
     Case("cat-papers", CAT(tokens, 0.15, 3, refusal_weight=0.0), full=2),
     Case("capo", CAPO(tokens, 0.15, 3), full=2, forward=2),
     Case("capo-alone", CAPO(tokens, 0.15, 3, utility_weight=0.0), full=2, forward=2, utility=False),
+    Case("rr", RR(2.0, 0.5, 1.5), inner=0, full=2, forward=2, also=True),
+    Case("rr-layer", RR(layers="1"), inner=0, full=2, forward=2, also=True),
+    Case("rr-papers", RR(refusal_weight=0.0), inner=0, full=1, forward=1, also=True),
     Case("cat-layer", CAT(tokens, 0.15, 3), lambda: LayerSite("transformer.h.0")),
     Case("lat", LAT(tokens, 0.15, 3), SEVERAL, inner=2),
     Case("lat-relative", Scaled(LAT(tokens, 0.15, 3), "relative"), SEVERAL, inner=2),
@@ -68,6 +74,8 @@ CASES = [
     ),
 ]
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+MOVING = [case for case in CASES if hasattr(bare(case.method), "ball")]
+each_moving = pytest.mark.parametrize("case", MOVING, ids=lambda case: case.id)
 
 
 BEFORE = tiny("gpt2_lm").requires_grad_(False)
@@ -97,7 +105,7 @@ def with_epsilon(method, epsilon):
     return with_bare(method, replace(inner, ball=replace(inner.ball, epsilon=epsilon)))
 
 
-@each_case
+@each_moving
 def test_1_a_radius_of_zero_is_no_attack_and_another_is_one(case):
     model, batch = tiny("gpt2_lm"), rows.paired()
     still = stepped(case, model, batch, with_epsilon(case.method, 0.0))
@@ -110,7 +118,7 @@ def test_1_a_radius_of_zero_is_no_attack_and_another_is_one(case):
     assert torch.equal(still[2], moved[2])
 
 
-@each_case
+@each_moving
 def test_2_delta_is_in_the_ball_on_the_prompts_alone(case):
     """Each site's, in the forward passes as the model has it."""
     model, batch = tiny("gpt2_lm"), rows.paired(padding=2)
@@ -169,7 +177,7 @@ def test_3_pairs_are_independent(case):
     assert abs(float(loss)) < 1e-9
 
 
-@each_case
+@each_moving
 def test_5_a_step_draws_what_one_pass_over_its_rows_draws(case):
     """δ is found under masks of its own rows; the stream goes on from the full pass."""
     batch = rows.paired()
@@ -209,7 +217,7 @@ def test_6_passes_and_their_rows_are_as_declared(case):
     for handle in handles:
         handle.remove()
     method = case.method
-    forward = [case.forward * 3] if case.forward else []
+    forward = [case.forward * 3 + 2 * case.also] if case.forward else []
     inner = [case.inner * 3] * method.inner_passes
     full = [case.full * 3 + 2 * case.utility] * method.passes
     assert sorted(ran) == sorted([*forward, *inner, *full])
@@ -223,6 +231,7 @@ class Refused(Exception):
 @each_case
 @pytest.mark.parametrize("failing", [None, 1, 3])
 def test_7_a_step_leaves_nothing_but_gradients(case, failing):
+    failing = failing and min(failing, case.method.passes + case.method.inner_passes)
     model, batch = tiny("gpt2_lm", dropout=0.2), rows.paired()
     kinds = ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks"]
     calls = []
@@ -255,7 +264,7 @@ def test_7_a_step_leaves_nothing_but_gradients(case, failing):
     assert all(torch.equal(batch[key], kept[key]) for key in kept)
 
 
-@each_case
+@each_moving
 def test_9_a_nonfinite_gradient_leaves_delta_unchanged_and_is_counted(case):
     model, batch = tiny("gpt2_lm"), rows.paired()
     found = made(case, model, batch)
@@ -294,6 +303,19 @@ def test_the_report_is_the_loss_whose_gradient_was_taken(case):
     torch.testing.assert_close(report.loss, report.adversarial + clean)
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.id.startswith("rr")])
+def test_without_delta_nothing_is_drawn_but_for_the_full_pass(case):
+    model, batch = tiny("gpt2_lm", dropout=0.2), rows.paired()
+    _, first, state = stepped(case, model, batch)
+    _, again, _ = stepped(case, model, batch)
+    assert_gradients(first, again, atol=0)
+    torch.manual_seed(0)
+    found = made(case, model, batch)
+    names = ["rejected_clean", "chosen_clean", "utility"]
+    found.hidden(*[one for one in names if case.full == 2 or one != "chosen_clean"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @each_case
 def test_a_share_of_a_step_is_that_share(case):
     model, batch = tiny("gpt2_lm"), rows.paired()
@@ -313,7 +335,7 @@ def test_a_minibatch_without_pairs_is_refused(case):
 
 def test_pairs_are_no_minibatch_of_other_methods():
     found = text_objective(tiny("gpt2_lm"), rows.paired(), seed=0)
-    with pytest.raises(StepError, match="take cat, capo or lat"):
+    with pytest.raises(StepError, match="take cat, capo, lat or rr"):
         found.forward()
     with pytest.raises(ValueError, match="no group of rows"):
         found.completions(found.mask, "refused")
@@ -360,6 +382,20 @@ def test_a_batch_of_pairs_that_is_none_is_refused_in_one_sentence(batch, options
     with pytest.raises(UserError, match=said) as caught:
         text_objective(tiny("gpt2_lm"), batch, **options)
     assert ". " not in str(caught.value)
+
+
+def test_hidden_states_without_a_gradient_are_refused():
+    model = tiny("gpt2_lm")
+    model.transformer.h[0].register_forward_hook(lambda _, args, output: output.detach())
+    with pytest.raises(StepError, match="have no gradient where its logits have one"):
+        RR().step(text_objective(model, rows.paired(), seed=0, reference=BEFORE))
+
+
+def test_rr_reroutes_nothing_in_a_minibatch_of_utility_rows():
+    batch = rows.paired(pairs=0)
+    report = RR().step(text_objective(tiny("gpt2_lm"), batch, seed=0, reference=BEFORE))
+    assert report.adversarial == 0
+    assert report.clean > 0
 
 
 def test_a_minibatch_of_utility_rows_is_trained_on_without_an_attack():

@@ -375,7 +375,9 @@ def test_exactly_one_source(source):
 
 
 def test_hub_errors_name_the_data_set():
-    fails("Unknown GLUE task 'sst3'; use cola, sst2", task_name="sst3")
+    fails(
+        "There is no GLUE task 'sst3'; did you mean sst2? Choose from cola, sst2", task_name="sst3"
+    )
     fails("Data set nyu-mll/glue (rte) is no folder here and could", task_name="rte")
     assert "pass train_file" in fails("Data set no/such is no folder", dataset_name="no/such")
 

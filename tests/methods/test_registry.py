@@ -17,6 +17,7 @@ from nlp_adv.methods import (
     LAT,
     METHODS,
     PGD,
+    RR,
     SAM,
     SMART,
     TAVAT,
@@ -62,6 +63,7 @@ def test_the_names_are_those_of_the_methods():
         "freeat": FreeAT,
         "freelb": FreeLB,
         "lat": LAT,
+        "rr": RR,
         "noise": Noise,
         "none": NoAttack,
         "pgd": PGD,
@@ -545,6 +547,7 @@ PRESETS_COST = {
     "cat": 1 + 10 / 3 * 2 / 3,
     "capo": 1 + 1 / 3 + 10 / 2 * 2 / 3,
     "lat": 1 + 16 * 2 / 3 * 2 / 3,
+    "rr": 1 + 1 / 3,
     "trades": 2 + 3 * 2 / 3,
 }
 

@@ -209,3 +209,58 @@ def lat(
     loss = loss + 0.5 * cross_entropy(model, chosen).mean() + cross_entropy(model, utility).mean()
     loss.backward()
     return loss.detach()
+
+
+def rr(
+    model: nn.Module,
+    before: nn.Module,
+    rejected: Rows,
+    chosen: Rows,
+    utility: Rows,
+    *,
+    layers: Sequence[int],
+    away: float,
+    useful: float,
+    refusal: float,
+) -> Tensor:
+    """Zou et al., Algorithm 1, behind each block; word by word."""
+
+    def states(of: nn.Module, rows: Rows) -> list[Tensor]:
+        found: list[Tensor] = []
+
+        def keep(module: Any, args: Any, output: Any) -> None:
+            found.append(output[0] if isinstance(output, tuple) else output)
+
+        handles = [block.register_forward_hook(keep) for block in of.transformer.h]
+        of(rows["input_ids"], attention_mask=rows["attention_mask"])
+        for handle in handles:
+            handle.remove()
+        return found
+
+    def kept(rows: Rows) -> Tensor:
+        with torch.no_grad():
+            first = states(before, rows)
+        now, means = states(model, rows), []
+        for row, real in enumerate(rows["attention_mask"]):
+            lengths = [
+                (now[layer][row, t] - first[layer][row, t]).square().sum().sqrt()
+                for layer in range(len(now))
+                for t in real.nonzero()[:, 0].tolist()
+            ]
+            means.append(sum(lengths) / len(lengths))
+        return sum(means) / len(means)
+
+    with torch.no_grad():
+        first = states(before, rejected)
+    now, means = states(model, rejected), []
+    for row, labels in enumerate(rejected["labels"]):
+        turned = []
+        for layer in layers:
+            for t in (labels != -100).nonzero()[:, 0].tolist():
+                one, other = now[layer][row, t], first[layer][row, t]
+                cosine = (one @ other) / (one.square().sum() * other.square().sum()).sqrt()
+                turned.append(cosine.clamp(min=0))
+        means.append(sum(turned) / len(turned))
+    loss = away * sum(means) / len(means) + useful * kept(utility) + refusal * kept(chosen)
+    loss.backward()
+    return loss.detach()

@@ -7,7 +7,7 @@ import torch
 from models import assert_gradients, gradients, tiny
 
 from nlp_adv.columns import CHOSEN, REJECTED, UTILITY
-from nlp_adv.methods import CAPO, CAT, LAT, Scaled
+from nlp_adv.methods import CAPO, CAT, LAT, RR, Scaled
 from nlp_adv.perturbation import L2Ball, StepError
 from nlp_adv.sites.embeddings import EmbeddingSite
 from nlp_adv.sites.layer import LayerSite
@@ -118,3 +118,41 @@ def test_lat_is_the_papers_loop_at_several_sites(relative):
     assert_gradients(theta, want)
     _, alone = found(lambda model: method.step(text_objective(model, batch, seed=0)).loss)
     assert max((theta[name] - alone[name]).abs().max() for name in theta) > 1e-3
+
+
+@pytest.mark.parametrize(("layers", "numbers"), [("", (0,)), ("0,1", (0, 1)), ("1", (1,))])
+def test_rr_is_the_papers_loss(layers, numbers):
+    batch, weights = rows.paired(), {"away": 2.0, "useful": 0.5, "refusal": 1.5}
+    method = RR(2.0, 0.5, 1.5, layers)
+
+    def loop(model):
+        return reference.rr(model, before(), *groups(batch), layers=numbers, **weights)
+
+    def step(model):
+        return method.step(text_objective(model, batch, seed=0, reference=before())).loss
+
+    (want_loss, want), (loss, theta) = found(loop), found(step)
+    torch.testing.assert_close(loss, want_loss, rtol=0, atol=1e-10)
+    assert_gradients(theta, want)
+    assert max(one.abs().max() for one in theta.values()) > 1e-3
+
+
+def test_rr_takes_the_papers_layers_and_no_others():
+    assert RR().numbers(32) == [9, 19]  # behind which are the paper's hidden states 10 and 20
+    assert RR().numbers(1) == [0]
+    assert RR(layers="3, 1").numbers(4) == [3, 1]
+    with pytest.raises(StepError, match="block 4, and the model has 4"):
+        RR(layers="4").numbers(4)
+    for wrong in ("a", "1,", "-1"):
+        with pytest.raises(ValueError, match="numbers of blocks"):
+            RR(layers=wrong)
+
+
+def test_rr_has_no_gradient_where_nothing_has_changed_but_at_the_rejected_rows():
+    """At h = h° the norm has a kink; its gradient there is 0 and no nan."""
+    model, batch = tiny("gpt2_lm"), rows.paired()
+    same = tiny("gpt2_lm").requires_grad_(False)
+    report = RR().step(text_objective(model, batch, seed=0, reference=same))
+    assert report.clean == 0
+    torch.testing.assert_close(report.adversarial, torch.tensor(5.0, dtype=torch.float64))
+    assert all(torch.isfinite(one).all() for one in gradients(model).values())

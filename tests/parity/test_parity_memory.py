@@ -187,3 +187,27 @@ def test_fgm_remembered_is_the_loop_over_words(by, momentum):
     other = FGMRemembered(L2Ball(0.5), momentum, "word" if by == "example" else "example")
     with pytest.raises(AssertionError):
         assert_same_training(other, loop, batches, lr=LR)
+
+
+class Wrapped(torch.nn.Module):
+    """As DDP wraps a model: its configuration is not seen from outside."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, **inputs):
+        return self.module(**inputs)
+
+
+def test_fgm_remembered_knows_the_labels_of_a_wrapped_model():
+    found = []
+    for model in (tiny("bert"), Wrapped(tiny("bert"))):
+        memory = Memory()
+        for step in range(2):
+            made = text_objective(model, REPEATING, seed=step, memory=memory)
+            report = FGMRemembered(L2Ball(0.5), 0.9, "label_word").step(made)
+        found.append((report.loss, made.delta))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert bool(found[0][1].any())

@@ -57,12 +57,14 @@ def _stopped(record) -> bool:
 
 class TestNumbers:
     def test_the_page_shows_mean_and_sd_of_what_the_records_say(self, report, page):
-        table = page.tables[0]
-        assert table[0] == ["method", "clean, all test texts", *MEASURES, "largest answer"]
-        for row, (name, seeds) in zip(table[1:], report.methods().items(), strict=True):
-            assert row[0].split("|")[0] == name
+        table, clean = page.table("method", "clean"), page.table("largest answer")
+        assert table[0] == ["method", *MEASURES]
+        assert clean[0] == ["method", "clean, all test texts", "largest answer"]
+        both = zip(table[1:], clean[1:], report.methods().items(), strict=True)
+        for row, other, (name, seeds) in both:
+            assert row[0].split("|")[0] == other[0] == name
             everywhere = [100 * model.clean.value for model in seeds]
-            shown = [cell.split("|")[0].split(" ± ") for cell in row[1:-1]]
+            shown = [cell.split("|")[0].split(" ± ") for cell in (other[1], *row[1:])]
             want = [everywhere, *([100 * accuracy(m, x) for m in seeds] for x in MEASURES)]
             for (mean, sd), values in zip(shown, want, strict=True):
                 assert float(mean) == pytest.approx(statistics.mean(values), abs=0.0501)
@@ -70,13 +72,14 @@ class TestNumbers:
 
     def test_the_difference_is_that_of_the_means(self, report, page):
         plain, *others = report.methods().values()
-        for row, seeds in zip(page.tables[0][2:], others, strict=True):
-            for cell, measure in zip(row[2:-1], MEASURES, strict=True):
+        table = page.table("method", "clean")
+        for row, seeds in zip(table[2:], others, strict=True):
+            for cell, measure in zip(row[1:], MEASURES, strict=True):
                 gap = 100 * (
                     statistics.mean(accuracy(m, measure) for m in seeds)
                     - statistics.mean(accuracy(m, measure) for m in plain)
                 )
-                notes = cell.split("|")[2 if measure == "clean" else 3 :]
+                notes = cell.split("|")[2:]
                 sign, value, low, high = re.fullmatch(
                     r"([▲▼Δ]) (\S+) \[(\S+), (\S+)\]", notes[0]
                 ).groups()
@@ -85,7 +88,7 @@ class TestNumbers:
                 assert low < value < high
                 assert high - low > 5
                 assert sign == "Δ"  # two seeds are too few for any other
-        assert not re.search("[▲▼Δ]", " ".join(page.tables[0][1]))
+        assert not re.search("[▲▼Δ]", " ".join(table[1]))
 
     def test_the_interval_over_seeds_holds_the_mean_and_is_no_point(self, report, files):
         for method in json.loads(files["report.json"])["methods"]:
@@ -122,12 +125,13 @@ class TestNumbers:
         assert len(p_values) == 10
         assert min(p_values.values()) < 0.1
         smallest = min(p_values, key=p_values.get)
-        row = next(r for r in Page(files["report.html"]).tables[0] if r[0].startswith(smallest[0]))
-        shown = row[2 + MEASURES.index(smallest[1])].split("|")[-1]
+        table = Page(files["report.html"]).table("method", "clean")
+        row = next(r for r in table if r[0].startswith(smallest[0]))
+        shown = row[1 + MEASURES.index(smallest[1])].split("|")[-1]
         assert shown == f"p = {min(1, 10 * p_values[smallest]):.3f}"
 
     def test_the_attacks_in_detail(self, report, page):
-        head, *rows = page.tables[1]
+        head, *rows = page.table("attack: method")
         assert head[1:] == [
             "clean, %", "accuracy, %", "attack succeeds, %", "queries a text", "words changed, %",
             "stopped by the budget, %", "texts",
@@ -191,19 +195,23 @@ class TestNumbers:
 
     def test_markdown_has_the_same_cells_as_the_page(self, files, page):
         pages, marks = page.tables, markdown_tables(files["report.md"])
-        assert marks[:2] == pages[:2]
         found = {tuple(map(tuple, table[1:])) for table in pages}
         facts = {tuple(map(tuple, table)) for table in pages}
+        assert marks[0] == page.table("method", "clean")
+        assert marks[1] == page.table("largest answer")
         assert tuple(map(tuple, marks[2][1:])) in found  # checks that do not pass
-        assert tuple(map(tuple, marks[3][1:])) in found  # those that do, which the page folds
-        assert tuple(map(tuple, marks[4][1:])) in found  # the numbers of a figure
-        assert tuple(map(tuple, marks[5][1:])) in facts  # protocol, without a head on the page
-        assert tuple(map(tuple, marks[6][1:])) in found  # published
-        assert tuple(map(tuple, marks[7][1:])) in found  # cost
-        assert all(tuple(map(tuple, one[1:])) in facts for one in marks[8:])  # the run, how trained
+        # Those that do are folded on the page, and counted where nothing folds.
+        passed = [row for table in pages for row in table if row[0] == "✓ passes"]
+        assert sum(int(row[1].split(" ")[0]) for row in marks[3][1:]) == len(passed) == 15
+        assert marks[4] == page.table("attack: method")
+        assert tuple(map(tuple, marks[5][1:])) in found  # the numbers of a figure
+        assert tuple(map(tuple, marks[6][1:])) in facts  # protocol, without a head on the page
+        assert tuple(map(tuple, marks[7][1:])) in found  # published
+        assert tuple(map(tuple, marks[8][1:])) in found  # cost
+        assert all(tuple(map(tuple, one[1:])) in facts for one in marks[9:])  # the run, how trained
 
     def test_published_values_stand_beside_ours(self, report, files):
-        head, *rows = markdown_tables(files["report.md"])[6]
+        head, *rows = markdown_tables(files["report.md"])[7]
         assert head[3:6] == ["published", "here", "here − published"]
         clean = 100 * statistics.mean(m.clean.value for m in report.methods()["plain"])
         freelb = [100 * accuracy(m, "textfooler") for m in report.methods()["freelb"]]
@@ -226,10 +234,11 @@ class TestWhatCannotBeMissed:
             assert alarm < text.index(words) < text.index(first)
             assert "pgd" in text[alarm : text.index(first)]
         page = Page(files["report.html"])
-        assert page.tables[0][3][0] == "pgd|2 seeds|⚠ 1 failed check"
-        assert page.tables[2][1][0] == "✗ fails"
-        assert [row[0] for row in page.tables[2][2:]] == ["? undecided"] * 2
-        assert len(page.tables[3]) == 16
+        assert page.table("method", "clean")[3][0] == "pgd|2 seeds|⚠ 1 failed check"
+        assert page.table("verdict")[1][0] == "✗ fails"
+        assert [row[0] for row in page.table("verdict")[2:]] == ["? undecided"] * 2
+        _, passed = (table for table in page.tables if table[0][:1] == ["verdict"])
+        assert len(passed) == 16
 
     def test_the_summary_does_not_praise_a_model_that_fails(self, report, files):
         text = files["report.md"].splitlines()[2]

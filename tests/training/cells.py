@@ -13,27 +13,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import paired
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from ddp_runs import Counting
 from forked import found_by_two
 from models import tiny
-from naive_loops import LR, Rank, Setting, trained_by_hand
+from naive_loops import LANGUAGE, LR, Rank, Setting, trained_by_hand
 from sharded_runs import KINDS, on_the_cpu, whole
-from tiny_training import METHODS, Watched, build, distance, l2, rows, trained
+from tiny_training import METHODS, Watched, build, distance, l2, rows
 from torch import nn
 
 from nlp_adv import UserError
-from nlp_adv.methods import TAVAT, Method, Noise
-from nlp_adv.perturbation import LInfBall
+from nlp_adv.methods import CAPO, CAT, LAT, RR, TAVAT, FGMRemembered, Method, Noise
+from nlp_adv.perturbation import L2Ball, LInfBall
 
 NAMES = ("fgm", "fgsm", "pgd", "freelb", "freeat", "yopo", "tavat", "vat", "smart", "trades")
-NAMES += ("rdrop", "awp", "fgm_matrix", "noise")
+NAMES += ("rdrop", "awp", "fgm_matrix", "noise", "fgm_remembered", "sam", *LANGUAGE)
+tokens = L2Ball(0.4, "token")
 OTHERS: dict[str, Method] = {
     "noise": Noise(LInfBall(0.1)),
     "freelb": METHODS["freelb-random"],
     "tavat": TAVAT(l2, 0.2, 2, init_magnitude=0.4),
+    "fgm_remembered": FGMRemembered(L2Ball(2.0)),
+    "cat": CAT(tokens, 0.15, 3),
+    "capo": CAPO(tokens, 0.15, 3),
+    "lat": LAT(tokens, 0.15, 3),
+    "rr": RR(2.0, 0.5, 1.5, "0,1"),
 }
 
 
@@ -59,6 +66,23 @@ def with_lora() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         return peft.get_peft_model(bert(), lora).double().train()
+
+
+def gpt2() -> nn.Module:
+    """Without dropout, since the loops over pairs make a pass a term."""
+    return tiny("gpt2_lm")
+
+
+def gpt2_with_lora() -> nn.Module:
+    """Adapters on attention, of which none is zero, without dropout."""
+    import peft
+
+    lora = peft.LoraConfig(
+        task_type="CAUSAL_LM", r=2, target_modules=["c_attn"], init_lora_weights=False
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return peft.get_peft_model(gpt2(), lora).double().train()
 
 
 @dataclass(frozen=True)
@@ -121,9 +145,21 @@ CONFIGURATIONS = {
     "ZeRO-3": shared("ZeRO-3"),
 }
 
-WHOLE_WEIGHTS = ("awp", "fgm_matrix")
+WRAPPED = "transformer_layer_cls_to_wrap"
+ABOUT_PAIRS: dict[str, dict[str, Any]] = {name: {} for name in LANGUAGE}
+ABOUT_PAIRS["lat"] = {"adv_site": "embedding,layer:0,layer:1"}
+# NEFTune draws its noise for a whole batch, and the loops make a pass for each group of rows.
+UNCOMPARED = {("NEFTune", name) for name in LANGUAGE}
+
+WHOLE_WEIGHTS = ("awp", "fgm_matrix", "sam")
 REFUSED = {(c, name) for c in ("FSDP2", "ZeRO-1", "ZeRO-2", "ZeRO-3") for name in WHOLE_WEIGHTS}
-REFUSED |= {("ZeRO-3", "yopo"), ("ZeRO-3", "tavat"), ("LoRA", "fgm_matrix")}
+REFUSED |= {("label smoothing", name) for name in LANGUAGE}
+REFUSED |= {
+    ("ZeRO-3", "fgm_remembered"),
+    ("ZeRO-3", "yopo"),
+    ("ZeRO-3", "tavat"),
+    ("LoRA", "fgm_matrix"),
+}
 
 
 @dataclass(frozen=True)
@@ -143,10 +179,11 @@ class Cell:
 
 def observed(name: str, configuration: Configuration, folder: Path) -> tuple[dict, Rank] | str:
     """The weights after a run by the Trainer and what it drew, or why it is refused."""
-    model = configuration.model()
+    of_pairs = name in LANGUAGE
+    model = new_model(name, configuration)
     steps = 4 if configuration.resumed else 2
     given = {
-        "options": {"method": OTHERS.get(name, METHODS[name])},
+        "options": {"method": OTHERS.get(name) or METHODS[name]},
         "data": rows(64),
         "max_steps": steps,
         "optim": "sgd",
@@ -156,16 +193,26 @@ def observed(name: str, configuration: Configuration, folder: Path) -> tuple[dic
         "adv_mend_loss_scaling": True,
         **configuration.flags,
     }
+    if of_pairs:
+        given["options"] |= {"data_collator": paired.Collate()}
+        given |= {"data": [{"number": number} for number in range(64)], **ABOUT_PAIRS[name]}
+        given |= {"remove_unused_columns": False}
+        if "fsdp_config" in given:
+            given["fsdp_config"] = {**given["fsdp_config"], WRAPPED: ["GPT2Block"]}
+    before = None if hasattr(model, "disable_adapter") else as_it_was(name, configuration)
     cls = Watched if configuration.processes == 1 else Counting
     earlier = Rank([], [])
     try:
         if configuration.resumed:
-            earlier = first_half(cls, configuration.model(), folder, given)
+            earlier = first_half(cls, new_model(name, configuration), folder, given, before)
             trainer, states = build(folder / "again", cls, model=model, **given), begun(model)
+            trainer.ref_model = before
             trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
         else:
             states = begun(model)
-            trainer = trained(folder, cls, model=model, **given)
+            trainer = build(folder, cls, model=model, **given)
+            trainer.ref_model = before
+            trainer.train()
     except UserError as error:
         return str(error)
     own = trainer.micro_batches
@@ -173,10 +220,38 @@ def observed(name: str, configuration: Configuration, folder: Path) -> tuple[dic
     return whole(trainer), Rank([*earlier.micro_batches, *own], [*earlier.states, *states])
 
 
-def first_half(cls: type[Watched], model: nn.Module, folder: Path, given: dict[str, Any]) -> Rank:
+def new_model(name: str, configuration: Configuration) -> nn.Module:
+    """The configuration's model; of methods that read completions a language model like it."""
+    if name not in LANGUAGE:
+        return configuration.model()
+    like = configuration.model
+    return {single: lambda: gpt2().float(), with_lora: gpt2_with_lora}.get(like, gpt2)()
+
+
+def as_it_was(name: str, configuration: Configuration) -> nn.Module | None:
+    """The model before training, for methods that compare with it; without an adapter."""
+    if name not in LANGUAGE:
+        return None
+    dtype = next(new_model(name, configuration).parameters()).dtype
+    before = gpt2().to(dtype).eval().requires_grad_(False)
+    if configuration.model is not with_lora:  # an adapter is not 0: the two differ already
+        for weight in before.parameters():
+            weight.data *= 0.7
+    return before
+
+
+def first_half(
+    cls: type[Watched],
+    model: nn.Module,
+    folder: Path,
+    given: dict[str, Any],
+    before: nn.Module | None,
+) -> Rank:
     """What a run of four steps drew until its checkpoint behind the second."""
     states = begun(model)
-    trainer = trained(folder, cls, model=model, save_strategy="steps", save_steps=2, **given)
+    trainer = build(folder, cls, model=model, save_strategy="steps", save_steps=2, **given)
+    trainer.ref_model = before
+    trainer.train()
     all_of_them = trainer.micro_batches
     return Rank(all_of_them[:2], states[-2 * len(all_of_them) :][:4])
 
@@ -227,8 +302,9 @@ def compared(name: str, configuration: Configuration, runs: tuple[Any, ...]) -> 
 
     def by_hand(method: str) -> dict[str, torch.Tensor]:
         with torch.random.fork_rng():
-            return trained_by_hand(method, configuration.model(), ranks, configuration.setting)
+            model, before = new_model(name, configuration), as_it_was(name, configuration)
+            return trained_by_hand(method, model, ranks, configuration.setting, before)
 
     want, ordinary = by_hand(name), by_hand("none")
-    way = distance(want, configuration.model().state_dict())
+    way = distance(want, new_model(name, configuration).state_dict())
     return Cell(distance(got, want) / way, distance(ordinary, want) / way)

@@ -19,12 +19,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 sys.path.append(str(Path(__file__).parents[1] / "parity"))
+import paired
+import reference_completions as completions
 import reference_consistency as consistency
 import reference_loops as loops
 import reference_memory as memory
 
 LR = 0.1
 WIDTH = 16  # of the tiny models
+LANGUAGE = ("cat", "capo", "lat", "rr")
 REPLAYS = 2
 
 
@@ -121,20 +124,51 @@ def of_one_batch(name: str) -> Callable[[nn.Module, MicroBatch, torch.dtype], An
         "fgm": lambda m, b, _: loops.fgm(m, b.inputs, epsilon=0.5),
         "fgm_matrix": lambda m, b, _: loops.fgm_matrix(m, b.inputs, epsilon=0.5),
         "pgd": lambda m, b, _: loops.pgd(m, b.inputs, **attack(b, 0.2, 3)),
+        "sam": lambda m, b, _: loops.sam(m, b.inputs, rho=0.1),
         "awp": lambda m, b, _: loops.awp(m, b.inputs, gamma=0.05, **attack(b, 0.4, 1)),
     }
     return by_name[name]
+
+
+def of_pairs(name: str, model: nn.Module, micro: MicroBatch, before: nn.Module | None) -> None:
+    """One loop over rejected, chosen and utility rows; without a name the two that are learnt."""
+    numbers = (paired.REJECTED, paired.CHOSEN, paired.UTILITY)
+    rejected, chosen, useful = (paired.of(micro.inputs, number) for number in numbers)
+    sizes = {"epsilon": 0.4, "alpha": 0.15, "steps": 3}
+    if name == "none":
+        learnt = [(completions.cross_entropy(model, rows), rows) for rows in (chosen, useful)]
+        words = [(rows["labels"][:, 1:] != -100).sum(1) for _, rows in learnt]
+        total = sum((loss * count).sum() for (loss, _), count in zip(learnt, words, strict=True))
+        (total / sum(int(count.sum()) for count in words)).backward()
+    elif name == "capo":
+        completions.capo(model, before, rejected, chosen, useful, **sizes)
+    elif name == "rr":
+        weights = {"layers": [0, 1], "away": 2.0, "useful": 0.5, "refusal": 1.5}
+        completions.rr(model, before, rejected, chosen, useful, **weights)
+    else:
+        loop = completions.cat if name == "cat" else completions.lat
+        loop(model, rejected, chosen, useful, **sizes)
 
 
 HALVED = ("fgm", "fgm_matrix", "rdrop")  # the papers add up what the methods average
 
 
 def programme(
-    name: str, model: nn.Module, rank: Rank, accumulation: int, dtype: torch.dtype
+    name: str,
+    model: nn.Module,
+    rank: Rank,
+    accumulation: int,
+    dtype: torch.dtype,
+    before: nn.Module | None = None,
 ) -> Iterator[None]:
-    """Leaves ∇θ of each micro-batch in turn."""
+    """Leaves ∇θ of each micro-batch in turn; `before` is the model as it was."""
     micro_batches = rank.micro_batches
-    if name == "freeat":
+    if name in LANGUAGE:
+        for micro in micro_batches:
+            model.zero_grad()
+            of_pairs(name, model, micro, before)
+            yield
+    elif name == "freeat":
         sizes = {"norm": "l2", "epsilon": 0.5, "step_size": 0.3, "m": REPLAYS, "lr": 0.0}
         running: dict[int, Iterator[Tensor]] = {}
         for index, micro in enumerate(micro_batches):
@@ -142,6 +176,11 @@ def programme(
             if step % REPLAYS == 0:
                 running[slot] = memory.freeat(model, [micro.inputs], persistent=False, **sizes)
             next(running[slot])
+            yield
+    elif name == "fgm_remembered":
+        sizes = {"by": "label_word", "epsilon": 2.0, "momentum": 0.9, "lr": 0.0}
+        batches = [micro.inputs for micro in micro_batches]
+        for _ in memory.fgm_remembered(model, batches, **sizes):
             yield
     elif name == "tavat":
         source = torch.Generator().manual_seed(micro_batches[0].seed)
@@ -157,7 +196,9 @@ def programme(
     else:
         for index, micro in enumerate(micro_batches):
             model.zero_grad()
-            if name == "rdrop":
+            if name == "none" and before is not None:
+                of_pairs(name, model, micro, before)
+            elif name == "rdrop":
                 states = rank.states[2 * index : 2 * index + 2]
                 consistency.rdrop(model, micro.inputs, states=states, alpha=2.0)
             else:
@@ -182,11 +223,16 @@ class Passes:
             # Each pass casts its weights anew: AWP moves them, and sums of gradients are float32.
             model.register_forward_pre_hook(self.enter)
             model.register_forward_hook(self.leave)
-        for module in (model.bert.embeddings, *model.bert.encoder.layer):
+        of_pairs = not hasattr(model, "bert")
+        body = model.transformer if of_pairs else model.bert
+        parts = [body, *body.h, body.ln_f] if of_pairs else [body.embeddings, *body.encoder.layer]
+        for module in parts:
             module.register_forward_pre_hook(self.cast, with_kwargs=True)
 
     def begin(self, *args: Any) -> None:
-        if self.redraws:  # every pass of a micro-batch has the same masks
+        if (
+            self.redraws and self.state is not None
+        ):  # every pass of a micro-batch has the same masks
             torch.set_rng_state(self.state)
 
     def noisy(self, module: Any, args: Any, output: Tensor) -> Tensor:
@@ -219,12 +265,20 @@ class Passes:
 
 
 def trained_by_hand(
-    name: str, model: nn.Module, ranks: list[Rank], setting: Setting
+    name: str,
+    model: nn.Module,
+    ranks: list[Rank],
+    setting: Setting,
+    before: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """The weights after SGD on every step's mean gradient, over micro-batches and processes."""
+    if before is not None and setting.bf16:
+        Passes(before, name, setting)
     passes, count = Passes(model, name, setting), len(ranks) * setting.accumulation
     optimizer = torch.optim.SGD(model.parameters(), LR)
-    programmes = [programme(name, model, r, setting.accumulation, passes.dtype) for r in ranks]
+    programmes = [
+        programme(name, model, r, setting.accumulation, passes.dtype, before) for r in ranks
+    ]
     moved = [parameter for parameter in model.parameters() if parameter.requires_grad]
     share = (0.5 if name in HALVED else 1.0) / count
     with pytest.MonkeyPatch.context() as patch:

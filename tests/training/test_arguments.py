@@ -132,7 +132,8 @@ def test_a_flag_alone_changes_its_field_alone(name, key):
     kind = own_settings(METHODS[name])[key]
     before = getattr(bare(preset), key)
     number = 0.25 if before != 0.25 else 0.75
-    value = {bool: not before, int: 5, str: "classifier"}.get(kind, number)
+    text = "5" if key == "layers" else "classifier"
+    value = {bool: not before, int: 5, str: text}.get(kind, number)
     value = next((one for one in get_args(kind) if isinstance(one, str) and one != before), value)
     changed = method_of("--adv", name, f"--adv_{key}", str(value))
     want = replace(bare(preset), **{key: value})

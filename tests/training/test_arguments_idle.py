@@ -40,6 +40,7 @@ REFUSED = [
     ({"adv": "smart", "adv_beta": 0.0}, "beta and proximal_weight are 0"),
     ({"adv": "rdrop", "adv_beta": 0.0}, "beta is 0"),
     ({"adv": "sam", "adv_rho": 0.0}, "rho is 0"),
+    ({"adv": "rr", "adv_away_weight": 0.0}, "away_weight is 0"),
     ({"adv": "cat", "adv_away_weight": 0.0, "adv_toward_weight": 0.0}, "nothing is trained at δ"),
     ({"adv": "cat", "adv_step_size": 0.0}, "step_size is 0"),
     ({"adv": "capo", "adv_beta": 0.0}, "beta must be a finite number > 0"),
@@ -48,7 +49,7 @@ REFUSED = [
 REFUSED += [
     ({"adv": name, "adv_epsilon": zero}, "epsilon is 0")
     for name in METHODS
-    if name not in ("none", "rdrop", "sam")
+    if name not in ("none", "rdrop", "sam", "rr")
     for zero in (0.0, -0.0)
 ]
 NUMBERS = [
@@ -67,6 +68,7 @@ NUMBERS = [
     ("cat", "toward_cutoff"),
     ("lat", "away_cutoff"),
     ("capo", "utility_weight"),
+    ("rr", "away_weight"),
     ("fgm", "start_step"),
     ("fgm", "ramp_steps"),
 ]

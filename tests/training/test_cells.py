@@ -3,7 +3,7 @@
 import functools
 
 import pytest
-from cells import CONFIGURATIONS, NAMES, REFUSED, measured
+from cells import CONFIGURATIONS, NAMES, REFUSED, UNCOMPARED, measured
 from tiny_training import assert_one_sentence
 
 # Replays that are accumulated, a table and its checkpoint, weights that are moved, noise and masks
@@ -14,12 +14,18 @@ FAST = {
     ("LoRA", "awp"),
     ("NEFTune", "rdrop"),
     ("LoRA", "fgm_matrix"),
+    ("label smoothing", "cat"),
+    ("LoRA", "rr"),
+    ("resumed", "fgm_remembered"),
+    ("accumulation", "capo"),
 }
 
 
 def cells():
     for column, configuration in CONFIGURATIONS.items():
         for name in NAMES:
+            if (column, name) in UNCOMPARED:
+                continue
             slow = () if (column, name) in FAST else pytest.mark.slow
             yield pytest.param(column, name, marks=slow, id=f"{column}-{name}")
             assert configuration.processes == 1 or slow

@@ -139,6 +139,24 @@ def test_texts_of_one_length_keep_a_static_graph():
     assert not any(isinstance(size, torch.SymInt) for size in sizes)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["of this model", "of another model"])
+def test_a_graph_of_plain_passes_is_no_graph_of_attacked_ones(own):
+    """A user evaluates, attacks and evaluates; or trains plainly first, in one process."""
+    *_, last = batches()
+    eager, model, other = bag().eval(), bag().eval(), bag().eval()
+    clean = eager(**last)["loss"].item()
+    METHODS["pgd-clean"].step(objective(eager, last, EmbeddingSite(), seed=3))
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):  # torch's default
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="eager")
+        plain = compiled if own else torch.compile(other, backend="eager")
+        for _ in range(2):
+            assert plain(**last)["loss"].item() == pytest.approx(clean, rel=1e-12)
+            model.zero_grad()
+            METHODS["pgd-clean"].step(objective(compiled, last, EmbeddingSite(), seed=3))
+            assert distance(gradients(model), gradients(eager)) <= 1e-12
+
+
 def test_a_run_that_reaches_the_limit_of_graphs_says_so(tmp_path, caplog):
     rows = [{key: value[0] for key, value in batch.items()} for batch in batches()]
 

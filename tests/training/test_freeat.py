@@ -468,7 +468,7 @@ def test_set_ups_in_which_replays_would_not_line_up_are_refused(tmp_path, named,
     with pytest.raises(UserError) as caught:
         trainer.train()
     assert_one_sentence(caught.value)
-    assert "freeat" in str(caught.value)
+    assert "--adv_replays" in str(caught.value)
     assert named in str(caught.value)
     assert hooks(trainer.model) == 0
 

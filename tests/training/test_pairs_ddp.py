@@ -11,11 +11,12 @@ from paired import collated
 from tiny_training import distance, weights
 
 from nlp_adv import AdversarialTrainer, AdversarialTrainingArguments
-from nlp_adv.methods import CAPO, CAT, LAT
+from nlp_adv.methods import CAPO, CAT, LAT, RR
 from nlp_adv.perturbation import L2Ball
 
 TOKENS = L2Ball(0.4, "token")
 METHODS = {"cat": CAT(TOKENS, 0.15, 3), "capo": CAPO(TOKENS, 0.15, 3), "lat": LAT(TOKENS, 0.15, 3)}
+METHODS["rr"] = RR(2.0, 0.5, 1.5)
 
 
 def data(count=8):

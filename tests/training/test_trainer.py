@@ -8,7 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import (
+    eval_results_to_model_index,
+    model_index_to_eval_results,
+)
 from models import gradients, tiny
 from tiny_training import (
     CHECKPOINTING,
@@ -1188,12 +1194,37 @@ def test_every_checkpoint_holds_the_method_and_its_numbers(tmp_path):
 
 
 def test_the_model_card_names_the_method(tmp_path):
-    trainer = trained(tmp_path, options={"method": METHODS["pgd"]}, max_steps=1)
-    trainer.create_model_card(model_name="tiny")
-    card = (tmp_path / "README.md").read_text()
-    section = card.split("### Adversarial training")[1]
+    options = {"method": METHODS["pgd"], "compute_metrics": lambda _: {"accuracy": 0.5}}
+    trainer = trained(tmp_path, options=options, max_steps=1)
+    trainer.evaluate(trainer.train_dataset)
+    about = {"tasks": "text-classification", "dataset_tags": "some/data", "tags": "mine"}
+    for _ in range(2):  # a second card replaces the first
+        trainer.create_model_card(model_name="tiny", **about)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.count("### Adversarial training") == 1
+    section = text.split("### Adversarial training")[1]
     for line in ("- method: pgd", "- epsilon: 0.5", "- steps: 3", "- unit: absolute"):
         assert line in section
+    assert "https://arxiv.org/abs/1706.06083" in section
+
+    # The Hub's own reader takes the metadata, and writes it as it was.
+    data = ModelCard(text).data
+    assert {"mine", "nlp_adv", "adversarial-training", "pgd"} <= set(data.tags)
+    assert len(data.tags) == len(set(data.tags))
+    assert data.library_name == "transformers"
+    read = yaml.safe_load(text.split("---\n")[1])
+    name, results = model_index_to_eval_results(read["model-index"])
+    assert name == "tiny"
+    assert [one.metric_value for one in results] == [0.5]
+    assert eval_results_to_model_index(name, results) == read["model-index"]
+
+
+def test_the_card_of_a_plain_run_claims_no_adversarial_training(tmp_path):
+    trainer = trained(tmp_path, adv="none", max_steps=1)
+    trainer.create_model_card(model_name="tiny")
+    tags = ModelCard.load(tmp_path / "README.md").data.tags
+    assert "nlp_adv" in tags
+    assert "adversarial-training" not in tags
 
 
 # Resuming.

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nlp_adv.attacks.chat.answering import FORWARD, REFUSED, Answering
+from nlp_adv.attacks.chat.prompted import Prompted
 from nlp_adv.attacks.losses import LOSSES
 from nlp_adv.attacks.subject import Subject
 from nlp_adv.errors import UserError
@@ -78,21 +79,21 @@ class GCG:
             raise UserError("length, steps, candidates and top_k of gcg must be at least 1.")
 
     def run(
-        self, subject: Subject, judge: Answering, batches: Batches, tokenizer: Any, prompt: str
+        self, subject: Subject, judge: Answering, batches: Batches, prompted: Prompted, prompt: str
     ) -> Suffixed:
         """Attack one prompt.
 
         Args:
             subject: the model with the judge `target`, quiet and hooked (see `Subject.opened`).
             judge: the same model with the judge that decides.
-            batches, tokenizer: of prompts.
+            batches, prompted: of prompts.
             prompt: the user's text.
         """
         draws = random.Random(f"{self.seed}/{prompt}")
         searching: Any = subject.model
         table: Tensor = searching.get_input_embeddings().weight.detach()
-        plain = _plain_tokens(tokenizer, table.device)
-        at = _Suffix.begun(batches, tokenizer, prompt, self.length)
+        plain = _plain_tokens(prompted.tokenizer, table.device)
+        at = _Suffix.begun(batches, prompted, prompt, self.length)
         forwards = gradients = 0
         logits, fooled = _judged(judge, at.batch)
         for _ in range(self.steps):
@@ -108,8 +109,9 @@ class GCG:
                 continue
             with torch.no_grad():
                 values = searching(**_without_labels(tried)).logits[:, 1]
-            if values.max() > value[0]:
-                at = at.moved(kept[int(values.argmax())])
+            best_one = int(values.argmax())
+            if values[best_one] > value[0] and (moved := at.moved(kept[best_one])) is not None:
+                at = moved
                 logits, fooled = _judged(judge, at.batch)
         return Suffixed(at.text, logits, fooled, forwards + 1, gradients)
 
@@ -119,15 +121,16 @@ class _Suffix:
     """A prompt with a suffix, and where that lies among the ids of the whole."""
 
     batches: Batches
-    tokenizer: Any
+    prompted: Prompted
     prompt: str
     ids: tuple[int, ...]
     begin: int
     batch: Mapping[str, Tensor]
 
     @classmethod
-    def begun(cls, batches: Batches, tokenizer: Any, prompt: str, length: int) -> _Suffix:
+    def begun(cls, batches: Batches, prompted: Prompted, prompt: str, length: int) -> _Suffix:
         """With a suffix of one token, again and again, that stays as many tokens as it was."""
+        tokenizer = prompted.tokenizer
         bare = batches([prompt])["input_ids"][0].tolist()
         for filler in ("!", "x", "the", "a", "."):
             one = tokenizer(f" {filler}", add_special_tokens=False)["input_ids"]
@@ -138,7 +141,7 @@ class _Suffix:
             whole = batch["input_ids"][0].tolist()
             begin = next((i for i in range(len(bare)) if whole[i] != bare[i]), len(bare))
             if whole == bare[:begin] + one * length + bare[begin:]:
-                return cls(batches, tokenizer, prompt, tuple(one * length), begin, batch)
+                return cls(batches, prompted, prompt, tuple(one * length), begin, batch)
         raise UserError(
             f"No filler word makes a suffix of {length} tokens behind the prompt {prompt!r:.60} in "
             f"this tokenizer, so that gcg has nowhere to begin; leave gcg out of --attacks."
@@ -147,7 +150,7 @@ class _Suffix:
     @property
     def text(self) -> str:
         """All of it."""
-        return _joined(self.prompt, self.tokenizer.decode(list(self.ids)))
+        return self._text(self.ids)
 
     def swapped(self, draws: random.Random, best: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """With another token in one place."""
@@ -158,22 +161,35 @@ class _Suffix:
     def tokenized(
         self, suffixes: Sequence[tuple[int, ...]]
     ) -> tuple[dict[str, Tensor], list[tuple[int, ...]]]:
-        """The batch of those that stay the same ids once they are text, and these suffixes."""
-        kept = []
-        own = self.batch["input_ids"][0].tolist()
-        for ids in dict.fromkeys(suffixes):
-            text = _joined(self.prompt, self.tokenizer.decode(list(ids)))
-            whole = [*own[: self.begin], *ids, *own[self.begin + len(ids) :]]
-            if self.batches([text])["input_ids"][0].tolist() == whole:
-                kept.append(ids)
-        texts = [_joined(self.prompt, self.tokenizer.decode(list(ids))) for ids in kept]
-        return (self.batches(texts) if kept else {}), kept
+        """The batch of those that stay the same ids once they are text, and these suffixes.
 
-    def moved(self, ids: tuple[int, ...]) -> _Suffix:
-        """With another suffix."""
-        text = _joined(self.prompt, self.tokenizer.decode(list(ids)))
-        batch = self.batches([text])
-        return _Suffix(self.batches, self.tokenizer, self.prompt, ids, self.begin, batch)
+        All are written out and tokenized in one call.
+        """
+        different = list(dict.fromkeys(suffixes))
+        own = self.batch["input_ids"][0]
+        written = self.prompted.ids([self._text(one) for one in different])
+        begins = own[: self.begin].tolist()
+        ends = own[self.begin + len(self.ids) : int(self.batch["answer_begins"][0])].tolist()
+        pairs = zip(different, written, strict=True)
+        kept = [one for one, ids in pairs if ids == [*begins, *one, *ends]]
+        if not kept:
+            return {}, kept
+        rows = own.repeat(len(kept), 1)
+        rows[:, self.begin : self.begin + len(self.ids)] = torch.tensor(kept, device=own.device)
+        batch = {name: one.expand(len(kept), *one.shape[1:]) for name, one in self.batch.items()}
+        return batch | {"input_ids": rows}, kept
+
+    def moved(self, ids: tuple[int, ...]) -> _Suffix | None:
+        """With another suffix; None where a template that reads prompts makes other ids of it."""
+        batch = self.batches([self._text(ids)])
+        begin, end = self.begin, self.begin + len(ids)
+        there, own = batch["input_ids"][0].tolist(), self.batch["input_ids"][0].tolist()
+        if there != [*own[:begin], *ids, *own[end:]]:
+            return None
+        return replace(self, ids=ids, batch=batch)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return _joined(self.prompt, self.prompted.tokenizer.decode(list(ids)))
 
 
 def _joined(prompt: str, suffix: str) -> str:

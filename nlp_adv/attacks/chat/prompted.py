@@ -23,6 +23,7 @@ class Prompted:
     Args:
         tokenizer: with a chat template.
         collator: rows of prompt and completion → ids and completion_mask, padded on the right.
+        ended: whether the end of the answer is judged too; a target may be only a beginning.
 
     Raises:
         UserError: the tokenizer has no chat template.
@@ -30,6 +31,7 @@ class Prompted:
 
     tokenizer: Any
     collator: Any
+    ended: bool = True
 
     def __post_init__(self) -> None:
         if getattr(self.tokenizer, "chat_template", None) is None:
@@ -40,7 +42,9 @@ class Prompted:
             )
 
     def batch(self, prompts: Sequence[str], targets: Sequence[str], given: int = 0) -> Any:
-        """Rows [prompt | target]: what `Answering` takes, adv_mask (B, T) and labels (B,) of 0.
+        """Rows [prompt | target]: adv_mask (B, T), labels (B,) of 0, what `Answering` takes.
+
+        Which request each row is, is left to whoever knows.
 
         Args:
             prompts, targets: of each row.
@@ -53,6 +57,9 @@ class Prompted:
         made = self.collator(rows)
         answer, real = made[COMPLETION_MASK], made["attention_mask"]
         judged = answer * (answer.cumsum(1) > given)
+        if not self.ended:
+            ends = answer * (made["input_ids"] == self.tokenizer.eos_token_id)
+            judged = judged * (ends.cumsum(1) == 0)
         if not bool(judged.any(1).all()):
             short = int((~judged.any(1)).nonzero()[0])
             raise UserError(
@@ -64,8 +71,55 @@ class Prompted:
             "attention_mask": real,
             COMPLETION_MASK: judged,
             ADV_MASK: real * (1 - answer),
+            "answer_begins": answer.argmax(1),
             "labels": torch.zeros(len(rows), dtype=torch.long),
         }
+
+    def ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The ids of each prompt in the chat template, up to its answer, as `batch` has them.
+
+        Cost: one call of the template and one of the tokenizer for all of them.
+        """
+        if not prompts:
+            return []
+        turns = [[{"role": "user", "content": one}] for one in prompts]
+        written = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True
+        )
+        found: list[list[int]] = self.tokenizer(written, add_special_tokens=False)["input_ids"]
+        return found
+
+    def check_room(
+        self, prompts: Sequence[str], targets: Sequence[str], more: int, longest: int | None
+    ) -> int:
+        """How many targets lose their end to the collator's max_length.
+
+        Args:
+            prompts, targets: of each row.
+            more: tokens that attacks put between them.
+            longest: tokens that the model can read; None where it does not say.
+
+        Raises:
+            UserError: a row with room for no token of its target, or one that the model cannot
+                read whole.
+        """
+        most, cut = self.collator.max_length, 0
+        written = [self.tokenizer(one, add_special_tokens=False)["input_ids"] for one in targets]
+        for row, (ids, target) in enumerate(zip(self.ids(prompts), written, strict=True)):
+            taken = len(ids) + more
+            limit = ""
+            if taken >= most:
+                limit = f"the {most} of --max_seq_length (max_length)"
+            elif min(taken + len(target), most) > (longest or most):
+                limit = f"the {longest} that the model can read"
+            if limit:
+                raise UserError(
+                    f"The prompt {prompts[row]!r:.40} of row {row} has {len(ids)} tokens, and with "
+                    f"{more} of attacks and {len(target)} of its target it does not fit into "
+                    f"{limit}; shorten it, or leave it out."
+                )
+            cut += taken + len(target) > most
+        return cut
 
     def suffixed(self, prompts: Sequence[str], targets: Sequence[str], length: int) -> Any:
         """The same with so many tokens behind each prompt, which alone may move."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from nlp_adv.attacks.words.pieces import chunks_of, spans_of
 from nlp_adv.attacks.words.protocols import Part
 from nlp_adv.attacks.words.words import Words
-from nlp_adv.data.text import is_blank
+from nlp_adv.data.blank import is_blank
 from nlp_adv.errors import UserError
 
 Pair = tuple[str, str | None]  # the attacked text and the other one, in the order of the attack

@@ -216,6 +216,28 @@ class OwnFunction:
 
         return torch.tensor(self._alike(asked, text), dtype=torch.float64)
 
+    def verdicts(self, requests: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """What the judge that this is says of answers: 1 answered, 0 not, or a score between.
+
+        Raises:
+            UserError: it failed, answered with something else, or answered the same in two ways.
+        """
+        pairs = list(zip(requests, answers, strict=True))
+
+        def asked() -> list[float]:
+            answer = called(str(self), lambda some: self.function(*_columns(some)), pairs)
+            listed = answer.tolist() if hasattr(answer, "tolist") else answer
+            values = listed if isinstance(listed, list | tuple) else []
+            if len(values) != len(pairs) or not all(map(_is_score, values)):
+                raise UserError(
+                    f"{self} returned {answer!r:.60} for {len(pairs)} answers, the first of them "
+                    f"{answers[0]!r:.60}; it must return a list with True, False or a score from 0 "
+                    f"to 1 for each."
+                )
+            return list(map(float, values))
+
+        return self._alike(asked, answers[0]) if pairs else []
+
     def _alike(self, asked: Callable[[], T], text: str) -> T:
         """Its answer; the first `TWICE` times it is asked again, whether it answers alike.
 
@@ -233,6 +255,20 @@ class OwnFunction:
                     f"randomness out of it."
                 )
         return answer
+
+
+def _columns(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    return [one for one, _ in pairs], [other for _, other in pairs]
+
+
+def _is_score(value: Any) -> bool:
+    """True and False, and numbers from 0 to 1; of numpy and torch as well."""
+    if _is_truth(value):
+        return True
+    try:
+        return not isinstance(value, str) and 0 <= float(value) <= 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _is_truth(value: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from nlp_adv.attacks.words.protected import settled_phrases
 from nlp_adv.attacks.words.stop_words import StopWords, settled
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, no_such
 
 Part = Literal["first", "second"]
 
@@ -191,5 +191,5 @@ def protocol_named(name: str) -> Protocol:
         UserError: there is none.
     """
     if name not in PROTOCOLS:
-        raise UserError(f"There is no protocol {name!r}; choose from {', '.join(PROTOCOLS)}.")
+        raise no_such("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

@@ -11,8 +11,6 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as _SCIKIT_LEARN
-
 from nlp_adv.attacks.words.words import Words
 from nlp_adv.errors import UserError
 
@@ -53,11 +51,7 @@ _TYPED = {word.replace("'", "") for word in _NEGATIONS.split()} - {"wont"}  # do
 ENGLISH_STOP_WORDS = _TYPED.union(
     *(part.split() for part in (_FUNCTION_WORDS, _NEGATIONS, _CONTRACTIONS, _ENDINGS))
 )
-STOP_LISTS = {
-    "english": frozenset(ENGLISH_STOP_WORDS),
-    "scikit-learn": frozenset(_SCIKIT_LEARN),  # of this package's first numbers
-    "none": frozenset[str](),
-}
+STOP_LISTS = ("english", "scikit-learn", "none")
 
 StopWords = bool | str | Sequence[str]  # a name, a file, or the words themselves
 
@@ -87,7 +81,13 @@ def settled(setting: StopWords | Path) -> str | tuple[str, ...]:
 
 def words_of(setting: str | tuple[str, ...]) -> frozenset[str]:
     """The words of a settled setting, in lower case."""
-    return STOP_LISTS[setting] if isinstance(setting, str) else frozenset(setting)
+    if setting == "scikit-learn":  # of this package's first numbers; it takes a second to import
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as of_scikit_learn
+
+        return frozenset(of_scikit_learn)
+    if isinstance(setting, str):
+        return frozenset(ENGLISH_STOP_WORDS if setting == "english" else ())
+    return frozenset(setting)
 
 
 def is_stop_word(words: Words, place: int, stops: frozenset[str]) -> bool:

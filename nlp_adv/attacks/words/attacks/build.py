@@ -29,7 +29,7 @@ from nlp_adv.attacks.words.own_functions import OwnFunction, name_of
 from nlp_adv.attacks.words.protocols import Protocol
 from nlp_adv.attacks.words.victim import Victim
 from nlp_adv.attacks.words.words import Segmenter
-from nlp_adv.errors import UserError
+from nlp_adv.errors import UserError, no_such
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,10 @@ class Resources:
 RULES = "2"
 
 _GIVEN_BY = {
-    "neighbours": "neighbours of words: give a file {word: [candidates]} (--neighbours FILE)",
-    "synonyms": "WordNet: give its folder (--wordnet FOLDER) or a file {word: [candidates]}",
+    "neighbours": "neighbours of words: fetch them once (nlp-adv resources get neighbours), or "
+    "give a file {word: [candidates]} (--neighbours FILE)",
+    "synonyms": "WordNet: fetch it once (nlp-adv resources get wordnet), or give its folder "
+    "(--wordnet FOLDER) or a file {word: [candidates]}",
     "masked_lm": "a masked language model: name one (--masked_lm NAME_OR_FOLDER)",
 }
 
@@ -142,7 +144,7 @@ def build_attack(name: str, resources: Resources, victim: Victim, splicer: Splic
 
 def _check_name(name: str) -> None:
     if name not in ATTACKS:
-        raise UserError(f"There is no attack {name!r}; choose from {', '.join(ATTACKS)}.")
+        raise no_such("attack", name, ATTACKS)
 
 
 def check_attacks(names: Iterable[str], protocol: Protocol, resources: Resources) -> None:

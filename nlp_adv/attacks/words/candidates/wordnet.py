@@ -58,7 +58,7 @@ class WordNet:
     name: ClassVar[str] = "wordnet"
 
     def __init__(self, folder: str | Path | None = None, *, single_words: bool = True) -> None:
-        found = _found(folder)
+        found = place_of(folder)
         self.single_words = single_words
         self._parts = {part: _Part.read(found, part) for part in _ENDINGS}
         files = [part.digest for part in self._parts.values()]
@@ -148,7 +148,7 @@ class _Part:
             raise _damaged(f"index.{self.name} or data.{self.name}") from None
 
 
-def _found(folder: str | Path | None) -> _Folder:
+def place_of(folder: str | Path | None = None) -> _Folder:
     """Where WordNet is.
 
     Raises:
@@ -167,7 +167,8 @@ def _found(folder: str | Path | None) -> _Folder:
             return zipfile.Path(packed, "wordnet/")
     raise UserError(
         f"WordNet is not in {', '.join(map(str, places))}: install it (apt install wordnet-base, "
-        f"or python -m nltk.downloader wordnet), or give the folder that has index.noun."
+        f"or python -m nltk.downloader wordnet, or nlp-adv resources get wordnet), or give the "
+        f"folder that has index.noun."
     )
 
 
