@@ -46,11 +46,10 @@ def method_page(name: str) -> str:
     use = overview("When to use which")[name][1]
     from_paper = f" Source: {source}." if source else ""
     sections = [
-        f"# `{name}`: {title.rstrip('.')}",
+        f"# {title.rstrip('.')}",
         f"**What it does:** {does}. **Use it when** {use}. "
         f"**Cost of a step:** {cost} (in ordinary steps).{from_paper}",
-        f"```bash\nnlp-adv train --adv {name} --task_name sst2 "
-        f"--model_name_or_path bert-base-uncased\n```",
+        f"```bash\n{command(name)}\n```",
         f"## The formula\n\n{formula.strip()}" if formula.strip() else "",
         f"## The method\n\n{summary}",
         f"## Flags\n\n{flag_table(method, arguments)}",
@@ -63,6 +62,19 @@ def method_page(name: str) -> str:
         f"[all methods](index.md) · [how to choose ε](../howto/epsilon.md)",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def command(name: str) -> str:
+    """The shortest one that trains with the method on data of one's own."""
+    if name in GROUPS["Language models"]:
+        return (
+            f"nlp-adv train --modality chat --adv {name} --model_name_or_path MODEL \\\n"
+            f"    --train_file pairs.jsonl --utility_file conversations.jsonl"
+        )
+    return (
+        f"nlp-adv train --adv {name} \\\n"
+        f"    --model_name_or_path bert-base-uncased --task_name sst2"
+    )
 
 
 def parted(docstring: str) -> tuple[str, dict[str, str], dict[str, str]]:

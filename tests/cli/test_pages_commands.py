@@ -1,7 +1,9 @@
 """Every `nlp-adv …` of the README and of docs/ is a command: read by the real parsers, some run."""
 
 import json
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,15 @@ from nlp_adv.cli.parser import FlagParser
 from nlp_adv.cli.settings import flags_of
 from nlp_adv.cli.sweep_request import SweepRequest
 from nlp_adv.experiments.recipe import read_recipe
+from nlp_adv.methods import METHODS
 from nlp_adv.run.arguments import RunArguments
 from nlp_adv.run.words import own_words
 
+sys.path.append(str(ROOT / "docs"))
+import method_pages
+
 ALL = [(page, words) for page in PAGES for words in commands(page)]
+ALL += [(name, shlex.split(method_pages.command(name).replace("\\\n", ""))[1:]) for name in METHODS]
 SHELL = {"$method": ["freelb"], "$space": ["learning_rate=3e-5:3e-4", "adv_epsilon=0.01:0.1"]}
 
 
