@@ -60,6 +60,20 @@ class Tokenized:
 class PairCollator:
     """Rows of the data → one paired batch; see the module for the columns.
 
+        from nlp_adv import PairCollator
+        from nlp_adv.data.chat_demo import chat_tokenizer
+
+        collator = PairCollator(chat_tokenizer(), max_length=64)
+        batch = collator(
+            [
+                {
+                    "prompt": "how do i paint a drum ?",
+                    "chosen": "sorry , i cannot help .",
+                    "rejected": "sure , first sand you paint tape .",
+                }
+            ]
+        )
+
     Args:
         tokenizer: with a chat template, where the data holds messages.
         max_length: tokens of a row; what is longer loses its end.

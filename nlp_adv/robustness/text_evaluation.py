@@ -73,6 +73,17 @@ def evaluate_robustness(
 ) -> Evaluation:
     """Attack a text classifier.
 
+        from nlp_adv.data.text_demo import demo_dataset, demo_model, demo_tokenizer
+        from nlp_adv.robustness import evaluate_robustness
+
+        data = demo_dataset()
+        tokenizer = demo_tokenizer(data["train"]["text"])
+        model = demo_model(tokenizer)  # not trained yet
+        evaluation = evaluate_robustness(
+            model, tokenizer, data["test"], attacks=["deepwordbug"], max_examples=20
+        )
+        print(evaluation.clean, evaluation.worst_case)
+
     The model is attacked in eval mode on the device where it is, and left as it was. With an
     `output_dir`, finished examples are written to `records.jsonl` there at once, and a run that
     was killed goes on where it stopped. Texts in which there is nothing to read are left out, and

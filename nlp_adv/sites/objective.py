@@ -151,6 +151,17 @@ def text_objective(
 ) -> ModelObjective:
     """`objective` on the word embeddings of a batch of text, (B, T, D).
 
+        import torch
+        from nlp_adv import FGM, L2Ball, text_objective
+        from nlp_adv.data.text_demo import demo_model, demo_tokenizer
+
+        texts = ["the plot is superb", "the acting is dreadful"]
+        tokenizer = demo_tokenizer(texts)
+        model = demo_model(tokenizer)
+        batch = tokenizer(texts, padding=True, return_tensors="pt")
+        batch["labels"] = torch.tensor([1, 0])
+        FGM(L2Ball(0.5)).step(text_objective(model, batch, seed=0))  # accumulates gradients
+
     Args:
         model, batch: see `objective`.
         tap: the installed hook of a training run, from `embedding_tap`.
