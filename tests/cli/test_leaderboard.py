@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_other_draws_are_other_tables(evaluated):
     one = load(evaluated["robust"])
     page = leaderboard({"a": one, "b": replace(one, seed=7), "c": replace(one, data="else")})
     assert page.count("\n## ") == 3
+
+
+def test_the_leaderboard_in_the_repository_is_what_the_command_makes_of_its_records(tmp_path):
+    results = Path(__file__).parents[2] / "recipes" / "results"
+    for cell in sorted((results / "main_small" / "finished").glob("*.zip")):
+        zipfile.ZipFile(cell).extractall(tmp_path / "cells" / cell.stem)
+    cells = sorted((tmp_path / "cells").iterdir())
+    assert len(cells) == 8
+    title = "Robust text classifiers"
+    run = call("report", *cells, "--leaderboard", title=title, output_dir=tmp_path / "board")
+    assert run.code == 0, run
+    made = (tmp_path / "board" / "leaderboard.md").read_text(encoding="utf-8")
+    committed = (results / "leaderboard.md").read_text(encoding="utf-8")
+    assert committed.split("\n## How to read it")[0] == made
 
 
 def test_training_in_a_line():
