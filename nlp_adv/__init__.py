@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from nlp_adv.training.arguments import AdversarialArguments, AdversarialTrainingArguments
     from nlp_adv.training.trainer import AdversarialMixin, AdversarialTrainer
 
-__version__ = "0.10.0"
+__version__ = "0.11.0"
 
 __all__ = [
     "AWP",
