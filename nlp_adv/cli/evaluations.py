@@ -42,7 +42,10 @@ def report(options: argparse.Namespace, command: str) -> None:
     if options.shards:
         evaluations = [joined(evaluations)]
         names = [evaluations[0].name or "model"]
-    results = [ModelResult.of(one, name) for one, name in zip(evaluations, names, strict=True)]
+    results = [
+        ModelResult.of(one, name, plain=one.training.get("method") == "none")
+        for one, name in zip(evaluations, names, strict=True)
+    ]
     found = one_report(evaluations, results, title=options.title, commands=[command])
     with alone_in(options.output_dir):
         written = write_report(found, options.output_dir)

@@ -282,3 +282,23 @@ def test_a_row_without_text_is_named_with_its_file(models, settings, tmp_path, b
     run = call("attack", **given, output_dir=tmp_path / "out")
     assert run.code == 2
     assert "Row 1 of rows.jsonl: 'text' is" in run.err
+
+
+def test_a_model_that_says_it_was_trained_plainly_is_what_others_are_held_against(
+    whole, settings, models, tmp_path
+):
+    """Otherwise the report would praise whoever stands highest under attack, however inaccurate."""
+    constant = tmp_path / "constant"
+    given = {"model_name_or_path": models["constant"], **settings}
+    assert call("evaluate", **given, output_dir=constant).code == 0
+    for method, at_equal_accuracy in (("none", True), ("freelb", False)):
+        plain = tmp_path / method
+        shutil.copytree(whole[1], plain)
+        header = json.loads((plain / "evaluation.json").read_text(encoding="utf-8"))
+        header["found"]["training"] = {"method": method}
+        (plain / "evaluation.json").write_text(json.dumps(header), encoding="utf-8")
+        run = call("report", plain, constant, output_dir=tmp_path / f"report-{method}")
+        assert run.code == 0, run
+        page = (tmp_path / f"report-{method}" / "report.md").read_text(encoding="utf-8")
+        assert ("## At equal clean accuracy" in page) == at_equal_accuracy
+        assert ("of the same clean accuracy" in page.splitlines()[2]) == at_equal_accuracy
