@@ -9,8 +9,8 @@ with δ and without, on the same rows in the same order, merged, and attacked by
 requests about dishes that the training did not hold, with other questions, some about
 food, for over-refusal.
 
-A model that is finished is not run again, and an evaluation that was stopped is taken up. About
-an hour of one CPU core with bfloat16 instructions a seed.
+A model that is finished is not run again, and an evaluation that was stopped is taken up. One to
+two hours of one CPU core with bfloat16 instructions a seed.
 """
 
 from __future__ import annotations
