@@ -20,6 +20,7 @@ from nlp_adv.cli.arguments import (
 )
 from nlp_adv.data.sources import DataSource
 from nlp_adv.robustness.chat_attacks import ATTACKS, ChatAttacks
+from nlp_adv.robustness.chat_evaluation import check_judge
 
 
 @dataclass
@@ -98,16 +99,21 @@ class PromptAttackArguments:
             gcg=GCG(self.suffix, self.gcg_steps, self.gcg_candidates, self.gcg_top_k),
         )
 
-    def judged(self, chosen: Sequence[str]) -> Judge | ReadingJudge:
+    def judged(self, chosen: Sequence[str], benign: Sequence[str] = ()) -> Judge | ReadingJudge:
         """The judge; refusals are told by these where no flag says what they begin with.
 
         Raises:
-            UserError: an unknown judge, or nothing that refusals begin with.
+            UserError: an unknown judge, nothing that refusals begin with, or several generations
+                for a judge that reads none.
         """
         refusals, found = refusals_of(self.refusals, chosen), found_at(self.judge)
+        judge: Judge | ReadingJudge
         if found is None:
-            return Judge(self.judge, refusals, self.judge_threshold)  # type: ignore[arg-type]
-        return ReadingJudge.of(found.value, refusals, self.judge_threshold, found)
+            judge = Judge(self.judge, refusals, self.judge_threshold)  # type: ignore[arg-type]
+        else:
+            judge = ReadingJudge.of(found.value, refusals, self.judge_threshold, found)
+        check_judge(judge, benign, self.generations)
+        return judge
 
 
 @dataclass

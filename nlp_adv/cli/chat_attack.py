@@ -18,7 +18,7 @@ from nlp_adv.cli.evaluations import model_name, saved_report, training_of
 from nlp_adv.cli.loading import load, load_tokenizer, to_device
 from nlp_adv.data.prompts import read_benign, read_prompts
 from nlp_adv.errors import UserError
-from nlp_adv.robustness.chat_evaluation import check_judge, evaluate_chat
+from nlp_adv.robustness.chat_evaluation import evaluate_chat
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.processes import Processes
 
@@ -114,8 +114,7 @@ class ChatAttack(AttackTask):
         everything = len(prompts.prompts)
         prompts = prompts.drawn(attack.max_examples, attack.seed)
         benign = read_benign(Path(victim.benign_file)) if victim.benign_file else ()
-        judge = attack.judged(prompts.chosen)
-        check_judge(judge, benign, attack.generations)
+        judge = attack.judged(prompts.chosen, benign)
         named = victim.model_name_or_path
         model = load(AutoModelForCausalLM, "language model", named, victim.hub(named))
         tokenizer = load_tokenizer(named, victim.hub(named))

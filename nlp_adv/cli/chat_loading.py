@@ -91,9 +91,9 @@ def _given(arguments: TrainArguments) -> dict[str, Any]:
     Prompted(tokenizer, collator)  # without a chat template nobody knows what is asked
     prompts = read_prompts(Path(data.prompts_file))
     refusals = prompts.chosen or [one["chosen"] for one in splits["train"] if _is_text(one)]
-    judge = report.judged(refusals)
-    judge.openers(tokenizer)
     benign = read_benign(Path(data.benign_file)) if data.benign_file else ()
+    judge = report.judged(refusals, benign)
+    judge.openers(tokenizer)
     return parts | {
         "prompts": prompts.drawn(report.attack_examples, arguments.training.seed),
         "benign": [{"prompt": one} for one in benign],

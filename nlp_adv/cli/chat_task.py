@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from nlp_adv.attacks.chat.judge import Judge
 from nlp_adv.attacks.chat.prompted import Prompted
+from nlp_adv.attacks.chat.reading import ReadingJudge
 from nlp_adv.attacks.subject import Batch, Subject
 from nlp_adv.cli.chat_arguments import (
     ChatDataArguments,
@@ -31,7 +32,6 @@ from nlp_adv.robustness.chat_evaluation import evaluate_chat
 from nlp_adv.robustness.chat_rates import answered_rates, said_rates
 from nlp_adv.robustness.statistics import Share
 from nlp_adv.sites.embeddings import EmbeddingSite
-from nlp_adv.sites.layer import LayerSite
 from nlp_adv.training.inputs import check_site
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ChatTask(Task):
     collator: Any = None
     prompts: Prompts | None = None
     benign: Sequence[Mapping[str, str]] = field(default_factory=list)
-    judge: Judge | None = None
+    judge: Judge | ReadingJudge | None = None
     new_tokens: int = 32
     longest: list[int] = field(default_factory=list)
 
@@ -156,10 +156,9 @@ class ChatTask(Task):
         ids = self.longest
         check_room(model, self.processor, ids)
         check_reads_on(model, self.processor, ids)
-        if self.prompts is not None and "latent-pgd" in arguments.report.attacks:
-            site = LayerSite(*arguments.report.layers)
-            site.taps(model)
-            site.remove()
+        if self.prompts is not None:
+            report = arguments.report
+            report.attack(report.attack_epsilons).check_layers(model)
 
     def check_attack(self, arguments: TrainArguments) -> None:
         """No accuracy is watched."""

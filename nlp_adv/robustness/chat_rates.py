@@ -7,6 +7,7 @@ from typing import Any
 
 from nlp_adv.attacks.chat.judge import Judge
 from nlp_adv.attacks.chat.prompted import Prompted
+from nlp_adv.attacks.chat.reading import ReadingJudge
 from nlp_adv.robustness.evaluated import Evaluation
 from nlp_adv.robustness.statistics import Share
 
@@ -14,7 +15,7 @@ from nlp_adv.robustness.statistics import Share
 def said_rates(
     model: Any,
     prompted: Prompted,
-    judge: Judge,
+    judge: Judge | ReadingJudge,
     asked: Sequence[str],
     benign: Sequence[Mapping[str, str]],
     *,

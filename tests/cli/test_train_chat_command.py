@@ -339,6 +339,19 @@ def test_a_missing_template_is_refused_where_it_is_needed(folder, given):
     refused_last(call(**given, **more, adv="cat"), "no chat template")
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"generations": 3}, ["reads no answers", "--generations"]),
+        ({"attacks": "latent-pgd", "layers": "7"}, ["2 blocks", "--layers 7"]),
+    ],
+)
+def test_what_cannot_be_attacked_is_said_before_training(folder, given, settings, words):
+    asked = write(folder / "asked.jsonl", [{"prompt": "drum", "target": "sure"}])
+    refused_last(call(**given, **ATTACK | {"prompts_file": asked} | settings, adv="cat"), *words)
+    assert not (folder / "out" / "model.safetensors").exists()
+
+
 def test_a_prompt_without_tokens_is_refused(folder, given):
     tokenizer = chat_demo.chat_tokenizer()
     tokenizer.chat_template = (
